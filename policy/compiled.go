@@ -1,0 +1,183 @@
+package policy
+
+import (
+	"net/netip"
+	"time"
+)
+
+// RuleID indexes Compiled.Rules. Rule 0 is always the default.
+type RuleID uint32
+
+// RuleRef says where a rule stands in its file and what it says, for records and explanations.
+type RuleRef struct {
+	Pos  string // "file:line"; "default" for rule 0
+	Text string // the rule on one line, as YAML
+}
+
+// Level is how much of a policy the host can enforce: design.md, "Enforcement planes".
+type Level uint8
+
+// The two levels.
+const (
+	LevelStatic Level = iota
+	LevelFull
+)
+
+// String returns "static" or "full".
+func (l Level) String() string {
+	if l == LevelFull {
+		return "full"
+	}
+	return "static"
+}
+
+// Access is a set of what may be done below a path.
+type Access uint8
+
+// The accesses of `permissions`. Write includes create, delete, rename and attributes.
+const (
+	Read Access = 1 << iota
+	Write
+	Execute
+)
+
+// Compiled is a policy as plain data: nothing in it changes after Compile, and equal policies have equal revisions.
+type Compiled struct {
+	Revision    string // first 16 hex digits of the SHA-256 of the canonical policy
+	Name        string // "" when the file names none
+	Hold        time.Duration
+	Enforcement Level
+	Rules       []RuleRef
+	Network     Network
+	Files       Files
+	Exec        Exec
+	Limits      Limits
+}
+
+// Rule returns where rule id stands.
+func (c *Compiled) Rule(id RuleID) RuleRef { return c.Rules[id] }
+
+// Protocol is what may be spoken on an allowed connection.
+type Protocol uint8
+
+// The protocols of a network rule.
+const (
+	TCP   Protocol = iota // bytes are passed as they come
+	TLS                   // the ClientHello's SNI must match
+	HTTPS                 // as TLS
+	HTTP                  // the Host of each request must match
+)
+
+// NetRule is one entry of network.allow, ask or deny.
+type NetRule struct {
+	ID       RuleID
+	Verdict  Verdict
+	Name     string       // lower case, no trailing dot: "x.org", "*.x.org", "**.x.org"; "" for a CIDR rule
+	Prefix   netip.Prefix // valid for a CIDR rule only
+	Ports    []uint16     // in a deny rule empty means every port
+	Protocol Protocol
+	Commands []string      // as written; empty: any executable
+	ECH      bool          // ech: allow
+	Expires  time.Duration // after the sandbox's start; 0: never
+}
+
+// Network is the network section. Lookups cost the same with one rule and with ten thousand.
+type Network struct {
+	Default Verdict // Deny or Ask
+	Rules   []NetRule
+	Unix    []UnixSocket
+	// unexported indexes, built by Compile: exact names, suffixes, prefixes
+	index netIndex
+}
+
+// UnixSocket is a host socket made visible inside at the same path.
+type UnixSocket struct {
+	ID   RuleID
+	Path string
+}
+
+// FileRule is the effective access below Path: deny already applied within the rule's own path, not below others'.
+// The nearest (longest) path wins; Files.Rules has one entry per path.
+type FileRule struct {
+	ID     RuleID
+	Path   string // absolute, cleaned; not resolved: symlinks are the sandbox's matter
+	Access Access // what is allowed at and below Path
+	Denied Access // what a deny rule took away at and below Path (to tell "not granted" from "denied")
+	DenyID RuleID // the deny rule, when Denied != 0
+}
+
+// Files is the filesystem section.
+type Files struct {
+	Baseline bool // baseline: system
+	Rules    []FileRule
+}
+
+// Command is one entry of process.allow.
+type Command struct {
+	ID      RuleID
+	Name    string   // a name or an absolute path, as written
+	Helpers []string // names, absolute paths or globs
+}
+
+// Exec is the process section's programs.
+type Exec struct {
+	Allow []Command
+	Deny  []Command
+}
+
+// Limits are the resource limits; zero means not set by the policy.
+type Limits struct {
+	Memory int64   // bytes
+	PIDs   int64   // tasks
+	CPUs   float64 // processors
+	Files  int64   // open descriptors of one process
+	Disk   int64   // bytes of HOME, /tmp and /dev/shm together
+	ID     RuleID  // where `limits` stands
+}
+
+// Judge returns the verdict of rules (as Match or MatchAddr returned them) for a port and a caller. is reports
+// whether the caller is the named command; nil means that no command is known, so only rules without commands apply.
+// The returned rule is nil when the default decided.
+func (n *Network) Judge(rules []*NetRule, port uint16, is func(command string) bool) (Verdict, *NetRule) {
+	var best *NetRule
+	for _, r := range rules {
+		if !r.hasPort(port) || !r.hasCommand(is) {
+			continue
+		}
+		// Match returns the most specific first, so the first of a verb is the one to name.
+		if best == nil || r.Verdict < best.Verdict {
+			best = r
+		}
+	}
+	if best == nil {
+		return n.Default, nil
+	}
+	return best.Verdict, best
+}
+
+func (r *NetRule) hasPort(port uint16) bool {
+	if len(r.Ports) == 0 {
+		return r.Verdict == Deny
+	}
+	for _, p := range r.Ports {
+		if p == port {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *NetRule) hasCommand(is func(string) bool) bool {
+	if len(r.Commands) == 0 {
+		return true
+	}
+	if is == nil {
+		return false
+	}
+	for _, c := range r.Commands {
+		if is(c) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,66 @@
+package policy
+
+import "time"
+
+// Verdict is what a policy says of one attempt. The zero value denies.
+type Verdict uint8
+
+// The verdicts, from the most to the least severe: deny beats ask beats allow.
+const (
+	Deny Verdict = iota
+	Ask
+	Allow
+)
+
+// String returns "deny", "ask" or "allow".
+func (v Verdict) String() string {
+	switch v {
+	case Allow:
+		return "allow"
+	case Ask:
+		return "ask"
+	default:
+		return "deny"
+	}
+}
+
+// MarshalText writes the verdict as its word.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// Plane is the enforcement plane that made a decision.
+type Plane string
+
+// The planes of design.md that this version decides on.
+const (
+	PlaneNetwork Plane = "network" // connect, bind, sendto, packets, TLS and HTTP names
+	PlaneDNS     Plane = "dns"     // names asked of the resolver
+	PlaneFile    Plane = "file"
+	PlaneExec    Plane = "exec"
+	PlaneDevice  Plane = "device"
+	PlaneSystem  Plane = "system" // the sandbox itself: started, stopped, events lost
+)
+
+// Subject is who attempted something: the kernel's own identity of the process, never its comm.
+type Subject struct {
+	PID  int    `json:"pid,omitempty"`  // in the host's pid namespace; 0: not known
+	Exe  string `json:"exe,omitempty"`  // path of the executable's inode as the policy resolved it
+	Args string `json:"args,omitempty"` // command line, arguments joined by a space; bytes from inside, escape before showing
+}
+
+// Decision is the one record of the product: what was attempted, by whom, what was decided and which rule
+// decided. Planes fill everything but Seq, Time and Sandbox, which the hub sets.
+type Decision struct {
+	Seq      uint64    `json:"seq"`
+	Time     time.Time `json:"time"`
+	Sandbox  string    `json:"sandbox"`
+	Plane    Plane     `json:"plane"`
+	Action   string    `json:"action"` // connect, bind, sendto, socket, resolve, request, exec, open, start, exit, ...
+	Object   string    `json:"object"` // "name:port", "addr:port", a path
+	Subject  Subject   `json:"subject"`
+	Verdict  Verdict   `json:"verdict"`
+	Rule     string    `json:"rule"`             // "file:line", "default" or "builtin"
+	Reason   string    `json:"reason,omitempty"` // why, and what to do, in one sentence
+	Suggest  string    `json:"-"`                // the YAML to add to allow it; empty where no rule could
+	Revision string    `json:"revision"`
+	Count    uint64    `json:"count,omitempty"` // identical attempts folded into this record; 0 and 1 mean one
+}
