@@ -1,0 +1,68 @@
+# NemoClaw. `make help` lists what there is; DEVELOPERS and docs/ say the rest.
+#
+# Go and the linter come from .cache/tools when scripts/setup put them there, else from PATH.
+
+export PATH := $(CURDIR)/.cache/tools/bin:$(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+# The toolchain is the one that scripts/setup chose: Go must not fetch another by itself.
+export GOTOOLCHAIN := local
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+BUILD     := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+PREFIX    ?= /usr/local
+# Two at a time: the project's machines have two cores, and more only makes the timings lie.
+JOBS      ?= 2
+FUZZTIME  ?= 3s
+# What generates code: BPF objects and the sandbox's init. Their output is committed.
+GENERATED := bpf agent/sandbox
+C_FILES   = $(shell git ls-files '*.c' '*.h' ':!:**/vmlinux*.h')
+SH_FILES  = .ci/run $(shell git ls-files scripts)
+
+.DEFAULT_GOAL := build
+.PHONY: help build install generate check-generated lint test test-fast test-e2e race fuzz bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/nemoclaw, static
+	$(BUILD) -o bin/nemoclaw ./cmd/nemoclaw
+
+install: build ## bin/nemoclaw to $(PREFIX)/bin
+	install -D -m 0755 bin/nemoclaw $(DESTDIR)$(PREFIX)/bin/nemoclaw
+
+generate: ## rebuild the committed BPF objects and the init (needs the pinned clang 14)
+	go generate $(addprefix ./,$(addsuffix /...,$(GENERATED)))
+
+check-generated: ## fail when the committed objects are not what their sources give
+	scripts/check-generated $(GENERATED)
+
+lint: ## gofmt, go vet, golangci-lint, clang-format, shellcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go vet -tags e2e ./...
+	golangci-lint run ./...
+	@if command -v clang-format-14 >/dev/null; then echo clang-format-14 --dry-run -Werror; \
+	  [ -z "$(C_FILES)" ] || clang-format-14 --dry-run -Werror $(C_FILES); \
+	  else echo "no clang-format-14 here: the C files' layout is not checked"; fi
+	shellcheck -S warning $(SH_FILES)
+
+test-fast: ## unit tests: seconds, no root
+	go test -p $(JOBS) ./...
+
+test-e2e: build ## everything that needs root and a kernel, on the real binary
+	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags e2e -count=1 -p $(JOBS) -parallel 4 -timeout 20m ./...
+
+race: ## unit tests of the concurrent packages under the race detector
+	CGO_ENABLED=1 go test -race -p $(JOBS) ./policy/... ./dnsproxy/... ./agent/...
+
+fuzz: ## each fuzz target for FUZZTIME
+	scripts/fuzz $(FUZZTIME)
+
+bench: build ## one table of ratios against native, bubblewrap, HAProxy and dnsmasq
+	NEMOCLAW=$(CURDIR)/bin/nemoclaw go run ./test/bench
+
+test: ## all of it, in the order in which a mistake shows soonest
+	@scripts/timed build lint check-generated test-fast race fuzz test-e2e
+
+clean: ## what was built here
+	rm -rf bin
