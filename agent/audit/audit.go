@@ -1,0 +1,187 @@
+// Package audit owns the audit log: one JSON line per decision, each line tied to the line before, written by one
+// writer per file, and the verifier that names the first line that was changed, lost or put elsewhere.
+//
+// A line is the JSON of a policy.Decision with two more fields at its end:
+//
+//	{"seq":7,...,"revision":"...","prev":"<64 hex>","hash":"<64 hex>"}
+//
+// "prev" is the SHA-256 of the line before, exactly its bytes without the newline (64 zeros in the first line).
+// "hash" is the SHA-256 of the line's own bytes before `,"hash":"`, so that a changed last line is found too.
+// "seq" goes up by one from line to line, over all runs that used the file.
+// Beside FILE lies FILE.head, which names the last line: a cut at the end is found with it. The chain shows accidents
+// and careless hands; who may write both files can forge both, so keep a head elsewhere to be sure (`audit verify`
+// prints it, `--head` checks it).
+//
+// What a crash loses: a record is handed to the kernel at once, by a goroutine that writes whatever has come together
+// since its last write. A killed process loses the records of that moment, at most 1 MiB of them; a record is never
+// written in part and kept so: the next writer repairs a torn line and keeps its bytes. A power cut loses what the
+// kernel had not stored: fdatasync follows the first write of each second, and Close starts write-out without waiting.
+//
+// The package never decides, filters or drops: a record that can't be written is an error, and the owner must stop.
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+const (
+	maxPending = 1 << 20     // bytes that wait for the disk before Append blocks
+	syncEvery  = time.Second // how often a busy log is forced to the disk
+)
+
+// A Writer appends records to one chain. Its methods may be called from several goroutines.
+type Writer struct {
+	path string
+	log  *os.File
+	head *os.File
+
+	mu      sync.Mutex
+	work    sync.Cond // pending grew, or closing
+	done    sync.Cond // pending was written, or failed
+	pending []byte    // whole lines
+	last    Head      // the last line appended
+	written Head      // the last line the kernel has
+	offset  int64     // where the next line goes
+	closing bool
+	err     error
+	failed  chan struct{} // closed with the first error
+	stopped chan struct{} // closed when the goroutine has gone
+}
+
+// Path returns the file that the writer holds.
+func (w *Writer) Path() string { return w.path }
+
+// Head returns the last line appended; its Seq is 0 while the chain is empty.
+func (w *Writer) Head() Head {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
+}
+
+// Failed is closed when a record could not be written. Nothing is written any more then: see Err.
+func (w *Writer) Failed() <-chan struct{} { return w.failed }
+
+// Err returns why the log can't be written, or nil.
+func (w *Writer) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// Append queues d, whose Seq must be one more than Head().Seq. It blocks while 1 MiB waits for the disk: records are
+// slowed down, never dropped. The error is the writer's first one, and stays.
+func (w *Writer) Append(d *policy.Decision) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.pending) >= maxPending && w.err == nil {
+		w.done.Wait()
+	}
+	if w.err != nil {
+		return w.err
+	}
+	if w.closing {
+		return fmt.Errorf("audit log %s: closed", w.path)
+	}
+	if d.Seq != w.last.Seq+1 {
+		return fmt.Errorf("audit log %s: record %d after record %d: out of order", w.path, d.Seq, w.last.Seq)
+	}
+	w.pending, w.last.Hash = appendLine(w.pending, d, w.last.Hash)
+	w.last.Seq = d.Seq
+	w.work.Signal()
+	return nil
+}
+
+// Flush returns when everything appended so far is with the kernel: a kill of this process can't lose it any more.
+func (w *Writer) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for want := w.last.Seq; w.written.Seq < want && w.err == nil; {
+		w.done.Wait()
+	}
+	return w.err
+}
+
+// Close flushes, gives the file free and returns the first error of the writer's life.
+func (w *Writer) Close() error {
+	w.mu.Lock()
+	w.closing = true
+	w.work.Signal()
+	w.mu.Unlock()
+	<-w.stopped
+	// Best effort by its nature: it only makes the kernel begin earlier what it does anyway.
+	_ = unix.SyncFileRange(int(w.log.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	return errors.Join(w.Err(), w.head.Close(), w.log.Close())
+}
+
+func (w *Writer) run() {
+	defer close(w.stopped)
+	var spare []byte
+	var synced time.Time
+	for {
+		w.mu.Lock()
+		for len(w.pending) == 0 && !w.closing {
+			w.work.Wait()
+		}
+		if len(w.pending) == 0 || w.err != nil {
+			w.mu.Unlock()
+			return
+		}
+		batch, head := w.pending, w.last
+		w.pending = spare[:0]
+		w.mu.Unlock()
+
+		err := w.write(batch, head)
+		spare = batch
+
+		w.mu.Lock()
+		if err != nil {
+			w.err = err
+			close(w.failed)
+		} else {
+			w.written = head
+		}
+		w.done.Broadcast()
+		closing := w.closing
+		w.mu.Unlock()
+
+		if now := time.Now(); err == nil && !closing && now.Sub(synced) >= syncEvery {
+			synced = now
+			// The record is with the kernel; an error here is the disk's, and the next write meets it.
+			_ = unix.Fdatasync(int(w.log.Fd()))
+		}
+	}
+}
+
+// write puts a batch of whole lines at the end. After an error no part of a line is left behind, if the disk lets us.
+func (w *Writer) write(batch []byte, head Head) error {
+	_, err := w.log.WriteAt(batch, w.offset)
+	if err == nil {
+		w.offset += int64(len(batch))
+		err = writeHead(w.head, head)
+	} else {
+		_ = w.log.Truncate(w.offset)
+	}
+	if err == nil {
+		return nil
+	}
+	hint := "see that its disk works"
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		hint = "make room on its file system, or name another directory with --audit"
+	}
+	return fmt.Errorf("audit log %s: write: %w: decisions can't be recorded, so nothing may run; %s", w.path, err, hint)
+}
+
+// writeHead replaces the head in place: it always has the same length, so a full disk can't take it away.
+func writeHead(f *os.File, h Head) error {
+	_, err := f.WriteAt(fmt.Appendf(nil, "%020d:%s\n", h.Seq, h.Hash), 0)
+	return err
+}

@@ -1,0 +1,186 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+const (
+	maxWriters = 1024        // logs of one directory in use at once
+	maxTorn    = MaxLine / 2 // bytes of a torn line; base64 makes them a third longer
+)
+
+// Open takes the lowest free chain of a directory, run.jsonl, run-2.jsonl, ..., locks it and makes it ready to append:
+// a torn last line is repaired first. The directory is made (0700) when it is missing; the files are 0600. sandbox is
+// the name for records about the log itself.
+func Open(dir, sandbox string) (*Writer, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("audit directory %s: %w; make it, or name another with --audit", dir, err)
+	}
+	for n := 1; n <= maxWriters; n++ {
+		name := "run.jsonl"
+		if n > 1 {
+			name = fmt.Sprintf("run-%d.jsonl", n)
+		}
+		w, err := openFile(filepath.Join(dir, name), sandbox)
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			continue
+		}
+		return w, err
+	}
+	return nil, fmt.Errorf("audit directory %s: all %d logs are in use by other runs", dir, maxWriters)
+}
+
+// openFile opens one chain; the error is EWOULDBLOCK when another writer holds it.
+func openFile(path, sandbox string) (_ *Writer, err error) {
+	// No O_APPEND: pwrite would ignore the place that a repair writes to.
+	log, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("audit log: %w; name another directory with --audit", err)
+	}
+	defer func() {
+		if err != nil {
+			log.Close()
+		}
+	}()
+	if err := unix.Flock(int(log.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, err
+	}
+	st, err := log.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("audit log: %w", err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("audit log %s: is a %s, not a regular file; name another directory with --audit", path, kind(st.Mode()))
+	}
+	head, err := os.OpenFile(path+".head", os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("audit log: %w; name another directory with --audit", err)
+	}
+	defer func() {
+		if err != nil {
+			head.Close()
+		}
+	}()
+	w := newWriter(path, log, head)
+	if err := w.resume(st.Size(), sandbox); err != nil {
+		return nil, err
+	}
+	go w.run()
+	return w, nil
+}
+
+func newWriter(path string, log, head *os.File) *Writer {
+	w := &Writer{path: path, log: log, head: head, failed: make(chan struct{}), stopped: make(chan struct{})}
+	w.work.L, w.done.L = &w.mu, &w.mu
+	w.last.Hash = genesis
+	return w
+}
+
+// resume finds the end of the chain, repairs it, and writes down what it found wrong.
+func (w *Writer) resume(size int64, sandbox string) error {
+	if size == 0 {
+		return nil
+	}
+	last, torn, err := w.tail(size)
+	if err != nil {
+		return err
+	}
+	w.offset = size - int64(len(torn))
+	l, parseErr := parseLine(last)
+	if last != nil {
+		w.last = Head{Seq: l.seq, Hash: sum(last)}
+	}
+	var found []policy.Decision
+	if last != nil && parseErr != nil {
+		found = append(found, policy.Decision{Action: "recover", Object: w.path,
+			Reason: "the last line " + parseErr.Error() + "; it was left as it is, and `nemoclaw audit verify` names it"})
+	}
+	// The numbers of lost lines are not given again: the gap stays for the verifier to see.
+	if h, err := readHead(w.head); err == nil && h.Seq > w.last.Seq {
+		found = append(found, policy.Decision{Action: "recover", Object: w.path,
+			Reason: fmt.Sprintf("records %d to %d were here before and are missing: the log was cut short after it was written", w.last.Seq+1, h.Seq)})
+		w.last.Seq = h.Seq
+	}
+	if len(torn) > 0 {
+		found = append(found, policy.Decision{Action: "recover", Object: "base64:" + base64.StdEncoding.EncodeToString(torn),
+			Reason: fmt.Sprintf("the last line had no end: its writer was killed or the disk was full; the %d bytes that were there are kept in this record's object", len(torn))})
+	}
+	if found == nil {
+		w.written = w.last
+		return nil
+	}
+	var batch []byte
+	for i := range found {
+		d := &found[i]
+		w.last.Seq++
+		d.Seq, d.Time, d.Sandbox, d.Plane, d.Rule, d.Verdict = w.last.Seq, time.Now(), sandbox, policy.PlaneSystem, "builtin", policy.Allow
+		batch, w.last.Hash = appendLine(batch, d, w.last.Hash)
+	}
+	// One write over the torn bytes: they are in the record that replaces them, which is longer than they were.
+	if err := w.write(batch, w.last); err != nil {
+		return err
+	}
+	w.written = w.last
+	return nil
+}
+
+// tail returns the last whole line without its newline (nil when there is none) and what stands after it.
+func (w *Writer) tail(size int64) (last, torn []byte, err error) {
+	for n := min(size, 4096); n <= 4*MaxLine; n = min(size, 4*n) {
+		buf := make([]byte, n)
+		if _, err := w.log.ReadAt(buf, size-n); err != nil {
+			return nil, nil, fmt.Errorf("audit log %s: read: %w", w.path, err)
+		}
+		end := bytes.LastIndexByte(buf, '\n')
+		if n-int64(end+1) > maxTorn {
+			break
+		}
+		start := bytes.LastIndexByte(buf[:max(end, 0)], '\n')
+		switch {
+		case end >= 0 && (start >= 0 || n == size):
+			return buf[start+1 : end], buf[end+1:], nil
+		case n == size: // no newline at all
+			return nil, buf, nil
+		}
+	}
+	return nil, nil, fmt.Errorf("audit log %s: does not end with a record of this log; move the file away and keep it, and run again", w.path)
+}
+
+// readHead reads a head file; one that was never written gives Head{}.
+func readHead(r io.ReaderAt) (Head, error) {
+	buf := make([]byte, 128)
+	n, err := r.ReadAt(buf, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Head{}, err
+	}
+	if n == 0 {
+		return Head{}, nil
+	}
+	return ParseHead(strings.TrimSuffix(string(buf[:n]), "\n"))
+}
+
+func kind(m os.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "directory"
+	case m&os.ModeNamedPipe != 0:
+		return "pipe"
+	case m&os.ModeSocket != 0:
+		return "socket"
+	default:
+		return "device"
+	}
+}

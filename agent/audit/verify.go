@@ -1,0 +1,204 @@
+package audit
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// A FaultKind says what is wrong with a chain.
+type FaultKind string
+
+// The faults that Verify tells apart.
+const (
+	Changed   FaultKind = "changed"   // a line's bytes are not those that were written
+	Lost      FaultKind = "lost"      // one or more lines are missing before this place
+	Reordered FaultKind = "reordered" // the line belongs elsewhere, or stands here twice
+	Torn      FaultKind = "torn"      // the last line has no end
+)
+
+// A Fault is the first thing that is wrong with a chain.
+type Fault struct {
+	Line   int       `json:"line"` // counted from 1; for lines lost at the end, the line after the last
+	Seq    uint64    `json:"seq"`  // the record's number; for lost lines, the first one missing; 0: can't be told
+	Kind   FaultKind `json:"kind"`
+	Detail string    `json:"detail"`
+}
+
+// Error says where, which record and what.
+func (f *Fault) Error() string {
+	if f.Seq == 0 {
+		return fmt.Sprintf("line %d: %s: %s", f.Line, f.Kind, f.Detail)
+	}
+	return fmt.Sprintf("line %d: record %d %s: %s", f.Line, f.Seq, f.Kind, f.Detail)
+}
+
+// A Report is what Verify found.
+type Report struct {
+	Lines int    `json:"lines"` // lines read before the fault, or all
+	First uint64 `json:"first"` // number of the first record, 0 when there is none
+	Head  Head   `json:"-"`     // the last good line
+	Fault *Fault `json:"fault,omitempty"`
+}
+
+// VerifyFile verifies path and the heads given, and the head kept beside the file where there is one. The error is
+// only about reading; what is wrong with the chain is the report's Fault.
+func VerifyFile(path string, heads ...Head) (Report, error) {
+	// The head is read first: a run that is writing now only makes the log longer than it says.
+	side, err := os.Open(path + ".head")
+	if err == nil {
+		h, err := readHead(side)
+		side.Close()
+		if err != nil {
+			return Report{}, fmt.Errorf("audit log %s: the head beside it can't be read: %w; delete %s.head to verify without it", path, err, path)
+		}
+		heads = append(heads, h)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return Report{}, fmt.Errorf("audit log: %w", err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return Report{}, fmt.Errorf("audit log: %w", err)
+	}
+	defer f.Close()
+	r, err := Verify(f, heads...)
+	if err != nil {
+		return r, fmt.Errorf("audit log %s: read: %w", path, err)
+	}
+	return r, nil
+}
+
+// Verify reads a log to its end and names the first line that was changed, lost or put elsewhere. Heads are lines that
+// the log is known to have held; each must still be there. The error is only about reading.
+func Verify(r io.Reader, heads ...Head) (Report, error) {
+	v := verifier{in: bufio.NewReaderSize(r, 64<<10), heads: heads, hash: genesis}
+	for {
+		b, whole, err := v.next()
+		if err != nil {
+			return v.report, err
+		}
+		if b == nil {
+			v.atEnd()
+			return v.report, nil
+		}
+		if fault := v.check(b, whole); fault != nil {
+			v.report.Fault = fault
+			return v.report, v.classify(fault)
+		}
+	}
+}
+
+type verifier struct {
+	in     *bufio.Reader
+	heads  []Head
+	buf    []byte
+	seq    uint64 // of the line before
+	hash   string // of the line before
+	at     uint64 // the number that the line of the fault carries
+	report Report
+}
+
+// next returns the next line without its newline, nil at the end. whole is false when it has no newline. A line longer
+// than any of this log comes back cut, so a hostile file can't take the verifier's memory.
+func (v *verifier) next() (b []byte, whole bool, err error) {
+	v.buf = v.buf[:0]
+	for {
+		part, err := v.in.ReadSlice('\n')
+		if len(v.buf) <= MaxLine {
+			v.buf = append(v.buf, part...)
+		}
+		switch {
+		case err == nil:
+			if n := len(v.buf) - 1; v.buf[n] == '\n' {
+				return v.buf[:n], true, nil
+			}
+			return v.buf, true, nil
+		case errors.Is(err, io.EOF) && len(v.buf) == 0:
+			return nil, false, nil
+		case errors.Is(err, io.EOF):
+			return v.buf, false, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, false, err
+		}
+	}
+}
+
+// check judges one line against the one before it.
+func (v *verifier) check(b []byte, whole bool) *Fault {
+	n := v.report.Lines + 1
+	if !whole {
+		return &Fault{Line: n, Seq: v.seq + 1, Kind: Torn,
+			Detail: "it has no end: its writer was killed or the disk was full (the next run repairs the log and keeps these bytes), or it is being written now"}
+	}
+	l, err := parseLine(b)
+	if err != nil {
+		return &Fault{Line: n, Kind: Changed, Detail: "it " + err.Error()}
+	}
+	v.at = l.seq
+	follows := l.prev == v.hash
+	switch {
+	case !l.own:
+		return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: "its content does not give its own hash"}
+	case follows && l.seq == v.seq+1:
+	case l.seq == v.seq+1 && n > 1:
+		return &Fault{Line: n - 1, Seq: v.seq, Kind: Changed,
+			Detail: "the line after it does not follow from it: one of the two was rewritten, with a hash made to fit"}
+	case l.seq == v.seq+1:
+		return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: "it is the first record, but says that another stood before it"}
+	case l.seq <= v.seq:
+		return &Fault{Line: n, Seq: l.seq, Kind: Reordered, Detail: fmt.Sprintf("it stands after record %d", v.seq)}
+	default:
+		return &Fault{Line: n, Seq: v.seq + 1, Kind: Lost, Detail: fmt.Sprintf("%s missing; this line is record %d", missing(v.seq+1, l.seq-1), l.seq)}
+	}
+	v.seq, v.hash = l.seq, l.hash
+	for _, h := range v.heads {
+		if h.Seq == l.seq && h.Hash != l.hash {
+			return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: "it is not the record that was written here: its hash is not the one that was kept"}
+		}
+	}
+	v.report.Lines = n
+	v.report.Head = Head{Seq: l.seq, Hash: l.hash}
+	if n == 1 {
+		v.report.First = l.seq
+	}
+	return nil
+}
+
+// classify reads on after a gap: when a missing record turns up later, nothing was lost there, the order is wrong.
+func (v *verifier) classify(f *Fault) error {
+	if f.Kind != Lost {
+		return nil
+	}
+	low, high := f.Seq, v.at
+	for n := f.Line + 1; ; n++ {
+		b, whole, err := v.next()
+		if err != nil || b == nil {
+			return err
+		}
+		if l, err := parseLine(b); whole && err == nil && l.seq >= low && l.seq < high {
+			*f = Fault{Line: f.Line, Seq: high, Kind: Reordered, Detail: fmt.Sprintf("it stands before record %d, which is on line %d", l.seq, n)}
+			return nil
+		}
+	}
+}
+
+// atEnd checks that every head was reached.
+func (v *verifier) atEnd() {
+	for _, h := range v.heads {
+		if h.Seq > v.seq {
+			v.report.Fault = &Fault{Line: v.report.Lines + 1, Seq: v.seq + 1, Kind: Lost,
+				Detail: missing(v.seq+1, h.Seq) + " missing at the end"}
+			return
+		}
+	}
+}
+
+func missing(from, to uint64) string {
+	if from == to {
+		return fmt.Sprintf("record %d is", from)
+	}
+	return fmt.Sprintf("records %d to %d are", from, to)
+}
