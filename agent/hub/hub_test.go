@@ -1,0 +1,235 @@
+package hub
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+func refusal(object string) policy.Decision {
+	return policy.Decision{Plane: policy.PlaneNetwork, Action: "connect", Object: object, Rule: "default", Subject: policy.Subject{Exe: "/usr/bin/curl"}}
+}
+
+// rows is what the tests compare: number, object, count.
+func rows(sub *Subscription) []string {
+	var got []string
+	for d := range sub.C {
+		got = append(got, fmt.Sprintf("%d %s %d", d.Seq, d.Object, d.Count))
+	}
+	return got
+}
+
+func TestOrderAndNumbers(t *testing.T) {
+	log, err := audit.Open(t.TempDir(), "box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := New("box", log)
+	sub := h.Subscribe(1000)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 100 {
+				h.Record(refusal(fmt.Sprintf("%d-%d", g, i)))
+			}
+		})
+	}
+	wg.Wait()
+	h.Close()
+	h.Close()
+	h.Record(refusal("late"))
+	n := uint64(0)
+	for d := range sub.C {
+		if n++; d.Seq != n || d.Sandbox != "box" || d.Time.IsZero() {
+			t.Fatalf("record %d came as %+v", n, d)
+		}
+	}
+	if err := log.Close(); err != nil || n != 400 || sub.Lost() != 0 {
+		t.Fatalf("%d records, %d lost, %v", n, sub.Lost(), err)
+	}
+	if r, err := audit.VerifyFile(log.Path()); err != nil || r.Fault != nil || r.Lines != 400 {
+		t.Errorf("audit: %+v %v %v", r, r.Fault, err)
+	}
+}
+
+// TestFold shows that identical refusals are written one by one up to a limit, then counted, and that nothing is lost.
+func TestFold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New("box", nil)
+		sub := h.Subscribe(1000)
+		for range sameEach + 100 {
+			h.Record(refusal("loop:443"))
+		}
+		h.Record(refusal("other:443"))
+		h.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "start"})
+		time.Sleep(2 * foldTime) // the timer, not a record, ends the second
+		h.Record(refusal("loop:443"))
+		h.Close()
+		var want []string
+		for i := range sameEach {
+			want = append(want, fmt.Sprintf("%d loop:443 0", i+1))
+		}
+		want = append(want, "33 other:443 0", "34  0", "35 loop:443 100", "36 loop:443 0")
+		if diff := cmp.Diff(want, rows(sub)); diff != "" {
+			t.Error(diff)
+		}
+		list, more := h.Refusals()
+		if len(list) != 3 || more != 0 || list[0].Times != sameEach+101 {
+			t.Errorf("tally %+v, %d more", list, more)
+		}
+	})
+}
+
+// TestFlood has more different refusals than a second may hold: the rest is counted by kind.
+func TestFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New("box", nil)
+		sub := h.Subscribe(allEach + 10)
+		for i := range allEach + 500 {
+			h.Record(refusal(fmt.Sprintf("host-%d:443", i)))
+		}
+		h.Close()
+		got := rows(sub)
+		if len(got) != allEach+1 || got[allEach] != fmt.Sprintf("%d (various) 500", allEach+1) {
+			t.Errorf("%d records, the last is %s", len(got), got[len(got)-1])
+		}
+		if list, more := h.Refusals(); len(list) != maxRefusals || more != allEach+500-maxRefusals {
+			t.Errorf("tally of %d and %d more", len(list), more)
+		}
+	})
+}
+
+func TestSlowSubscriber(t *testing.T) {
+	h := New("box", nil)
+	slow, quick := h.Subscribe(2), h.Subscribe(10)
+	for i := range 5 {
+		h.Record(refusal(fmt.Sprint(i)))
+	}
+	h.Close()
+	if got := rows(slow); len(got) != 2 || slow.Lost() != 3 {
+		t.Errorf("slow got %v, lost %d", got, slow.Lost())
+	}
+	if got := rows(quick); len(got) != 5 || quick.Lost() != 0 {
+		t.Errorf("quick got %v, lost %d", got, quick.Lost())
+	}
+	if late := h.Subscribe(1); rows(late) != nil {
+		t.Error("a subscription to a closed hub has records")
+	}
+}
+
+func TestBound(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	d := Bound(policy.Decision{Object: long, Reason: long, Action: long, Rule: long, Subject: policy.Subject{Exe: long, Args: strings.Repeat("\x00", 1<<20)}})
+	if n := len(audit.AppendJSON(nil, &d)); n > audit.MaxLine/8 {
+		t.Errorf("a bounded record takes %d bytes", n)
+	}
+	if !strings.HasSuffix(d.Object, "...") || len(d.Object) != maxObject {
+		t.Errorf("object of %d bytes ends in %q", len(d.Object), d.Object[len(d.Object)-5:])
+	}
+}
+
+func TestEvents(t *testing.T) {
+	var out bytes.Buffer
+	h := New("box", nil)
+	e := WriteEvents(h, &out)
+	for i := range 3 {
+		h.Record(refusal(fmt.Sprintf("h%d:443", i)))
+	}
+	h.Close()
+	if err := e.Wait(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(&out)
+	for i := range 3 {
+		var d struct {
+			Seq             int
+			Object, Verdict string
+		}
+		if err := dec.Decode(&d); err != nil || d.Seq != i+1 || d.Object != fmt.Sprintf("h%d:443", i) || d.Verdict != "deny" {
+			t.Errorf("line %d: %+v, %v", i+1, d, err)
+		}
+	}
+}
+
+// TestEventsSlowReader has a reader that takes nothing until the end: it learns how many records it did not get.
+func TestEventsSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		h := New("box", nil)
+		e := WriteEvents(h, w)
+		h.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "start"})
+		synctest.Wait() // the writer is stuck with the first record
+		const n = behind + 10
+		for range n {
+			h.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "x"})
+		}
+		h.Close()
+		if err := e.Wait(time.Second); err == nil || !strings.Contains(err.Error(), "did not take the last records") {
+			t.Errorf("Wait: %v", err)
+		}
+		var lines, lost int
+		for dec := json.NewDecoder(r); ; {
+			var d struct {
+				Action string
+				Count  int
+			}
+			if err := dec.Decode(&d); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if lines++; d.Action == "lost" {
+				lost += d.Count
+			}
+		}
+		if lines != 1+behind+1 || lost != 10 {
+			t.Errorf("%d lines, %d told lost", lines, lost)
+		}
+		if err := e.Wait(time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestEventsBrokenReader(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := New("box", nil)
+	e := WriteEvents(h, full)
+	h.Record(refusal("a:1"))
+	if err := e.Wait(time.Second); err == nil || !strings.Contains(err.Error(), "the run goes on without them") {
+		t.Errorf("Wait: %v", err)
+	}
+	h.Record(refusal("b:1"))
+	h.Close()
+}
+
+func BenchmarkRecord(b *testing.B) {
+	log, err := audit.Open(b.TempDir(), "box")
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := New("box", log)
+	for b.Loop() {
+		h.Record(refusal("host:443"))
+	}
+	h.Close()
+	if err := log.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
