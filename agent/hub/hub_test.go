@@ -87,7 +87,7 @@ func TestFold(t *testing.T) {
 			t.Error(diff)
 		}
 		list, more := h.Refusals()
-		if len(list) != 3 || more != 0 || list[0].Times != sameEach+101 {
+		if len(list) != 2 || more != 0 || list[0].Times != sameEach+101 {
 			t.Errorf("tally %+v, %d more", list, more)
 		}
 	})

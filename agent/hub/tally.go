@@ -19,7 +19,7 @@ type tally struct {
 }
 
 func (t *tally) add(d *policy.Decision) {
-	if d.Verdict != policy.Deny {
+	if d.Verdict != policy.Deny || d.Plane == policy.PlaneSystem {
 		return
 	}
 	k := kindOf{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Rule, d.Verdict}
