@@ -1,0 +1,91 @@
+package harness
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"github.com/miekg/dns"
+)
+
+// DNS is the world's name server. It answers for the names that tests gave it, says NXDOMAIN for the rest, and remembers every
+// question.
+type DNS struct {
+	mu    sync.Mutex
+	names map[string]func() []netip.Addr
+	asked map[string]int
+}
+
+func newDNS(addr string) (*DNS, error) {
+	d := &DNS{names: map[string]func() []netip.Addr{}, asked: map[string]int{}}
+	pc, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range []*dns.Server{{PacketConn: pc, Handler: d}, {Listener: l, Handler: d}} {
+		go func() { _ = s.ActivateAndServe() }() // ends with the process
+	}
+	return d, nil
+}
+
+// Set makes name answer with addrs from now on.
+func (d *DNS) Set(name string, addrs ...netip.Addr) {
+	d.SetFunc(name, func() []netip.Addr { return addrs })
+}
+
+// SetFunc makes name answer with what f returns, anew for each question: how a rebinding server behaves.
+func (d *DNS) SetFunc(name string, f func() []netip.Addr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.names[dns.CanonicalName(name)] = f
+}
+
+// Asked counts the questions for name and for anything below it.
+func (d *DNS) Asked(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for q, count := range d.asked {
+		if q == dns.CanonicalName(name) || strings.HasSuffix(q, "."+dns.CanonicalName(name)) {
+			n += count
+		}
+	}
+	return n
+}
+
+// ServeDNS answers one question.
+func (d *DNS) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
+	m := new(dns.Msg)
+	m.SetReply(req)
+	defer func() { _ = w.WriteMsg(m) }() // a client that went away has no answer to miss
+	if len(req.Question) != 1 {
+		m.Rcode = dns.RcodeFormatError
+		return
+	}
+	q := req.Question[0]
+	name := dns.CanonicalName(q.Name)
+	d.mu.Lock()
+	d.asked[name]++
+	f := d.names[name]
+	d.mu.Unlock()
+	if f == nil {
+		m.Rcode = dns.RcodeNameError
+		return
+	}
+	for _, a := range f() {
+		head := dns.RR_Header{Name: q.Name, Class: dns.ClassINET, Ttl: 1}
+		switch {
+		case q.Qtype == dns.TypeA && a.Is4():
+			head.Rrtype = dns.TypeA
+			m.Answer = append(m.Answer, &dns.A{Hdr: head, A: a.AsSlice()})
+		case q.Qtype == dns.TypeAAAA && a.Is6():
+			head.Rrtype = dns.TypeAAAA
+			m.Answer = append(m.Answer, &dns.AAAA{Hdr: head, AAAA: a.AsSlice()})
+		}
+	}
+}

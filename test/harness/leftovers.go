@@ -1,0 +1,133 @@
+package harness
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cgroups returns the directories of the world's parent cgroup in every hierarchy that is mounted, deepest first.
+func (w *World) Cgroups() []string {
+	var out []string
+	for _, root := range cgroupRoots() {
+		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() && strings.Contains(path[len(root):], w.Parent) {
+				out = append(out, path)
+			}
+			return nil // a cgroup that goes away while it is walked is not an error
+		})
+	}
+	slices.Sort(out)
+	slices.Reverse(out)
+	return out
+}
+
+func cgroupRoots() []string {
+	var out []string
+	for _, m := range mounts() {
+		if m.kind == "cgroup" || m.kind == "cgroup2" {
+			out = append(out, m.target)
+		}
+	}
+	return out
+}
+
+type mount struct{ target, kind string }
+
+func mounts() []mount {
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		panic(err) // proc is mounted, or nothing of this works
+	}
+	var out []mount
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 2 {
+			out = append(out, mount{f[1], f[2]})
+		}
+	}
+	return out
+}
+
+// Processes returns the command lines of what runs in the sandbox called name.
+func (w *World) Processes(name string) []string {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		panic(err)
+	}
+	var out []string
+	for _, d := range dirs {
+		b, err := os.ReadFile(filepath.Join(d, "cgroup"))
+		if err != nil || !strings.Contains(string(b), "/"+name) {
+			continue
+		}
+		line, _ := os.ReadFile(filepath.Join(d, "cmdline"))
+		if state, _ := os.ReadFile(filepath.Join(d, "stat")); strings.Contains(string(state), ") Z ") {
+			continue // dead, and its parent will notice
+		}
+		out = append(out, filepath.Base(d)+" "+strings.ReplaceAll(string(line), "\x00", " "))
+	}
+	return out
+}
+
+// Leftovers lists what is still there of a run: processes, cgroups, mounts, files in its run directory, and, beside the shared
+// programs and maps, pins that carry its name.
+func (w *World) Leftovers(s *Session) []string {
+	var out []string
+	for _, p := range w.Processes(s.Name) {
+		out = append(out, "process "+p)
+	}
+	for _, c := range w.Cgroups() {
+		if strings.Contains(c, s.Name) {
+			out = append(out, "cgroup "+c)
+		}
+	}
+	for _, m := range mounts() {
+		if strings.HasPrefix(m.target, s.Dir) || strings.Contains(m.target, s.Name) {
+			out = append(out, "mount "+m.target)
+		}
+	}
+	for _, root := range []string{s.RunDir(), w.BPFFS} {
+		_ = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && path != root && (root != w.BPFFS || strings.Contains(path, s.Name)) {
+				out = append(out, "file "+path)
+			}
+			return nil
+		})
+	}
+	return out
+}
+
+// Namespaces counts the namespaces of one kind (net, mnt, pid, ...) that some process on this machine is in.
+func Namespaces(kind string) int {
+	links, err := filepath.Glob("/proc/[0-9]*/ns/" + kind)
+	if err != nil {
+		panic(err)
+	}
+	seen := map[string]bool{}
+	for _, l := range links {
+		if target, err := os.Readlink(l); err == nil {
+			seen[target] = true
+		}
+	}
+	return len(seen)
+}
+
+// Children returns the pids of pid's live children.
+func Children(pid int) []int {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(pid) + "/children")
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, f := range strings.Fields(string(b)) {
+		if n, err := strconv.Atoi(f); err == nil && unix.Kill(n, 0) == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}

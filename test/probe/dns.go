@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+)
+
+// query asks as a stub resolver of the old kind does: one unconnected socket, sendto and recvfrom, and an answer counts
+// only when it comes from the address that was asked.
+func query(w []string) (string, error) {
+	server, err := addrPort(w[1], "53")
+	if err != nil {
+		return "", err
+	}
+	kind, ok := dns.StringToType[w[3]]
+	if !ok {
+		return "", fmt.Errorf("%s is no record type", w[3])
+	}
+	m := new(dns.Msg)
+	m.SetQuestion(dns.Fqdn(w[2]), kind)
+	m.SetEdns0(1232, false)
+	packed, err := m.Pack()
+	if err != nil {
+		return "", err
+	}
+	fd, err := unix.Socket(family(server.Addr()), unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	tv := unix.NsecToTimeval(patience.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+		return "", err
+	}
+	if err := unix.Sendto(fd, packed, 0, sockaddr(server)); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 4096)
+	n, peer, err := unix.Recvfrom(fd, buf, 0)
+	if err != nil {
+		return "", err
+	}
+	if got := peerString(peer); got != server.String() {
+		return "", fmt.Errorf("asked %s, answered by %s", server, got)
+	}
+	answer := new(dns.Msg)
+	if err := answer.Unpack(buf[:n]); err != nil {
+		return "", err
+	}
+	parts := []string{dns.RcodeToString[answer.Rcode]}
+	for _, rr := range answer.Answer {
+		parts = append(parts, strings.ReplaceAll(rr.String(), "\t", " "))
+	}
+	if opt := answer.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if e, ok := o.(*dns.EDNS0_EDE); ok {
+				parts = append(parts, fmt.Sprintf("EDE %d", e.InfoCode))
+			}
+		}
+	}
+	return strings.Join(parts, "; "), nil
+}
+
+func peerString(sa unix.Sockaddr) string {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
+	}
+	return "unknown"
+}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds one attempt: longer than anything that is refused may take, shorter than a test.
+const patience = 8 * time.Second
+
+var netAttempts = map[string]attempt{
+	"tcp":     tcp,     // tcp ADDR PORT
+	"tcp-to":  tcpTo,   // tcp-to NAME PORT: resolve, then connect to each address in turn
+	"from":    from,    // from SRCADDR ADDR PORT: bind, then connect
+	"listen":  listen,  // listen ADDR PORT: bind and listen
+	"loop":    loop,    // loop ADDR: a server and a client of the sandbox's own
+	"udp":     udp,     // udp ADDR PORT: an unconnected sendto
+	"udpconn": udpconn, // udpconn ADDR PORT: connect, then send
+	"dns":     query,   // dns SERVER NAME TYPE: an unconnected query; the answer must come from SERVER
+	"lookup":  lookup,  // lookup NAME
+	"get":     get,     // get URL: HTTP or HTTPS, no proxy
+	"tls":     tlsTo,   // tls HOST PORT SNI: handshake and one HEAD request
+	"tls-cut": tlsCut,  // tls-cut HOST PORT SNI BYTES: the ClientHello in segments of BYTES
+	"tls-rec": tlsRec,  // tls-rec HOST PORT SNI BYTES: the ClientHello in records of BYTES
+	"ech":     ech,     // ech HOST PORT INNERNAME ECHCONFIGLIST(base64)
+	"say":     say,     // say HOST PORT PAYLOAD(base64): send, close the write side, show what comes back
+	"chat":    chat,    // chat HOST PORT PAYLOAD(base64)...: send each and read what comes within a second
+	"hold":    hold,    // hold HOST PORT COUNT: open COUNT connections at once, show how many worked
+	"fastopen": func(w []string) (string, error) { // fastopen ADDR PORT: data in the SYN
+		a, err := addrPort(w[1], w[2])
+		if err != nil {
+			return "", err
+		}
+		fd, err := unix.Socket(family(a.Addr()), unix.SOCK_STREAM, 0)
+		if err != nil {
+			return "", err
+		}
+		defer unix.Close(fd)
+		return "", unix.Sendto(fd, []byte("hello"), unix.MSG_FASTOPEN, sockaddr(a))
+	},
+}
+
+func addrPort(a, p string) (netip.AddrPort, error) {
+	addr, err := netip.ParseAddr(a)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	port, err := strconv.ParseUint(p, 10, 16)
+	return netip.AddrPortFrom(addr, uint16(port)), err
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func connect(kind int, a netip.AddrPort) (int, error) {
+	fd, err := unix.Socket(family(a.Addr()), kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	tv := unix.NsecToTimeval(patience.Nanoseconds())
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	if err := unix.Connect(fd, sockaddr(a)); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func tcp(w []string) (string, error) {
+	a, err := addrPort(w[1], w[2])
+	if err != nil {
+		return "", err
+	}
+	fd, err := connect(unix.SOCK_STREAM, a)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	return "connected", nil
+}
+
+func tcpTo(w []string) (string, error) {
+	addrs, err := resolve(w[1])
+	if err != nil {
+		return "", err
+	}
+	for _, a := range addrs {
+		if _, err = tcp([]string{"", a.String(), w[2]}); err == nil {
+			return a.String(), nil
+		}
+	}
+	return fmt.Sprint(addrs), err
+}
+
+func from(w []string) (string, error) {
+	src, err := addrPort(w[1], "0")
+	if err != nil {
+		return "", err
+	}
+	dst, err := addrPort(w[2], w[3])
+	if err != nil {
+		return "", err
+	}
+	fd, err := unix.Socket(family(src.Addr()), unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, sockaddr(src)); err != nil {
+		return "bind", err
+	}
+	return "connect", unix.Connect(fd, sockaddr(dst))
+}
+
+func listen(w []string) (string, error) {
+	a, err := addrPort(w[1], w[2])
+	if err != nil {
+		return "", err
+	}
+	fd, err := unix.Socket(family(a.Addr()), unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, sockaddr(a)); err != nil {
+		return "bind", err
+	}
+	return "listen", unix.Listen(fd, 1)
+}
+
+func loop(w []string) (string, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(w[1], "0"))
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			fmt.Fprint(c, "own server")
+			c.Close()
+		}
+	}()
+	c, err := net.DialTimeout("tcp", l.Addr().String(), patience)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+func udp(w []string) (string, error) {
+	a, err := addrPort(w[1], w[2])
+	if err != nil {
+		return "", err
+	}
+	fd, err := unix.Socket(family(a.Addr()), unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	return "", unix.Sendto(fd, []byte("probe"), 0, sockaddr(a))
+}
+
+func udpconn(w []string) (string, error) {
+	a, err := addrPort(w[1], w[2])
+	if err != nil {
+		return "", err
+	}
+	fd, err := connect(unix.SOCK_DGRAM, a)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte("probe"))
+	return "", err
+}
+
+func resolve(host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a}, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	return addrs, err
+}
+
+func lookup(w []string) (string, error) {
+	addrs, err := resolve(w[1])
+	return strings.Trim(fmt.Sprint(addrs), "[]"), err
+}
+
+func get(w []string) (string, error) {
+	client := &http.Client{Transport: &http.Transport{Proxy: nil}, Timeout: patience}
+	r, err := client.Get(w[1])
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	return r.Status + " " + string(b), err
+}
+
+func dial(host, port string) (net.Conn, error) {
+	d := net.Dialer{Timeout: patience}
+	c, err := d.Dial("tcp", net.JoinHostPort(host, port))
+	if err == nil {
+		err = c.SetDeadline(time.Now().Add(patience))
+	}
+	return c, err
+}
+
+func say(w []string) (string, error) {
+	c, err := dial(w[1], w[2])
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	payload, err := base64.StdEncoding.DecodeString(w[3])
+	if err != nil {
+		return "", err
+	}
+	if _, err := c.Write(payload); err != nil {
+		return "", err
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+func chat(w []string) (string, error) {
+	c, err := dial(w[1], w[2])
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	var all strings.Builder
+	buf := make([]byte, 64<<10)
+	for _, word := range w[3:] {
+		payload, err := base64.StdEncoding.DecodeString(word)
+		if err != nil {
+			return all.String(), err
+		}
+		if _, err := c.Write(payload); err != nil {
+			return all.String(), err
+		}
+		for {
+			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			n, err := c.Read(buf)
+			all.Write(buf[:n])
+			if err != nil {
+				break
+			}
+		}
+	}
+	return all.String(), nil
+}
+
+func hold(w []string) (string, error) {
+	count, err := strconv.Atoi(w[3])
+	if err != nil {
+		return "", err
+	}
+	addrs, err := resolve(w[1])
+	if err != nil {
+		return "", err
+	}
+	a, err := addrPort(addrs[0].String(), w[2])
+	if err != nil {
+		return "", err
+	}
+	opened := 0
+	var last error
+	for range count {
+		if _, err := connect(unix.SOCK_STREAM, a); err != nil {
+			last = err
+			continue
+		}
+		opened++
+	}
+	return strconv.Itoa(opened), last
+}
+
+func handshake(c net.Conn, conf *tls.Config) (string, error) {
+	t := tls.Client(c, conf)
+	if err := t.Handshake(); err != nil {
+		return "", err
+	}
+	host := conf.ServerName
+	if _, err := fmt.Fprintf(t, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", host); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(t)
+	return string(b), err
+}
+
+func tlsTo(w []string) (string, error) {
+	c, err := dial(w[1], w[2])
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return handshake(c, &tls.Config{ServerName: w[3], InsecureSkipVerify: w[3] == "-"})
+}
