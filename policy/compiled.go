@@ -68,6 +68,9 @@ const (
 	HTTP                  // the Host of each request must match
 )
 
+// String returns the protocol's word.
+func (p Protocol) String() string { return [...]string{"tcp", "tls", "https", "http"}[p&3] }
+
 // NetRule is one entry of network.allow, ask or deny.
 type NetRule struct {
 	ID       RuleID
@@ -103,13 +106,16 @@ type FileRule struct {
 	Path   string // absolute, cleaned; not resolved: symlinks are the sandbox's matter
 	Access Access // what is allowed at and below Path
 	Denied Access // what a deny rule took away at and below Path (to tell "not granted" from "denied")
-	DenyID RuleID // the deny rule, when Denied != 0
+	DenyID RuleID // the nearest deny rule, when Denied != 0
+
+	by, deniedBy [3]RuleID // per access: see RuleFor
 }
 
 // Files is the filesystem section.
 type Files struct {
-	Baseline bool // baseline: system
-	Rules    []FileRule
+	Baseline bool           // baseline: system
+	Rules    []FileRule     // sorted by path
+	index    map[string]int // in Rules, by path
 }
 
 // Command is one entry of process.allow.
@@ -139,9 +145,14 @@ type Limits struct {
 // whether the caller is the named command; nil means that no command is known, so only rules without commands apply.
 // The returned rule is nil when the default decided.
 func (n *Network) Judge(rules []*NetRule, port uint16, is func(command string) bool) (Verdict, *NetRule) {
+	return n.JudgeAt(rules, port, is, 0)
+}
+
+// JudgeAt is Judge at an age of the sandbox: rules that have expired by then say nothing.
+func (n *Network) JudgeAt(rules []*NetRule, port uint16, is func(command string) bool, age time.Duration) (Verdict, *NetRule) {
 	var best *NetRule
 	for _, r := range rules {
-		if !r.hasPort(port) || !r.hasCommand(is) {
+		if r.Expires != 0 && age >= r.Expires || !r.hasPort(port) || !r.hasCommand(is) {
 			continue
 		}
 		// Match returns the most specific first, so the first of a verb is the one to name.

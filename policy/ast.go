@@ -1,0 +1,165 @@
+package policy
+
+import "net/netip"
+
+// The types below are the language: the parser, the JSON Schema and the key names in error messages are all made from
+// their tags.
+//
+//	key    the key's name
+//	doc    what it means, for the schema
+//	req    "yes": the key must be there
+//	some   "yes": the list must not be empty
+//	one    the words accepted, separated by blanks
+//	later  words of the language that this version does not enforce, and refuses; or "yes" for the whole key
+//	why    why `later` is not there yet
+//	never  a word that the language will not have
+//	hint   what to write instead of `never`
+//	min, max  bounds of a number, inclusive
+
+// Policy is one policy file as written, every value with its place.
+type Policy struct {
+	File        string              // as given to Parse
+	Version     Value[Number]       `key:"version" min:"1" max:"1" doc:"Version of the language; 1 when left out."`
+	Name        Value[SandboxName]  `key:"name" doc:"Name of the sandbox."`
+	Extends     []Value[PresetName] `key:"extends" doc:"Presets whose rules are merged in before this file's own."`
+	Hold        Value[Span]         `key:"hold" min:"1s" max:"24h" doc:"How long an asked operation waits for a person; then it is denied. 60s when left out."`
+	Enforcement Value[Word]         `key:"enforcement" one:"static" later:"full" why:"this version enforces at level static only: file and program rules fixed at start" doc:"Least level of enforcement that is accepted."`
+	Network     *NetworkSection     `key:"network" doc:"Which hosts may be reached. Left out: none."`
+	Filesystem  *FilesystemSection  `key:"filesystem" doc:"Which paths may be read, written and executed, beside the baseline and the private HOME, /tmp and /dev/shm."`
+	Process     *ProcessSection     `key:"process" doc:"Which programs may be executed, and the limits of the sandbox. Left out: none."`
+	Devices     Later               `key:"devices" later:"yes" why:"no GPU and no device beside the basics of /dev is passed in" doc:"GPUs and other devices."`
+	Tools       Later               `key:"tools" later:"yes" why:"no agent framework is hooked, so no tool call is seen" doc:"Tool calls of agent frameworks."`
+	Inference   Later               `key:"inference" later:"yes" why:"there is no privacy router" doc:"Routing of model calls."`
+	Audit       Later               `key:"audit" later:"yes" why:"where the audit log goes is a flag of the command" doc:"The audit log."`
+}
+
+// NetworkSection is the section `network`.
+type NetworkSection struct {
+	At
+	Default Value[Word]         `key:"default" one:"deny ask" never:"allow" hint:"there is no allow by default: name the hosts under network.allow" doc:"What happens to a connection that no rule covers: deny (default), or ask a person."`
+	Allow   []NetAllow          `key:"allow" doc:"Connections that go through."`
+	Ask     []NetAllow          `key:"ask" doc:"Connections held until a person answers, or hold runs out."`
+	Deny    []NetDeny           `key:"deny" doc:"Connections refused whatever allow and ask say."`
+	Unix    []Value[SocketPath] `key:"unix" doc:"Unix sockets of the host made visible and connectable, at the same path."`
+	Publish Later               `key:"publish" later:"yes" why:"no server inside can be reached from outside yet" doc:"Servers inside reachable from the host."`
+}
+
+// NetTarget is what a network rule is about: a name or a prefix, never both.
+type NetTarget struct {
+	Domain Value[Domain] `key:"domain" doc:"A host name. \"*.example.org\" stands for exactly one label more, \"**.example.org\" for one or more."`
+	CIDR   Value[CIDR]   `key:"cidr" doc:"Addresses instead of a name, as a prefix: 10.1.0.0/16. Also lets a name's private answer pass."`
+}
+
+// NetLimits narrow a network rule.
+type NetLimits struct {
+	Commands    []Value[CommandName] `key:"commands" some:"yes" doc:"Only these executables may use the rule. Left out: any."`
+	Descendants Value[Flag]          `key:"descendants" later:"true" why:"the kernel says which program connects, not yet what started it" doc:"Also what these commands start."`
+	Expires     Value[Span]          `key:"expires" min:"1s" max:"8760h" doc:"How long after the sandbox's start the rule holds."`
+}
+
+// NetAllow is a rule of network.allow or network.ask.
+type NetAllow struct {
+	Rule
+	NetTarget
+	Ports    []Value[Number] `key:"ports" req:"yes" some:"yes" min:"1" max:"65535" doc:"TCP ports."`
+	Protocol Value[Word]     `key:"protocol" req:"yes" one:"https http tls tcp" later:"udp" why:"nothing relays UDP yet" doc:"https and tls: the name in the TLS handshake must match; http: the Host of each request must match; tcp: bytes are passed as they come."`
+	ECH      Value[Word]     `key:"ech" one:"deny allow" doc:"Whether an encrypted ClientHello, which hides the name from the check, is let through. deny when left out."`
+	NetLimits
+}
+
+// NetDeny is a rule of network.deny.
+type NetDeny struct {
+	Rule
+	NetTarget
+	Ports    []Value[Number] `key:"ports" some:"yes" min:"1" max:"65535" doc:"TCP ports. Left out: every port."`
+	Protocol Value[Word]     `key:"protocol" one:"https http tls tcp" later:"udp" why:"nothing relays UDP yet, so all of it but DNS is refused" doc:"Allowed for symmetry: the ports are refused whatever is spoken on them."`
+	NetLimits
+}
+
+// FilesystemSection is the section `filesystem`.
+type FilesystemSection struct {
+	At
+	Default  Value[Word] `key:"default" one:"deny" later:"ask" why:"holding file operations needs enforcement level full" never:"allow" hint:"there is no allow by default: name the paths under filesystem.allow" doc:"What happens to a path that no rule covers."`
+	Baseline Value[Word] `key:"baseline" one:"system none" doc:"system (default): programs and libraries of the host and /etc without its secrets, to read; none: nothing."`
+	Allow    []FileEntry `key:"allow" doc:"Paths that may be used. The longest path wins; deny beats it."`
+	Ask      Later       `key:"ask" later:"yes" why:"holding file operations needs enforcement level full" doc:"Paths that a person is asked about."`
+	Deny     []FileEntry `key:"deny" doc:"Paths refused, with everything below, whatever allow says."`
+}
+
+// FileEntry is a rule of filesystem.allow or deny.
+type FileEntry struct {
+	Rule
+	Path        Value[Path]   `key:"path" req:"yes" doc:"Absolute path; the rule covers everything below it."`
+	Permissions []Value[Word] `key:"permissions" req:"yes" some:"yes" one:"read write execute" doc:"write includes create, delete, rename and attributes."`
+	Expires     Later         `key:"expires" later:"yes" why:"files and programs are fixed when the sandbox starts; changing them later needs enforcement level full" doc:"How long the rule holds."`
+}
+
+// ProcessSection is the section `process`.
+type ProcessSection struct {
+	At
+	Default Value[Word]    `key:"default" one:"deny" later:"ask" why:"holding an exec needs enforcement level full" never:"allow" hint:"there is no allow by default: name the programs under process.allow" doc:"What happens to a program that no rule covers."`
+	Allow   []CommandAllow `key:"allow" doc:"Programs that may be executed."`
+	Ask     Later          `key:"ask" later:"yes" why:"holding an exec needs enforcement level full" doc:"Programs that a person is asked about."`
+	Deny    []CommandDeny  `key:"deny" doc:"Programs refused whatever allow says."`
+	Map     Value[Word]    `key:"map" one:"any" later:"listed" why:"judging each library needs enforcement level full" doc:"Which libraries and add-ons an allowed program may load: any (default) that it can read."`
+	Limits  *LimitsSection `key:"limits" doc:"Most that the whole sandbox may use."`
+}
+
+// CommandAllow is a rule of process.allow.
+type CommandAllow struct {
+	Rule
+	Command Value[CommandName] `key:"command" req:"yes" doc:"A name found on the sandbox's PATH, or an absolute path."`
+	Helpers []Value[Helper]    `key:"helpers" doc:"Programs that this one starts: names, absolute paths, or globs in the last element. At level static anybody inside may start them."`
+	Expires Later              `key:"expires" later:"yes" why:"files and programs are fixed when the sandbox starts; changing them later needs enforcement level full" doc:"How long the rule holds."`
+}
+
+// CommandDeny is a rule of process.deny.
+type CommandDeny struct {
+	Rule
+	Command Value[CommandName] `key:"command" req:"yes" doc:"A name found on the sandbox's PATH, or an absolute path."`
+	Expires Later              `key:"expires" later:"yes" why:"files and programs are fixed when the sandbox starts; changing them later needs enforcement level full" doc:"How long the rule holds."`
+}
+
+// LimitsSection is process.limits.
+type LimitsSection struct {
+	At
+	Memory Value[Size]    `key:"memory" doc:"Memory of all processes together: 4GiB, 512MiB, or bytes."`
+	PIDs   Value[Number]  `key:"pids" min:"1" max:"4194304" doc:"Processes and threads."`
+	CPUs   Value[Decimal] `key:"cpus" min:"0.01" max:"4096" doc:"Processors' worth of time: 2, 0.5."`
+	Files  Value[Number]  `key:"files" min:"16" max:"1048576" doc:"Open files of one process."`
+	Disk   Value[Size]    `key:"disk" doc:"Bytes of the private HOME, /tmp and /dev/shm together."`
+}
+
+// Value is a scalar of a policy: its place, what it says, and whether it is there.
+type Value[T any] struct {
+	At
+	V   T
+	Set bool
+}
+
+// Rule is what every rule carries beside its keys: its place and its text on one line.
+type Rule struct {
+	At
+	Text string
+}
+
+// Later stands for a key of the language that this version refuses, because nothing enforces it yet.
+type Later struct{}
+
+// The scalars of the language. Each has its reader in values.go.
+type (
+	Word        string // one of the words of the tag `one`
+	Number      int64
+	Flag        bool
+	Decimal     float64
+	Size        int64  // bytes
+	Span        int64  // nanoseconds, as time.Duration
+	Domain      string // canonical: see canonicalDomain
+	CIDR        netip.Prefix
+	Path        string // absolute and clean
+	SocketPath  string // absolute and clean, short enough for a socket address
+	CommandName string // a file name, or an absolute and clean path
+	Helper      string // as CommandName, with glob characters allowed in the last element of a path
+	PresetName  string
+	SandboxName string
+)
