@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What the programs and the loader share: keys, values and events. bpf2go turns these into Go types, so there is
+ * one definition. Every structure is laid out without holes (a hole would be uninitialised bytes in a key).
+ *
+ * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d. Ports are in host order. Times are nanoseconds
+ * of CLOCK_BOOTTIME, which goes on while the machine sleeps.
+ */
+#ifndef NEMOCLAW_ABI_H
+#define NEMOCLAW_ABI_H
+
+#include "uapi.h"
+
+enum {
+	ARGS_MAX = 256,	     /* bytes of a command line that are kept */
+	PATH_MAX_KEPT = 256, /* bytes of an executed path that are kept */
+	SHORT_TEXT = 64,     /* most command lines and paths fit: their events take a quarter of the ring */
+	RINGS = 64,	     /* event rings, hence agents that can run at the same time */
+	RING_BYTES = 128 * 1024,
+	MAX_SANDBOXES = 4096,
+	MAX_RULES = 1 << 20,
+	MAX_PREFIXES = 1 << 18,
+	MAX_GRANTS = 1 << 16,
+	MAX_MEMBERS = 1 << 16,
+	MAX_FLOWS = 1 << 18,
+	MAX_EXECUTABLES = 1 << 17,
+	MAX_DEVICES = 1 << 16,
+	MAX_ASKERS = 4096,
+	TREE_DEPTH = 64, /* directories that an execute grant on a tree is looked for upward */
+};
+
+/* As policy.Verdict: the smaller, the more severe. */
+enum verdict { DENY, ASK, ALLOW, VERDICTS };
+
+/* Rules that no policy file wrote. RULE_DEFAULT is policy's rule 0. */
+enum { RULE_DEFAULT = 0 };
+#define RULE_BUILTIN 0xffffffffU
+
+/* The hooks, as the index of the counters and the kind of an event. */
+enum hook { HOOK_SOCKET, HOOK_CONNECT, HOOK_SENDTO, HOOK_BIND, HOOK_PACKET, HOOK_DEVICE, HOOK_EXEC, HOOKS };
+
+enum reason {
+	REASON_RULE,	    /* a rule, a grant or the default decided */
+	REASON_CONNECTIONS, /* the sandbox has as many connections as it may */
+	REASON_NOT_DNS,	    /* UDP to another port than 53 */
+	REASON_PROTOCOL,    /* neither TCP nor UDP */
+	REASON_ADDRESS,	    /* a local address that is neither any nor loopback */
+	REASON_EGRESS,	    /* an outgoing packet of a socket that nothing allowed */
+	REASON_INGRESS,	    /* an incoming packet for a socket that nothing allowed */
+	REASON_NO_MEMORY,   /* the kernel had none left to remember who connects */
+};
+
+/*
+ * A file, by the kernel's own identity. Number and device alone are ambiguous on btrfs (each subvolume counts its
+ * inodes anew under one device) and on an overlay over two file systems, so an attacker who can write files could
+ * make one that has the number of an allowed program; the inode's address is not to be forged. It stands for the
+ * file only while somebody holds the file open: whoever puts a file_id into a map keeps an O_PATH descriptor.
+ */
+struct file_id {
+	__u64 inode; /* address in the kernel */
+	__u64 ino;
+	__u32 dev;
+	__u32 gen;
+};
+
+/* sandboxes: cgroup id -> this. A cgroup below the parent that has no entry may do nothing. */
+struct sandbox {
+	__u32 revision;
+	__u32 ring;
+	__u32 max_conns;
+	__u8 verdict; /* network default: DENY or ASK */
+	__u8 trees;   /* 1: `executables` has TREE entries of this sandbox */
+	__u16 zero;
+};
+
+/* rules: what may be done to a synthetic address, which stands for one name. Port 0: any port. */
+struct rule_key {
+	__u64 cgid;
+	__u32 addr[4];
+	__u32 revision;
+	__u16 port;
+	__u16 zero;
+};
+
+struct rule {
+	__u64 expires; /* 0: never; an expired rule is no rule */
+	__u32 rule;
+	__u32 set; /* not 0: ask `members` first; verdict and rule are for executables that are not in the set */
+	__u8 verdict;
+	__u8 zero[7];
+};
+
+/* prefixes: longest-prefix match for literal addresses; the bits before addr are always compared in full. */
+struct prefix_key {
+	__u32 bits; /* PREFIX_BITS + prefix length of the 16-byte address */
+	__u32 revision;
+	__u64 cgid;
+	__u16 port;
+	__u16 family; /* AF_INET or AF_INET6: ::/0 says nothing about IPv4 */
+	__u32 addr[4];
+	__u32 zero;
+};
+enum { PREFIX_BITS = 8 * (4 + 8 + 4) };
+
+/* members: a command set's answer for one executable. */
+struct member_key {
+	__u64 cgid;
+	struct file_id exe;
+	__u32 revision;
+	__u32 set;
+};
+
+struct member {
+	__u32 rule;
+	__u8 verdict;
+	__u8 zero[3];
+};
+
+/* grants: a person's answers, looked up before every rule. exe all zero: any executable. */
+struct grant_key {
+	__u64 cgid;
+	struct file_id exe;
+	__u32 addr[4];
+	__u32 port;
+	__u32 zero;
+};
+
+struct grant {
+	__u64 expires; /* 0: never */
+	__u32 rule;
+	__u8 verdict;
+	__u8 once; /* 1: the first use takes it away */
+	__u16 zero;
+};
+
+/* flows: an established or starting connection -> who started it. */
+struct tuple {
+	__u64 cgid;
+	__u32 local[4];
+	__u32 remote[4];
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 zero;
+};
+
+struct peer {
+	struct file_id exe;
+	__u64 since;
+	__u32 tgid;
+	__u32 rule;
+	__u32 revision;
+	__u8 verdict;
+	__u8 zero;
+	__u16 args_len;
+	__u8 args[ARGS_MAX]; /* arguments, each ended by NUL */
+};
+
+/* askers: UDP source port of a DNS query -> who asked. Informational: the oldest are forgotten. */
+struct asker_key {
+	__u64 cgid;
+	__u32 port;
+	__u32 family;
+};
+
+/* executables: what a sandbox may execute. */
+enum { EXEC_FILE = 1, EXEC_TREE = 2, EXEC_QUIET = 4, EXEC_DENY = 8 };
+
+struct exec_key {
+	__u64 cgid;
+	struct file_id file;
+};
+
+struct exec_value {
+	__u32 rule;
+	__u32 flags;
+};
+
+/* devices: what a sandbox may open. */
+#define ANY_MINOR 0xffffffffU
+
+struct device_key {
+	__u64 cgid;
+	__u32 type; /* 1: block, 2: character */
+	__u32 major;
+	__u32 minor;
+	__u32 zero;
+};
+
+/* counters: per CPU and sandbox. Added to atomically: a program may be preempted by another on its CPU. */
+struct counters {
+	__u64 n[HOOKS][VERDICTS];
+	__u64 lost;	  /* events that the ring had no room for */
+	__u64 suppressed; /* events over the budget of their hook */
+	__u64 window[HOOKS];
+	__u64 spent[HOOKS];
+};
+
+/*
+ * An event. After it come args_len bytes of arguments, in room for args_room; then path_len bytes of path.
+ * object is an address (connect, sendto, bind, packet); {family, type, protocol} (socket); {type, major, minor,
+ * access} (device).
+ */
+struct event {
+	__u64 time;
+	__u64 cgid;
+	struct file_id exe;
+	__u32 object[4];
+	__u32 tgid;
+	__u32 parent; /* tgid of the parent (exec) */
+	__u32 rule;
+	__u32 revision;
+	__u16 port;
+	__u8 hook;
+	__u8 verdict;
+	__u8 reason;
+	__u8 protocol;
+	__u16 args_room;
+	__u16 args_len;
+	__u16 path_len;
+	__u32 zero;
+};
+
+#endif

@@ -1,0 +1,11 @@
+// Package bpf holds the BPF programs, in C, and the Go types and objects that bpf2go makes of them. It owns what runs
+// in the kernel: the decision on sockets, packets, devices and execution, by maps that package loader fills. It never
+// loads or attaches anything.
+//
+// The generated files are committed, so building needs no clang. To regenerate (Debian 12: apt-get install clang-14
+// llvm-14; nothing else, no kernel or libbpf headers): go generate ./bpf. Another clang makes other, equivalent
+// objects; CI compares with exactly this one.
+package bpf
+
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type sandbox -type rule_key -type rule -type prefix_key -type member_key -type member -type grant_key -type grant -type tuple -type peer -type asker_key -type exec_key -type exec_value -type device_key -type counters -type event -type file_id Gate gate.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf Steer steer.c
