@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -45,7 +46,8 @@ var reasons = map[Answer]string{
 // A Question is one operation that waits, and how many others do.
 type Question struct {
 	policy.Decision
-	More int // other questions that wait
+	Until time.Time // when it is denied without an answer; zero: never
+	More  int       // other questions that wait
 }
 
 // ErrNoAnswer is what a Prompter returns when the question was withdrawn or can't be shown.
@@ -84,6 +86,7 @@ type question struct {
 	key     key
 	d       policy.Decision
 	waiters int
+	until   time.Time       // the latest that anybody waits
 	ctx     context.Context // ends when nobody waits
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -116,6 +119,9 @@ func (k *Desk) Ask(ctx context.Context, d policy.Decision) policy.Verdict {
 		k.queue = append(k.queue, q)
 	}
 	q.waiters++
+	if t, ok := ctx.Deadline(); ok && t.After(q.until) {
+		q.until = t
+	}
 	if !k.busy {
 		k.busy = true
 		go k.attend()
@@ -155,7 +161,7 @@ func (k *Desk) attend() {
 		}
 		q := k.queue[0]
 		k.queue = k.queue[1:]
-		show := Question{Decision: q.d, More: len(k.queue)}
+		show := Question{Decision: q.d, Until: q.until, More: len(k.queue)}
 		denied := k.denyAll
 		k.mu.Unlock()
 
