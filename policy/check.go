@@ -33,7 +33,7 @@ func (t *NetTarget) check(d *decoder, at At, key string) {
 	switch {
 	case t.Domain.Set && t.CIDR.Set:
 		d.add(t.CIDR.At, join(key, "cidr"), "a rule has a domain or a cidr, not both", "write two rules")
-	case !t.Domain.Set && !t.CIDR.Set:
+	case !t.Domain.Set && !t.CIDR.Set && !d.meant["domain"] && !d.meant["cidr"]:
 		d.add(at, join(key, "domain"), "the key is missing", "a rule needs domain or cidr")
 	}
 }

@@ -109,6 +109,7 @@ type FileRule struct {
 	DenyID RuleID // the nearest deny rule, when Denied != 0
 
 	by, deniedBy [3]RuleID // per access: see RuleFor
+	allowedAt    string    // path of the allow rule that Access comes from
 }
 
 // Files is the filesystem section.

@@ -78,6 +78,7 @@ func fields(t reflect.Type) []field {
 type decoder struct {
 	*collector
 	cache map[reflect.Type][]field
+	meant map[string]bool // for check: the keys of its struct that a misspelt one stands for
 }
 
 func (d *decoder) fields(t reflect.Type) []field {
@@ -144,6 +145,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 		p.place(n)
 	}
 	seen := map[string]At{}
+	meant := map[string]bool{} // keys that a misspelt one stands for: they are not missing as well
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, val := n.Content[i], n.Content[i+1]
 		if k.Kind != yaml.ScalarNode {
@@ -165,6 +167,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 		f := find(known, k.Value)
 		if f == nil {
 			d.add(at(k), full, "unknown key", nearest(k.Value, keysOf(known)))
+			meant[near(k.Value, keysOf(known))] = true
 			continue
 		}
 		if val.Kind == yaml.ScalarNode && val.ShortTag() == "!!null" && len(f.later) == 0 {
@@ -174,11 +177,17 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 		d.value(val, v.FieldByIndex(f.index), f, full)
 	}
 	for _, f := range known {
-		if _, there := seen[f.key]; f.req && !there {
-			d.add(at(n), join(key, f.key), "the key is missing", f.doc)
+		if _, there := seen[f.key]; !f.req || there || meant[f.key] {
+			continue
 		}
+		hint := f.doc
+		if len(f.one) > 0 {
+			hint = "valid: " + strings.Join(f.one, ", ")
+		}
+		d.add(at(n), join(key, f.key), "the key is missing", hint)
 	}
 	if c, ok := v.Addr().Interface().(checked); ok {
+		d.meant = meant
 		c.check(d, key)
 	}
 }

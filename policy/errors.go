@@ -95,22 +95,28 @@ func (c *collector) err() error {
 // At is a place in a file, both from 1. Col counts characters, not bytes.
 type At struct{ Line, Col int }
 
-// nearest names the word of valid that word was most likely meant to be, or all of them when none is near.
-func nearest(word string, valid []string) string {
-	best, bestDist := "", len(word)/2+2
+// near returns the word of valid that word was most likely meant to be, or "".
+func near(word string, valid []string) string {
+	word = strings.ToLower(word)
+	best, bestDist := "", len(word)/3+2
 	for _, v := range valid {
-		if d := distance(strings.ToLower(word), v); d < bestDist {
+		d := distance(word, v)
+		if len(word) > 1 && strings.HasPrefix(v, word) {
+			d = 1 // a word cut short
+		}
+		if d < bestDist {
 			best, bestDist = v, d
 		}
 	}
-	switch {
-	case best != "":
+	return best
+}
+
+// nearest is a hint: the word that was most likely meant, or all of valid when none is near.
+func nearest(word string, valid []string) string {
+	if best := near(word, valid); best != "" {
 		return fmt.Sprintf("nearest: %q", best)
-	case len(valid) == 1:
-		return fmt.Sprintf("valid: %q", valid[0])
-	default:
-		return "valid: " + strings.Join(valid, ", ")
 	}
+	return "valid: " + strings.Join(valid, ", ")
 }
 
 // distance is the number of letters to change, add, drop or swap with a neighbour (optimal string alignment).

@@ -52,7 +52,7 @@ func (m *merge) effectiveAt(p string) FileRule {
 	for at := range ancestors(p) {
 		m.steps++
 		if g, ok := m.allow[at]; ok && !allowed {
-			allowed, r.Access, r.by = true, g.access, g.by
+			allowed, r.Access, r.by, r.allowedAt = true, g.access, g.by, at
 		}
 		g := m.deny[at]
 		for i, bit := range accesses {

@@ -177,6 +177,9 @@ func hostPrefix(addr netip.Addr) string {
 
 func (v *Domain) read(n *yaml.Node, _ *field) *problem {
 	s, p := text(n)
+	if tag := n.ShortTag(); p != nil && (tag == "!!int" || tag == "!!float") {
+		s, p = n.Value, nil // 127.1 and 2130706433 are addresses rather than texts without quotes
+	}
 	if p != nil {
 		return p
 	}

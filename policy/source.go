@@ -29,7 +29,7 @@ func document(c *collector, src []byte) *yaml.Node {
 	var doc yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		c.add(At{}, "", "the file is empty", "a policy needs at least one section; `nemoclaw init` writes one that works")
+		addEmpty(c)
 		return nil
 	case err != nil:
 		addSyntax(c, src, err)
@@ -49,8 +49,8 @@ func document(c *collector, src []byte) *yaml.Node {
 	if !checkNode(c, root) {
 		return nil
 	}
-	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" {
-		c.add(At{}, "", "the file is empty", "a policy needs at least one section; `nemoclaw init` writes one that works")
+	if root.Kind == yaml.ScalarNode && root.ShortTag() == "!!null" || root.Kind == yaml.MappingNode && len(root.Content) == 0 {
+		addEmpty(c)
 		return nil
 	}
 	if root.Kind != yaml.MappingNode {
@@ -58,6 +58,10 @@ func document(c *collector, src []byte) *yaml.Node {
 		return nil
 	}
 	return root
+}
+
+func addEmpty(c *collector) {
+	c.add(At{}, "", "the file is empty", "a policy needs at least one section; `nemoclaw init` writes one that works")
 }
 
 func at(n *yaml.Node) At { return At{Line: n.Line, Col: n.Column} }

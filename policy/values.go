@@ -42,19 +42,22 @@ func text(n *yaml.Node) (string, *problem) {
 }
 
 func (w *Word) read(n *yaml.Node, f *field) *problem {
+	known := slices.Concat(f.one, f.later)
 	s, p := text(n)
 	switch {
 	case p != nil:
-		return p
+		return &problem{p.msg, "valid: " + strings.Join(known, ", ")}
 	case slices.Contains(f.later, s):
 		return &problem{s + " is " + notSupported, f.why}
 	case f.never != "" && s == f.never:
 		return &problem{s + " is refused", f.hint}
-	case !slices.Contains(f.one, s):
-		return &problem{"unknown value " + cut(s), nearest(s, slices.Concat(f.one, f.later))}
+	case slices.Contains(f.one, s):
+		*w = Word(s)
+		return nil
+	case f.never != "" && near(s, append(known, f.never)) == f.never:
+		return &problem{"unknown value " + cut(s), f.hint}
 	}
-	*w = Word(s)
-	return nil
+	return &problem{"unknown value " + cut(s), nearest(s, known)}
 }
 
 var (

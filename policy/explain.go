@@ -1,0 +1,215 @@
+package policy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// Action is what a Query asks about.
+type Action uint8
+
+// The actions that can be explained.
+const (
+	QueryRead Action = iota
+	QueryWrite
+	QueryExec
+	QueryConnect
+)
+
+// String returns "read", "write", "exec" or "connect".
+func (a Action) String() string { return [...]string{"read", "write", "exec", "connect"}[a&3] }
+
+// Query is one question to a policy. Make it with NewQuery.
+type Query struct {
+	Action  Action
+	Path    string     // read, write: absolute and clean; exec: a name or an absolute path
+	Name    string     // connect: the canonical name; "" for an address
+	Addr    netip.Addr // connect to an address
+	Port    uint16     // connect
+	Command string     // who does it, as a command is written in a policy; "" when that is left open
+}
+
+// NewQuery reads a question: object is a path, a command, or "host:port". command says who connects, and may be "".
+func NewQuery(action Action, object, command string) (Query, error) {
+	q := Query{Action: action, Command: command}
+	switch action {
+	case QueryConnect:
+		return q.connect(object)
+	case QueryExec:
+		if object == "" || strings.Contains(object, "/") && object[0] != '/' {
+			return q, fmt.Errorf("policy: expected a command's name or absolute path, found %s", show(object))
+		}
+		q.Path = object
+		if object[0] == '/' {
+			q.Path = path.Clean(object)
+		}
+	default:
+		if object == "" || object[0] != '/' {
+			return q, fmt.Errorf("policy: expected an absolute path as it is inside the sandbox, found %s", show(object))
+		}
+		q.Path = path.Clean(object)
+	}
+	return q, nil
+}
+
+func (q Query) connect(object string) (Query, error) {
+	host, port, err := net.SplitHostPort(object)
+	if err != nil {
+		return q, fmt.Errorf("policy: expected host:port, found %s; for example pypi.org:443 or [2001:db8::1]:443", show(object))
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return q, fmt.Errorf("policy: the port of %s is not a number from 1 to 65535", show(object))
+	}
+	q.Port = uint16(n)
+	if q.Addr, err = netip.ParseAddr(host); err == nil {
+		q.Addr = q.Addr.Unmap().WithZone("")
+		return q, nil
+	}
+	name, p := canonicalName(host)
+	if p != nil {
+		return q, fmt.Errorf("policy: %s", p.msg)
+	}
+	q.Name = name
+	return q, nil
+}
+
+// Object is what the question is about, as a Decision writes it.
+func (q Query) Object() string {
+	switch {
+	case q.Action != QueryConnect:
+		return q.Path
+	case q.Name != "":
+		return net.JoinHostPort(q.Name, strconv.Itoa(int(q.Port)))
+	}
+	return netip.AddrPortFrom(q.Addr, q.Port).String()
+}
+
+// Answer is what a policy says to a Query.
+type Answer struct {
+	Query   Query
+	Verdict Verdict
+	Rule    RuleRef // Pos is "default" where no rule decided, "builtin" where the product did
+	Reason  string  // why, in one sentence
+	Suggest string  // the YAML that would allow it; "" where it is allowed, or a rule refuses it
+}
+
+// String writes the answer on one line.
+func (a Answer) String() string {
+	return fmt.Sprintf("%-5s  %s %s  rule: %s  (%s)", a.Verdict, a.Query.Action, a.Query.Object(), a.Rule.Pos, a.Reason)
+}
+
+// builtin is the rule of what every sandbox has, or never has.
+func builtin(text string) RuleRef { return RuleRef{Pos: "builtin", Text: text} }
+
+// Explain answers a question from the policy alone: symbolic links are not followed and commands are not looked for.
+func (c *Compiled) Explain(q Query) Answer {
+	a := Answer{Query: q}
+	switch q.Action {
+	case QueryConnect:
+		c.explainConnect(&a)
+	case QueryExec:
+		c.explainExec(&a)
+	default:
+		c.explainFile(&a)
+	}
+	if a.Verdict == Deny && a.Rule.Pos == "default" {
+		plane := map[Action]Plane{QueryRead: PlaneFile, QueryWrite: PlaneFile, QueryExec: PlaneExec, QueryConnect: PlaneNetwork}[q.Action]
+		a.Suggest = Suggest(Decision{Plane: plane, Action: q.Action.String(), Object: q.Object(), Verdict: Deny, Rule: "default"})
+	}
+	return a
+}
+
+func (a *Answer) set(v Verdict, rule RuleRef, format string, args ...any) {
+	a.Verdict, a.Rule, a.Reason = v, rule, fmt.Sprintf(format, args...)
+}
+
+const beatsAllow = "a deny rule, which beats every allow: only a change of that rule helps"
+
+func (c *Compiled) explainFile(a *Answer) {
+	q, want := a.Query, Read
+	if q.Action == QueryWrite {
+		want = Write
+	}
+	access, rule, found := c.Files.Access(q.Path)
+	secret, at, hidden := SecretAt(q.Path)
+	switch {
+	case found && rule.Denied&want != 0:
+		a.set(Deny, c.Rule(rule.RuleFor(want)), beatsAllow)
+	case hidden && !(found && access != 0 && under(rule.allowedAt, at)):
+		a.set(Deny, builtin("secrets"), "left out: %s; only a rule for %s itself shows it", secret.Reason, at)
+	case access&want != 0:
+		a.set(Allow, c.Rule(rule.RuleFor(want)), "allowed at and below %s", rule.allowedAt)
+	case underAny(q.Path, PrivateDirs):
+		a.set(Allow, builtin("private directories"), "private to the sandbox and gone with it")
+	case c.Files.Baseline && underAny(q.Path, BaselineDevices):
+		a.set(Allow, builtin("baseline: system"), "a device that every sandbox has")
+	case c.Files.Baseline && underAny(q.Path, BaselineRead):
+		if want == Read {
+			a.set(Allow, builtin("baseline: system"), "the system can be read")
+			return
+		}
+		a.set(Deny, c.Rule(0), "the baseline can be read only, and no rule allows to write here")
+	case found && access != 0:
+		a.set(Deny, c.Rule(0), "%s at %s allows %s only", rule.allowedAt, c.Rule(rule.ID).Pos, access)
+	default:
+		a.set(Deny, c.Rule(0), "no rule covers this path")
+	}
+}
+
+func (c *Compiled) explainExec(a *Answer) {
+	p := a.Query.Path
+	for _, x := range c.Exec.Deny {
+		if sameCommand(x.Name, p) {
+			a.set(Deny, c.Rule(x.ID), beatsAllow)
+			return
+		}
+	}
+	var rule FileRule
+	if p[0] == '/' {
+		if _, rule, _ = c.Files.Access(p); rule.Denied&Execute != 0 {
+			a.set(Deny, c.Rule(rule.RuleFor(Execute)), beatsAllow)
+			return
+		}
+	}
+	for _, x := range c.Exec.Allow {
+		if sameCommand(x.Name, p) {
+			a.set(Allow, c.Rule(x.ID), "the program found as %s on the host, whatever name it is started by", x.Name)
+			return
+		}
+	}
+	for _, x := range c.Exec.Allow {
+		for _, h := range x.Helpers {
+			if sameHelper(h, p) {
+				a.set(Allow, c.Rule(x.ID), "a helper of %s; at level static anything inside may start it", x.Name)
+				return
+			}
+		}
+	}
+	switch {
+	case rule.Access&Execute != 0:
+		a.set(Allow, c.Rule(rule.RuleFor(Execute)), "programs at and below %s may be executed", rule.allowedAt)
+	case len(c.Exec.Allow) > 0 && sameCommand("env", p):
+		a.set(Allow, builtin("env"), "the launcher in the first line of scripts; it can start only what is allowed")
+	default:
+		a.set(Deny, c.Rule(0), "no rule allows this program")
+	}
+}
+
+// String lists the permissions: "read, write".
+func (a Access) String() string {
+	var words []string
+	for i, word := range [...]string{"read", "write", "execute"} {
+		if a&accesses[i] != 0 {
+			words = append(words, word)
+		}
+	}
+	if len(words) == 0 {
+		return "nothing"
+	}
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,111 @@
+package policy
+
+import (
+	"net"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Suggest returns the least YAML that allows what d refused: a section to merge into the policy, ending in a newline.
+// It is "" where no rule could allow it, or where a rule, not a missing one, refused it. What d says comes from inside
+// the sandbox: only a name, an address or a path that the language takes is ever written.
+func Suggest(d Decision) string {
+	if d.Verdict == Allow || d.Rule != "" && d.Rule != "default" {
+		return ""
+	}
+	switch d.Plane {
+	case PlaneNetwork, PlaneDNS:
+		return suggestNetwork(d)
+	case PlaneExec:
+		return suggestCommand(d.Object)
+	case PlaneFile:
+		return suggestPath(d)
+	}
+	return ""
+}
+
+// protocolOf is what is usually spoken on a port; a person reads the suggestion before it is used.
+func protocolOf(port uint16) Protocol {
+	switch port {
+	case 443, 8443:
+		return HTTPS
+	case 80, 8080:
+		return HTTP
+	case 465, 636, 853, 993, 995, 5671, 6697, 8883:
+		return TLS
+	}
+	return TCP
+}
+
+func suggestNetwork(d Decision) string {
+	if strings.HasPrefix(d.Object, "/") {
+		if cleanPath(d.Object) != nil || !shows(d.Object) || len(d.Object) > maxSocketPath {
+			return ""
+		}
+		return "network:\n  unix: [" + quote(d.Object) + "]\n"
+	}
+	switch d.Action {
+	case "bind", "sendto", "socket", "listen": // no rule is about these
+		return ""
+	}
+	host, port := d.Object, uint16(443) // a name that was only resolved has no port yet
+	if h, p, err := net.SplitHostPort(d.Object); err == nil {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return ""
+		}
+		host, port = h, uint16(n)
+	}
+	target, protocol := "", protocolOf(port)
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		target, protocol = "cidr: "+quote(hostPrefix(addr)), TCP
+	} else if name, ok := Canonical(host); ok {
+		target = "domain: " + quote(name)
+	} else {
+		return ""
+	}
+	return "network:\n  allow:\n    - " + target + "\n      ports: [" + strconv.Itoa(int(port)) + "]\n      protocol: " + protocol.String() + "\n"
+}
+
+func suggestCommand(object string) string {
+	if command(object) != nil || !shows(object) || object == "" {
+		return ""
+	}
+	if slices.Contains(strings.Split(SearchPath, ":"), path.Dir(object)) {
+		object = path.Base(object)
+	}
+	return "process:\n  allow:\n    - command: " + quote(object) + "\n"
+}
+
+// readOnly are the actions on files that a `read` permission is enough for.
+var readOnly = []string{"", "access", "chdir", "open", "read", "readdir", "readlink", "stat"}
+
+func suggestPath(d Decision) string {
+	if cleanPath(d.Object) != nil || !shows(d.Object) || strings.ContainsAny(d.Object, "*?") {
+		return ""
+	}
+	permissions := "[read, write]"
+	switch {
+	case slices.Contains(readOnly, d.Action):
+		permissions = "[read]"
+	case d.Action == "exec":
+		permissions = "[read, execute]"
+	}
+	return "filesystem:\n  allow:\n    - path: " + quote(d.Object) + "\n      permissions: " + permissions + "\n"
+}
+
+// shows reports whether a text can stand in a policy: valid UTF-8, no control characters, not too long.
+func shows(s string) bool {
+	if len(s) > maxText {
+		return false
+	}
+	for _, r := range s {
+		if r == '\uFFFD' || !printable(r) {
+			return false
+		}
+	}
+	return true
+}
