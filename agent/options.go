@@ -1,0 +1,205 @@
+package agent
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// Where things are unless a flag says otherwise.
+const (
+	DefaultConfig = "/etc/nemoclaw"
+	DefaultAudit  = "/var/log/nemoclaw/audit"
+	DefaultState  = "/var/lib/nemoclaw"
+	DefaultRun    = "/run/nemoclaw"
+	DefaultBPFFS  = "/sys/fs/bpf"
+	DefaultParent = "nemoclaw"
+)
+
+// Options are what `nemoclaw run` is told. Stdin, Stdout, Stderr and Command are needed; everything else has a default.
+type Options struct {
+	PolicyFile string // "": policy.Initial
+	Workspace  string // "": the current directory
+	Name       string // "": the policy's name or "run", with a suffix
+	Command    []string
+	Env        []string // NAME=VALUE
+
+	JSONEvents   string // a file, or "fd:N"
+	AuditDir     string
+	StateDir     string
+	RunDir       string
+	BPFFS        string
+	CgroupParent string
+	Resolver     netip.AddrPort // upstream DNS; invalid: the host's resolv.conf
+	HostsFile    string         // "": /etc/hosts
+	NoPrompt     bool
+	Quiet        bool
+
+	Stdin, Stdout, Stderr *os.File
+}
+
+func (o *Options) setDefaults() {
+	for _, d := range []struct {
+		p     *string
+		value string
+	}{
+		{&o.AuditDir, DefaultAudit}, {&o.StateDir, DefaultState}, {&o.RunDir, DefaultRun}, {&o.BPFFS, DefaultBPFFS}, {&o.CgroupParent, DefaultParent},
+	} {
+		if *d.p == "" {
+			*d.p = d.value
+		}
+	}
+}
+
+// loadPolicy returns the policy and the name to call it by.
+func (o *Options) loadPolicy() (*policy.Compiled, string, error) {
+	if o.PolicyFile != "" {
+		c, err := policy.Load(o.PolicyFile)
+		return c, o.PolicyFile, err
+	}
+	const name = "the initial policy"
+	p, err := policy.Parse("initial", policy.Initial())
+	if err != nil {
+		return nil, name, err
+	}
+	c, err := policy.Compile(p)
+	return c, name, err
+}
+
+// sandboxName returns the sandbox's name. Without --name it gets a suffix, so that one policy can run several times.
+func (o *Options) sandboxName(c *policy.Compiled) (string, error) {
+	if o.Name != "" {
+		if err := policy.ValidName(o.Name); err != nil {
+			return "", fmt.Errorf("--name %s: %w", strconv.Quote(o.Name), err)
+		}
+		return o.Name, nil
+	}
+	base := c.Name
+	if base == "" {
+		base = "run"
+	}
+	var b [4]byte
+	rand.Read(b[:]) // never fails: it ends the program instead
+	suffix := "-" + hex.EncodeToString(b[:])
+	const maxName = 63
+	if len(base) > maxName-len(suffix) {
+		base = strings.TrimRight(base[:maxName-len(suffix)], "-")
+	}
+	return base + suffix, nil
+}
+
+// systemDirs can't be, hold or lie above a workspace: a program that can write there owns the machine.
+var systemDirs = []string{
+	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys",
+	"/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/libx32", "/usr/local/bin", "/usr/local/lib", "/usr/local/sbin", "/usr/sbin",
+}
+
+// workspace resolves and checks the directory that becomes /workspace.
+func (o *Options) workspace() (string, error) {
+	dir := o.Workspace
+	if dir == "" {
+		var err error
+		if dir, err = os.Getwd(); err != nil {
+			return "", fmt.Errorf("workspace: the current directory: %w; name one with --workspace", err)
+		}
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("workspace %s: %w", dir, err)
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("workspace %s: there is no such directory; make it, or name another with --workspace", dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("workspace %s: %w", dir, err)
+	}
+	st, err := os.Stat(real)
+	if err != nil {
+		return "", fmt.Errorf("workspace %s: %w", dir, err)
+	}
+	if !st.IsDir() {
+		return "", fmt.Errorf("workspace %s: is not a directory; name one with --workspace", dir)
+	}
+	for _, s := range systemDirs {
+		if within(real, s) || within(s, real) {
+			return "", fmt.Errorf("workspace %s: the sandbox may write to its workspace, and this is, or holds, %s of this machine; name a directory of a project with --workspace", real, s)
+		}
+	}
+	for _, own := range []struct{ path, what string }{
+		{DefaultConfig, "policies"}, {o.AuditDir, "audit log"}, {o.StateDir, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
+	} {
+		p := resolved(own.path)
+		if within(real, p) || within(p, real) {
+			return "", fmt.Errorf("workspace %s: the sandbox may write to its workspace, and this is, or holds, nemoclaw's own %s (%s); name another directory with --workspace", real, own.what, own.path)
+		}
+	}
+	return real, nil
+}
+
+// within reports whether path is dir or below it. Both are absolute and clean.
+func within(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// resolved follows the symbolic links of a path of which the last parts may be missing.
+func resolved(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	for dir, rest := abs, ""; ; {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(real, rest)
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return abs
+		}
+		rest, dir = filepath.Join(filepath.Base(dir), rest), parent
+	}
+}
+
+// openEvents opens where --json-events points to; nil when it is not given.
+func (o *Options) openEvents() (*os.File, error) {
+	if o.JSONEvents == "" {
+		return nil, nil
+	}
+	num, isFD := strings.CutPrefix(o.JSONEvents, "fd:")
+	if !isFD {
+		f, err := os.OpenFile(o.JSONEvents, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("--json-events: %w", err)
+		}
+		return f, nil
+	}
+	n, err := strconv.ParseUint(num, 10, 31)
+	if err != nil {
+		return nil, fmt.Errorf("--json-events %q: want a file, or fd:N with the number of an open descriptor", o.JSONEvents)
+	}
+	// A copy of our own, so that closing it at the end doesn't take standard output away from the summary. That it can
+	// be written shows now rather than with the first decision.
+	flags, err := unix.FcntlInt(uintptr(n), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_ACCMODE == unix.O_RDONLY {
+		err = errors.New("it is open for reading only")
+	}
+	var fd int
+	if err == nil {
+		fd, err = unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 3)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--json-events fd:%d: %w; the caller must open the descriptor for writing", n, err)
+	}
+	return os.NewFile(uintptr(fd), o.JSONEvents), nil
+}

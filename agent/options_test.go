@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+func TestWorkspace(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	project := filepath.Join(dir, "project")
+	state := filepath.Join(dir, "home", "state")
+	for _, d := range []string{project, state} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"toproject": project, "tousr": "/usr", "tostate": state} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(project)
+	for _, c := range []struct{ in, want, refused string }{
+		{"", project, ""},
+		{project, project, ""},
+		{".", project, ""},
+		{filepath.Join(dir, "toproject"), project, ""},
+		{filepath.Join(dir, "nothing"), "", "there is no such directory; make it, or name another with --workspace"},
+		{file, "", "is not a directory"},
+		{file + "/x", "", "not a directory"},
+		{"/", "", "this is, or holds, /bin of this machine"},
+		{"/usr", "", "this is, or holds, /usr/bin of this machine"},
+		{"/etc", "", "this is, or holds, /etc of this machine"},
+		{"/proc/self/fd", "", "this is, or holds, /proc of this machine"},
+		{filepath.Join(dir, "tousr"), "", "this is, or holds, /usr/bin"},
+		{state, "", "nemoclaw's own state"},
+		{filepath.Join(dir, "tostate"), "", "nemoclaw's own state"},
+		{filepath.Join(dir, "home"), "", "nemoclaw's own state"},
+		{dir, "", "nemoclaw's own state"},
+	} {
+		o := Options{Workspace: c.in, StateDir: filepath.Join(dir, "tostate", "not", "yet"), AuditDir: "/nonexistent/audit", RunDir: "/nonexistent/run", BPFFS: "/sys/fs/bpf"}
+		if strings.HasSuffix(c.in, "state") || strings.HasSuffix(c.in, "home") || c.in == dir {
+			o.StateDir = state
+		}
+		got, err := o.workspace()
+		switch {
+		case c.refused == "" && (err != nil || got != c.want):
+			t.Errorf("workspace %q: %q, %v; want %q", c.in, got, err, c.want)
+		case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)):
+			t.Errorf("workspace %q: %q, %v; want refused: %s", c.in, got, err, c.refused)
+		}
+	}
+}
+
+func TestSandboxName(t *testing.T) {
+	for _, c := range []struct{ flag, policy, want string }{
+		{"box", "p", "box"},
+		{"", "my-assistant", "my-assistant-"},
+		{"", "", "run-"},
+		{"", strings.Repeat("a", 53) + "-bcdefghi", strings.Repeat("a", 53) + "-"},
+	} {
+		got, err := (&Options{Name: c.flag}).sandboxName(&policy.Compiled{Name: c.policy})
+		if err != nil || !strings.HasPrefix(got, c.want) || policy.ValidName(got) != nil {
+			t.Errorf("name %q, policy's %q: %q, %v", c.flag, c.policy, got, err)
+		}
+	}
+	if _, err := (&Options{Name: "No/Such"}).sandboxName(&policy.Compiled{}); err == nil {
+		t.Error("No/Such was taken for a name")
+	}
+}
+
+func TestLoadInitialPolicy(t *testing.T) {
+	c, name, err := (&Options{}).loadPolicy()
+	if err != nil || name != "the initial policy" || c.Revision == "" {
+		t.Errorf("%v %q %v", c, name, err)
+	}
+}
+
+func TestOpenEvents(t *testing.T) {
+	for _, bad := range []string{"fd:", "fd:x", "fd:-1", "fd:987654", filepath.Join(t.TempDir(), "no", "dir")} {
+		if f, err := (&Options{JSONEvents: bad}).openEvents(); err == nil {
+			f.Close()
+			t.Errorf("--json-events %s was taken", bad)
+		}
+	}
+	if f, err := (&Options{}).openEvents(); f != nil || err != nil {
+		t.Errorf("without --json-events: %v, %v", f, err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	f, err := (&Options{JSONEvents: "fd:" + itoa(w)}).openEvents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if _, err := w.WriteString("still open"); err != nil {
+		t.Error(err)
+	}
+	if _, err := (&Options{JSONEvents: "fd:" + itoa(r)}).openEvents(); err == nil || !strings.Contains(err.Error(), "reading only") {
+		t.Errorf("a read-only descriptor: %v", err)
+	}
+}

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nemoclaw/nemoclaw/agent/text"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+func newPolicy() *cobra.Command {
+	return group("policy", "Check, explain and learn about policies", newCheck(), newExplain(), newSchema(), newPresets())
+}
+
+// wrong is one error of a policy, for -o json.
+type wrong struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Key     string `json:"key,omitempty"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+func allWrong(file string, err error) []wrong {
+	var all policy.Errors
+	var one *policy.Error
+	switch {
+	case err == nil:
+		return []wrong{}
+	case errors.As(err, &all):
+	case errors.As(err, &one):
+		all = policy.Errors{one}
+	default:
+		return []wrong{{File: file, Message: err.Error()}}
+	}
+	list := make([]wrong, len(all))
+	for i, e := range all {
+		list[i] = wrong{e.File, e.Line, e.Col, e.Key, e.Msg, e.Hint}
+	}
+	return list
+}
+
+func newCheck() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "check FILE...",
+		Short: "Say whether policies are valid, and what is wrong with those that are not",
+		Long: `check reads policies as run would, and names every error with file, line and column. Rules that are valid but can
+never act are warned about. Nothing is run and nothing of this machine is looked at.
+
+Exit status: 0 all are valid, 1 one is not, 2 wrong usage.`,
+		Example: `  nemoclaw policy check nemoclaw.yaml
+  nemoclaw policy check -o json policies/*.yaml`,
+		Args: usageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			json, err := asJSON(format)
+			if err != nil {
+				return err
+			}
+			return check(cmd, args, json)
+		},
+	}
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func check(cmd *cobra.Command, files []string, json bool) error {
+	type result struct {
+		File     string   `json:"file"`
+		Valid    bool     `json:"valid"`
+		Revision string   `json:"revision,omitempty"`
+		Rules    int      `json:"rules,omitempty"` // without the default
+		Errors   []wrong  `json:"errors"`
+		Warnings []string `json:"warnings"`
+	}
+	results := make([]result, len(files))
+	var bad error
+	out, errs := cmd.OutOrStdout(), cmd.ErrOrStderr()
+	for i, file := range files {
+		c, err := policy.Load(file)
+		r := result{File: file, Valid: err == nil, Errors: allWrong(file, err), Warnings: []string{}}
+		if err != nil {
+			bad = &statusError{status: statusFailed}
+		} else {
+			r.Revision, r.Rules, r.Warnings = c.Revision, len(c.Rules)-1, append(r.Warnings, c.Warnings()...)
+		}
+		results[i] = r
+		switch {
+		case json:
+		case err != nil:
+			fmt.Fprintln(errs, text.Lines(err.Error()))
+		default:
+			fmt.Fprintf(out, "%s: %s (revision %s, %d rules)\n", text.Escape(file), paint(out, "ok"), r.Revision, r.Rules)
+			for _, w := range r.Warnings {
+				fmt.Fprintf(errs, "%s\n", text.Escape("warning: "+w))
+			}
+		}
+	}
+	if json {
+		if err := printJSON(out, results); err != nil {
+			return err
+		}
+	}
+	return bad
+}
+
+func newExplain() *cobra.Command {
+	var format, by, expect string
+	var read, write, exec, connect []string
+	cmd := &cobra.Command{
+		Use:   "explain FILE",
+		Short: "Answer what a policy says to an access, and which rule decides",
+		Long: `explain answers allow, ask or deny with the rule that decides and why, without a sandbox. It looks at the policy
+alone: symbolic links are not followed, names are not resolved.
+
+Exit status: 0 answered, 1 the policy is not valid or an answer is not what --expect says, 2 wrong usage.`,
+		Example: `  nemoclaw policy explain nemoclaw.yaml --read /etc/shadow --connect pypi.org:443 --exec git
+  nemoclaw policy explain nemoclaw.yaml --connect github.com:443 --by /usr/bin/git
+  nemoclaw policy explain nemoclaw.yaml --write /etc/passwd --expect deny     (in a test)`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			json, err := asJSON(format)
+			if err != nil {
+				return err
+			}
+			var qs []policy.Query
+			for _, ask := range []struct {
+				action  policy.Action
+				objects []string
+			}{{policy.QueryRead, read}, {policy.QueryWrite, write}, {policy.QueryExec, exec}, {policy.QueryConnect, connect}} {
+				for _, o := range ask.objects {
+					q, err := policy.NewQuery(ask.action, o, by)
+					if err != nil {
+						return usage(err)
+					}
+					qs = append(qs, q)
+				}
+			}
+			if qs == nil {
+				return usage(errors.New("nothing was asked: give --read, --write, --exec or --connect"))
+			}
+			switch expect {
+			case "", "allow", "ask", "deny":
+			default:
+				return usage(fmt.Errorf("--expect %q: want allow, ask or deny", expect))
+			}
+			return explain(cmd.OutOrStdout(), args[0], qs, expect, json)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&read, "read", nil, "may this `PATH` be read? (this and the next three can be given several times)")
+	f.StringArrayVar(&write, "write", nil, "may this `PATH` be written?")
+	f.StringArrayVar(&exec, "exec", nil, "may this `COMMAND`, a name or an absolute path, be executed?")
+	f.StringArrayVar(&connect, "connect", nil, "may this `HOST:PORT` be connected to?")
+	f.StringVar(&by, "by", "", "the `COMMAND` that connects, for rules with commands")
+	f.StringVar(&expect, "expect", "", "fail unless every answer is this `VERDICT`: allow, ask or deny")
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func explain(out io.Writer, file string, qs []policy.Query, expect string, json bool) error {
+	type answer struct {
+		Action  string         `json:"action"`
+		Object  string         `json:"object"`
+		Verdict policy.Verdict `json:"verdict"`
+		Rule    string         `json:"rule"`
+		Text    string         `json:"text,omitempty"`
+		Reason  string         `json:"reason"`
+		Suggest string         `json:"suggest,omitempty"`
+	}
+	c, err := policy.Load(file)
+	if err != nil {
+		return err
+	}
+	answers := make([]answer, len(qs))
+	unexpected := 0
+	for i, q := range qs {
+		a := c.Explain(q)
+		answers[i] = answer{q.Action.String(), q.Object(), a.Verdict, a.Rule.Pos, a.Rule.Text, a.Reason, a.Suggest}
+		if expect != "" && a.Verdict.String() != expect {
+			unexpected++
+		}
+	}
+	if json {
+		if err := printJSON(out, answers); err != nil {
+			return err
+		}
+	} else {
+		for _, a := range answers {
+			verdict := a.Verdict.String()
+			fmt.Fprintf(out, "%s%*s %s %s\n", paint(out, verdict), 5-len(verdict), "", a.Action, text.Escape(a.Object))
+			rule := a.Rule
+			if a.Text != "" {
+				rule += ": " + a.Text
+			}
+			fmt.Fprintf(out, "      rule    %s\n      reason  %s\n", text.Escape(rule), text.Escape(a.Reason))
+			if a.Suggest != "" {
+				fmt.Fprintf(out, "      to allow it, add:\n%s", indent(text.Lines(a.Suggest), "        "))
+			}
+		}
+	}
+	if unexpected > 0 {
+		return fmt.Errorf("%d of %d answers are not %s", unexpected, len(qs), expect)
+	}
+	return nil
+}
+
+func newSchema() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the language as a JSON Schema, for editors",
+		Long: `schema prints a JSON Schema (draft 2020-12) of the policy language. An editor with a YAML language server completes and
+checks policies with it.`,
+		Example: `  nemoclaw policy schema > nemoclaw.schema.json
+  # yaml-language-server: $schema=nemoclaw.schema.json     (first line of a policy)`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(policy.Schema())
+			return err
+		},
+	}
+}
+
+func newPresets() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "presets [NAME]",
+		Short: "List the presets that `extends` takes, or print one",
+		Example: `  nemoclaw policy presets
+  nemoclaw policy presets npm`,
+		Args: usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return policy.Presets(), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			json, err := asJSON(format)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if len(args) == 1 {
+				src, err := policy.PresetSource(args[0])
+				if err != nil {
+					return err
+				}
+				_, err = out.Write(src)
+				return err
+			}
+			if json {
+				return printJSON(out, policy.Presets())
+			}
+			for _, p := range policy.Presets() {
+				fmt.Fprintln(out, p)
+			}
+			return nil
+		},
+	}
+	outputFlag(cmd, &format)
+	return cmd
+}

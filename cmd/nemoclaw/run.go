@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nemoclaw/nemoclaw/agent"
+)
+
+func newRun() *cobra.Command {
+	o := agent.Options{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	var resolver string
+	cmd := &cobra.Command{
+		Use:   "run [flags] [--] COMMAND [ARG...]",
+		Short: "Run a command in a sandbox, under a policy",
+		Long: `run starts COMMAND in a new sandbox that can do only what the policy allows, waits for it, and removes the sandbox with
+everything that still runs in it. It needs root; the command itself runs as an unprivileged user. Inside, the workspace is
+/workspace; HOME and /tmp are private and gone at the end.
+
+Where the policy says ask, the connection is held and a question shown on the terminal; without a terminal it is refused.
+At the end run says on standard error what was refused, with the rule that would allow it.
+
+Exit status: the command's own; 128 and the signal's number when a signal ended it; 127 when it was not found inside, 126
+when it could not be executed; 125 when the sandbox could not be made or had to be stopped; 2 wrong usage.`,
+		Example: `  nemoclaw run -- python3 agent.py
+  nemoclaw run --policy policy.yaml --workspace ~/project -- sh -c 'npm install && npm test'
+  nemoclaw run --json-events events.jsonl -- ./agent`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(errors.New("no command was given"))
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			o.Command = args
+			for _, e := range o.Env {
+				if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
+					return usage(fmt.Errorf("--env %q: want NAME=VALUE", e))
+				}
+			}
+			if resolver != "" {
+				a, err := parseResolver(resolver)
+				if err != nil {
+					return usage(err)
+				}
+				o.Resolver = a
+			}
+			status, err := agent.Run(o)
+			if status == 0 && err == nil {
+				return nil
+			}
+			return &statusError{status, err}
+		},
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false) // what follows the command's name is the command's
+	f.StringVarP(&o.PolicyFile, "policy", "p", "", "policy `FILE` (default: the one that nemoclaw init writes)")
+	f.StringVarP(&o.Workspace, "workspace", "w", "", "`DIR` to show as /workspace, read-write (default: the current directory)")
+	f.StringVar(&o.Name, "name", "", "`NAME` of the sandbox (default: the policy's, with a suffix)")
+	f.StringArrayVarP(&o.Env, "env", "e", nil, "`NAME=VALUE` for the command's environment, which is otherwise made from nothing (can be given several times)")
+	f.StringVar(&o.JSONEvents, "json-events", "", "write every decision as a JSON line to `FILE`, or to an open descriptor as fd:N")
+	f.BoolVar(&o.NoPrompt, "no-prompt", false, "refuse what the policy would ask about, even if there is a terminal")
+	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no summary and no warnings at the end")
+	f.StringVar(&o.AuditDir, "audit", agent.DefaultAudit, "`DIR` of the audit logs")
+	f.StringVar(&o.StateDir, "state-dir", agent.DefaultState, "`DIR` for what sandboxes keep")
+	f.StringVar(&o.RunDir, "run-dir", agent.DefaultRun, "`DIR` for what lives as long as a sandbox")
+	f.StringVar(&o.BPFFS, "bpffs", agent.DefaultBPFFS, "`DIR` of the BPF file system; it is mounted there if nothing is")
+	f.StringVar(&o.CgroupParent, "cgroup-parent", agent.DefaultParent, "`NAME` of the cgroup that holds all sandboxes")
+	f.StringVar(&resolver, "resolver", "", "`ADDR[:PORT]` of the DNS server to ask for allowed names (default: /etc/resolv.conf)")
+	f.StringVar(&o.HostsFile, "hosts-file", "", "`FILE` of host names to look in first (default: /etc/hosts)")
+	for _, name := range []string{"workspace", "audit", "state-dir", "run-dir", "bpffs"} {
+		must(cmd.MarkFlagDirname(name))
+	}
+	must(cmd.MarkFlagFilename("policy", "yaml", "yml"))
+	return cmd
+}
+
+// must is for errors that only a misspelt flag name above can cause.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// parseResolver reads an address with or without a port; the port is 53 when it is left out.
+func parseResolver(s string) (netip.AddrPort, error) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap, nil
+	}
+	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	return netip.AddrPort{}, fmt.Errorf("--resolver %q: want an address with or without a port, such as 192.0.2.53 or [2001:db8::53]:5353", s)
+}

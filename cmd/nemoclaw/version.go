@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the release build (-ldflags "-X main.version=..."); otherwise the module's version is shown.
+var version string
+
+func newVersion() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version of this program",
+		Example: "  nemoclaw version -o json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			json, err := asJSON(format)
+			if err != nil {
+				return err
+			}
+			v := struct {
+				Version string `json:"version"`
+				Commit  string `json:"commit,omitempty"`
+				Go      string `json:"go"`
+				OS      string `json:"os"`
+				Arch    string `json:"arch"`
+			}{version, "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				for _, s := range info.Settings {
+					if s.Key == "vcs.revision" {
+						v.Commit = s.Value
+					}
+				}
+				if v.Version == "" {
+					v.Version = info.Main.Version
+				}
+			}
+			if v.Version == "" || v.Version == "(devel)" {
+				v.Version = "devel"
+			}
+			out := cmd.OutOrStdout()
+			if json {
+				return printJSON(out, v)
+			}
+			fmt.Fprintf(out, "nemoclaw %s (%s, %s/%s)\n", v.Version, v.Go, v.OS, v.Arch)
+			return nil
+		},
+	}
+	outputFlag(cmd, &format)
+	return cmd
+}
