@@ -28,12 +28,12 @@ type Fault struct {
 	Detail string    `json:"detail"`
 }
 
-// Error says where, which record and what.
+// Error says where, which record and what: "LINE: record SEQ changed: ...", to be put behind the file's name and a colon.
 func (f *Fault) Error() string {
 	if f.Seq == 0 {
-		return fmt.Sprintf("line %d: %s: %s", f.Line, f.Kind, f.Detail)
+		return fmt.Sprintf("%d: %s: %s", f.Line, f.Kind, f.Detail)
 	}
-	return fmt.Sprintf("line %d: record %d %s: %s", f.Line, f.Seq, f.Kind, f.Detail)
+	return fmt.Sprintf("%d: record %d %s: %s", f.Line, f.Seq, f.Kind, f.Detail)
 }
 
 // A Report is what Verify found.

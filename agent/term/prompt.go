@@ -48,8 +48,8 @@ const (
 // answers are the keys. Enter denies: who types a command while a question appears ends with it.
 var answers = map[byte]ask.Answer{
 	'o': ask.Once, 'r': ask.ForRun, 'a': ask.Always,
-	'd': ask.Deny, '\r': ask.Deny, '\n': ask.Deny, interrupt: ask.Deny,
-	'n': ask.DenyRun, 'D': ask.DenyAll,
+	'\r': ask.Deny, '\n': ask.Deny, interrupt: ask.Deny,
+	'd': ask.DenyRun, 'D': ask.DenyAll,
 }
 
 const interrupt = 0x03 // Ctrl-C
@@ -135,7 +135,7 @@ func (p *Prompter) question(q ask.Question, cols int) string {
 	if wait != nil {
 		row("", strings.Join(wait, ", "))
 	}
-	b.WriteString("  allow: [o]nce  for this [r]un  [a]lways    deny: [d]  [n]ever in this run  [D]eny all: ")
+	b.WriteString("  allow: [o]nce, for this [r]un, [a]lways   deny: [Enter] once, [d] for this run, [D] all questions: ")
 	return b.String()
 }
 
@@ -158,7 +158,7 @@ func outcome(a ask.Answer, q ask.Question) string {
 	case ask.DenyAll:
 		return "\r\nnemoclaw: everything that would be asked in this run is denied now\r\n"
 	default:
-		return "\r\nnemoclaw: " + what + ": denied\r\n"
+		return "\r\nnemoclaw: " + what + ": denied once\r\n"
 	}
 }
 

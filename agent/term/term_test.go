@@ -205,7 +205,7 @@ func TestPromptInRelay(t *testing.T) {
 		a, err := r.Prompter("xterm").Prompt(t.Context(), question())
 		got <- result{a, err}
 	}()
-	eyes.wait(t, "[D]eny all: ")
+	eyes.wait(t, "[D] all questions: ")
 	typed(t, host.master, "a") // too early
 	typed(t, inside.f, "OUTPUT OF THE PROGRAM")
 	time.Sleep(settle + 100*time.Millisecond)
@@ -330,7 +330,7 @@ func TestQuestionText(t *testing.T) {
   rule      p.yaml:7
   why       no rule allows it
             denied in 42 s, 2 more waiting
-  allow: [o]nce  for this [r]un  [a]lways    deny: [d]  [n]ever in this run  [D]eny all: `, "\n", "\r\n")
+  allow: [o]nce, for this [r]un, [a]lways   deny: [Enter] once, [d] for this run, [D] all questions: `, "\n", "\r\n")
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

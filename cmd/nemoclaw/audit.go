@@ -78,7 +78,7 @@ func verify(cmd *cobra.Command, files []string, heads []audit.Head, json bool) e
 			}
 		case json:
 		case r.Fault != nil:
-			fmt.Fprintf(out, "%s: %s\n", name, text.Escape(r.Fault.Error()))
+			fmt.Fprintf(out, "%s:%s\n", name, text.Escape(r.Fault.Error()))
 		case r.Lines == 0:
 			fmt.Fprintf(out, "%s: %s (empty)\n", name, paint(out, "ok"))
 		default:
