@@ -1,0 +1,446 @@
+package dnsproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+type connState uint8
+
+const (
+	stProxyHead connState = iota // reading the explicit proxy's first request
+	stHead                       // reading the ClientHello or the first request
+	stWait                       // a goroutine works for it: asking, resolving, dialling
+	stDial                       // connecting
+	stRelay                      // bytes flow
+	stLinger                     // a last answer was sent; what the client still sends is thrown away
+	stClosed
+)
+
+// conn is one connection of the sandbox's. It belongs to its loop's thread.
+//
+// Its life: aim (whither, by address, CONNECT or URI) -> judge -> perhaps ask -> proceed: what is left of {read and check the
+// head, resolve and check the addresses, record, connect} in the order that the way in needs -> relay.
+type conn struct {
+	l      *loop
+	s      *Server
+	state  connState
+	queued bool // in the loop's again list
+
+	cl, up   *sock
+	client   netip.AddrPort
+	wanted   netip.AddrPort // where the client connected to
+	peer     Peer
+	pol      *policy.Compiled // judged by
+	to       target
+	rule     ruling
+	consent  string // how it came to be allowed when not by an allow rule: "approved", "granted"
+	explicit bool
+	connect  bool // CONNECT, not an absolute URI
+	answered bool // CONNECT was answered with 200
+	bySNI    bool // a literal that no rule covers: the ClientHello's name decides
+	headOK   bool
+	resolved bool
+	viaProxy bool // the host's own proxy is to be used
+	recorded bool // its one decision is made
+	addrs    []netip.Addr
+
+	deadline int64 // of the state it is in; 0: none
+	cancel   context.CancelFunc
+	dial     *dialing
+
+	c2u, u2c dir
+	x        *httpExchange // nil: bytes
+	denial   *denial       // a refusal that waits until it can be said
+}
+
+const lingerFor = 2 * time.Second
+
+// accepted starts a connection's life.
+func (l *loop) accepted(k *sock, fd int, client netip.AddrPort) {
+	s := l.s
+	if !s.takeConn() {
+		s.full.Add(1)
+		sysReset(fd)
+		sysClose(fd)
+		return
+	}
+	c := &conn{l: l, s: s, client: client, explicit: k.explicit, pol: s.pol.Load(), state: stWait}
+	cl, err := l.watch(fd, c)
+	if err != nil {
+		s.giveConn()
+		sysClose(fd)
+		return
+	}
+	c.cl = cl
+	cl.in, cl.out = true, true // data may have come along; finding out costs one read
+	l.conns[c] = struct{}{}
+	sysSetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	l.guarded(c, c.begin)
+}
+
+func (s *Server) takeConn() bool {
+	if s.conns.Add(1) > int64(s.cfg.MaxConns) {
+		s.conns.Add(-1)
+		return false
+	}
+	if !s.cfg.Shared.take() {
+		s.conns.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (s *Server) giveConn() {
+	s.conns.Add(-1)
+	s.cfg.Shared.give()
+}
+
+// begin finds out who is there and where it wants to go.
+func (c *conn) begin() {
+	local, err := c.s.wanted(c.cl.fd, c.client)
+	if err != nil {
+		c.abort()
+		return
+	}
+	c.wanted = local
+	c.to = target{addr: local.Addr(), port: local.Port()}
+	peer, ok := c.s.cfg.Identify(c.client, local)
+	if !ok {
+		c.rule.mode = policy.TCP
+		c.refuse("builtin", "the kernel did not note who made this connection, so nothing can be allowed for it", alertAccess)
+		return
+	}
+	c.peer = peer
+	if c.explicit {
+		c.readHead(stProxyHead)
+		return
+	}
+	if !isSynthetic(local.Addr()) {
+		c.aim(c.to)
+		return
+	}
+	name, ok := c.s.book.name(local.Addr())
+	if !ok {
+		c.rule.mode = policy.TCP
+		why := "the address is synthetic and belongs to no name: only addresses that the sandbox's resolver has given out lead anywhere"
+		if _, ok := indexOf(local.Addr()); !ok {
+			why = "the address is the proxy's own"
+		}
+		c.refuse("builtin", why, alertAccess)
+		return
+	}
+	c.aim(target{name: name, port: local.Port()})
+}
+
+// aim judges a destination and goes on as the verdict says.
+func (c *conn) aim(t target) {
+	c.to = t
+	c.rule = c.s.judge(c.pol, t, c.peer.Is)
+	if t.name == "" && c.rule.rule == nil && !c.connect && !c.bySNI && isTLS(c.rule.mode) {
+		c.bySNI = true
+		c.readHead(stHead)
+		return
+	}
+	if c.rule.verdict != policy.Allow && (c.rule.rule == nil || c.rule.verdict == policy.Ask) && c.s.cfg.Granted != nil {
+		if c.s.cfg.Granted(c.record(c.rule.verdict, "")) {
+			c.consent = "granted by a person"
+			c.proceed()
+			return
+		}
+	}
+	switch c.rule.verdict {
+	case policy.Allow:
+		c.proceed()
+	case policy.Ask:
+		c.ask()
+	default:
+		why := "no rule allows it"
+		if c.rule.rule != nil {
+			why = "a deny rule forbids it"
+		}
+		c.refuse(rulePos(c.pol, c.rule.rule), why, alertAccess)
+	}
+}
+
+// record makes this connection's decision record.
+func (c *conn) record(v policy.Verdict, reason string) policy.Decision {
+	d := c.s.decision(c.pol, policy.PlaneNetwork, "connect", c.to.String(), v, c.rule.rule, reason)
+	d.Subject = c.peer.Subject
+	return d
+}
+
+// ask holds the connection until a person has answered.
+func (c *conn) ask() {
+	if c.s.cfg.Ask == nil {
+		c.refuse(rulePos(c.pol, c.rule.rule), "it has to be asked about, and nobody is there to answer", alertAccess)
+		return
+	}
+	hold := c.pol.Hold
+	if hold <= 0 {
+		hold = time.Minute
+	}
+	d := c.record(policy.Ask, "held until a person answers")
+	var verdict policy.Verdict
+	c.work(hold, func(ctx context.Context) { verdict = c.s.cfg.Ask(ctx, d) }, func() {
+		if verdict != policy.Allow {
+			c.refuse(rulePos(c.pol, c.rule.rule), "a person was asked and did not allow it", alertAccess)
+			return
+		}
+		c.consent = "approved by a person"
+		c.proceed()
+	}, nil)
+}
+
+// work runs f in a goroutine and then after on the loop's thread. When the connection has ended by then, f's context is
+// cancelled and drop is called instead, if there is one.
+func (c *conn) work(limit time.Duration, f func(context.Context), after, drop func()) {
+	ctx, cancel := context.WithTimeout(c.s.ctx, limit)
+	c.state, c.deadline, c.cancel = stWait, 0, cancel
+	c.s.wg.Add(1)
+	go func() {
+		defer c.s.wg.Done()
+		defer cancel()
+		func() {
+			defer c.s.guard("connection")
+			f(ctx)
+		}()
+		c.l.post(func() {
+			switch {
+			case c.state == stWait:
+				c.cancel = nil
+				c.l.guarded(c, after)
+			case drop != nil:
+				drop()
+			}
+		})
+	}()
+}
+
+// proceed takes the next of the steps that are left before bytes may flow.
+func (c *conn) proceed() {
+	head := c.rule.mode != policy.TCP && !c.headOK
+	switch {
+	case c.explicit && !c.connect && isTLS(c.rule.mode):
+		c.refuse(rulePos(c.pol, c.rule.rule), "the rule asks for TLS, and the request came in plain HTTP; use https (CONNECT)", 0)
+	case c.connect && !c.resolved: // so that a name that leads nowhere can still be answered in HTTP
+		c.resolve()
+	case head:
+		if c.connect && !c.answer200() {
+			return
+		}
+		c.readHead(stHead)
+	case !c.resolved:
+		c.resolve()
+	default:
+		c.startDial()
+	}
+}
+
+// answer200 tells a CONNECT client to go on.
+func (c *conn) answer200() bool {
+	if c.answered {
+		return true
+	}
+	c.answered = true
+	ok := "HTTP/1.1 200 Connection established\r\n\r\n"
+	if n, err := sysWrite(c.cl.fd, []byte(ok)); err != nil || n != len(ok) {
+		c.abort()
+		return false
+	}
+	return true
+}
+
+// resolve finds the addresses that may be dialled.
+func (c *conn) resolve() {
+	c.resolved = true
+	if c.s.cfg.HostProxy != nil && c.s.cfg.HostProxy(c.to.host(), c.to.port) != nil {
+		c.viaProxy = true
+		c.proceed()
+		return
+	}
+	if c.to.name == "" {
+		c.admit([]netip.Addr{c.to.addr})
+		return
+	}
+	if e, ok := c.s.names.get(c.to.name); ok {
+		c.admitName(e)
+		return
+	}
+	var e cachedName
+	var err error
+	c.work(c.s.cfg.DialTimeout, func(ctx context.Context) { e, err = c.s.names.resolve(ctx, c.to.name) }, func() {
+		if err != nil {
+			c.fail(fmt.Sprintf("the host's resolvers did not answer for %s", c.to.name))
+			return
+		}
+		c.admitName(e)
+	}, nil)
+}
+
+func (c *conn) admitName(e cachedName) {
+	if len(e.IPv4)+len(e.IPv6) == 0 {
+		c.fail(fmt.Sprintf("%s has no address (asked of the host's resolvers)", c.to.name))
+		return
+	}
+	c.admit(interleave(e.IPv6, e.IPv4))
+}
+
+// admit keeps the addresses that the guard lets through; with none left the connection is refused.
+func (c *conn) admit(addrs []netip.Addr) {
+	ok, bad, why := c.s.admitted(c.pol, addrs, c.to.port, c.peer.Is)
+	if len(ok) == 0 {
+		reason := fmt.Sprintf("it leads to %s, and %s; name that address in a cidr rule if it is meant", bad, why)
+		if c.to.name == "" {
+			reason = fmt.Sprintf("%s may not be dialled: %s; name it in a cidr rule within that range if it is meant", bad, why)
+		}
+		c.refuse("builtin", reason, alertAccess)
+		return
+	}
+	c.addrs = ok
+	c.proceed()
+}
+
+// interleave orders addresses as RFC 8305 does: families take turns, IPv6 first, each in the order of its answer.
+func interleave(six, four []netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, 0, len(six)+len(four))
+	for i := range max(len(six), len(four)) {
+		if i < len(six) {
+			out = append(out, six[i])
+		}
+		if i < len(four) {
+			out = append(out, four[i])
+		}
+	}
+	return out
+}
+
+// allowed records the decision to let the connection through; from here on bytes leave the host.
+func (c *conn) allowed() {
+	if c.recorded {
+		return
+	}
+	c.recorded = true
+	c.s.cfg.Record(c.record(policy.Allow, c.consent))
+}
+
+// step is called when a socket of the connection's has become ready, or when its turn has come again.
+func (c *conn) step() {
+	switch c.state {
+	case stProxyHead, stHead:
+		c.readHead(c.state)
+	case stRelay:
+		c.relay()
+	case stLinger:
+		c.drain()
+	case stWait, stDial:
+		if c.cl.broken {
+			c.abort()
+		}
+	}
+}
+
+// timedOut is called when the state's deadline has passed.
+func (c *conn) timedOut() {
+	switch c.state {
+	case stProxyHead, stHead:
+		if c.denial != nil {
+			c.answer(c.denial)
+			return
+		}
+		what := "the head of its request"
+		if c.headIsTLS() {
+			what = "its ClientHello"
+		}
+		if len(c.c2u.hold) == 0 {
+			c.close() // connected, said nothing: nothing was attempted
+			return
+		}
+		c.refuse("builtin", fmt.Sprintf("the client did not send %s within %s", what, c.s.cfg.HeaderTimeout), alertAccess)
+	case stDial:
+		c.fail(fmt.Sprintf("no address of %s answered within %s", c.to, c.s.cfg.DialTimeout))
+	case stRelay:
+		c.abort() // idle for too long
+	default:
+		c.close()
+	}
+}
+
+// rejudge closes the connections that a new policy does not allow any longer.
+func (l *loop) rejudge() {
+	p := l.s.pol.Load()
+	for c := range l.conns {
+		if c.state == stRelay || c.state == stDial || c.state == stWait && c.to.port != 0 {
+			l.guarded(c, func() { c.rejudge(p) })
+		}
+	}
+}
+
+func (c *conn) rejudge(p *policy.Compiled) {
+	r := c.s.judge(p, c.to, c.peer.Is)
+	c.pol = p
+	fine := r.verdict == policy.Allow || c.consent != "" && (r.rule == nil || r.verdict == policy.Ask)
+	if fine && (sameProtocol(r.mode, c.rule.mode) || r.rule == nil) && (r.ech || !c.rule.ech) {
+		if r.rule != nil {
+			c.rule = r
+		}
+		return
+	}
+	if c.state == stWait && r.verdict == policy.Ask {
+		return // still being asked about
+	}
+	c.rule = r
+	c.cut("the policy changed and does not allow this connection any longer")
+}
+
+// cut ends an established connection by a decision.
+func (c *conn) cut(reason string) {
+	d := c.record(policy.Deny, reason)
+	c.s.cfg.Record(d)
+	c.abort()
+}
+
+func sameProtocol(a, b policy.Protocol) bool {
+	return a == b || isTLS(a) && isTLS(b)
+}
+
+func isTLS(p policy.Protocol) bool { return p == policy.TLS || p == policy.HTTPS }
+
+// close ends the connection in an orderly way.
+func (c *conn) close() { c.end(false) }
+
+// abort ends it with resets, so that neither side takes what it got for the whole.
+func (c *conn) abort() { c.end(true) }
+
+func (c *conn) end(reset bool) {
+	if c.state == stClosed {
+		return
+	}
+	c.state = stClosed
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.dropDials()
+	for _, k := range []*sock{c.cl, c.up} {
+		if k != nil && k.fd >= 0 {
+			if reset {
+				sysReset(k.fd)
+			}
+			c.l.forget(k)
+		}
+	}
+	c.c2u.free()
+	c.u2c.free()
+	delete(c.l.conns, c)
+	c.s.giveConn()
+}
+
+// again reports whether a call would have had to wait.
+func again(err error) bool { return errors.Is(err, unix.EAGAIN) }
