@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -94,7 +93,7 @@ func (s *Session) AuditDir() string { return filepath.Join(s.Dir, "audit") }
 func (s *Session) PolicyFile() string { return filepath.Join(s.Dir, "policy.yaml") }
 
 // Prepare writes the policy, makes the workspace and builds the command line; nothing runs yet.
-func (w *World) Prepare(t testing.TB, b Box, argv ...string) *Session {
+func (w *World) Prepare(t T, b Box, argv ...string) *Session {
 	t.Helper()
 	dir, err := os.MkdirTemp(w.Dir, "box-")
 	if err != nil {
@@ -135,7 +134,7 @@ func (w *World) Prepare(t testing.TB, b Box, argv ...string) *Session {
 }
 
 // NewWorkspace makes a directory below dir with the probe and the CA in it.
-func (w *World) NewWorkspace(t testing.TB, dir string) string {
+func (w *World) NewWorkspace(t T, dir string) string {
 	t.Helper()
 	ws := filepath.Join(dir, "workspace")
 	if err := os.Mkdir(ws, 0o755); err != nil {
@@ -164,7 +163,7 @@ func TrustCA() []string {
 }
 
 // Start starts a run.
-func (w *World) Start(t testing.TB, b Box, argv ...string) *Session {
+func (w *World) Start(t T, b Box, argv ...string) *Session {
 	t.Helper()
 	s := w.Prepare(t, b, argv...)
 	s.started = time.Now()
@@ -179,7 +178,7 @@ func (w *World) Start(t testing.TB, b Box, argv ...string) *Session {
 }
 
 // Wait waits for the end of a run, at most for limit.
-func (s *Session) Wait(t testing.TB, limit time.Duration) *Result {
+func (s *Session) Wait(t T, limit time.Duration) *Result {
 	t.Helper()
 	if limit == 0 {
 		limit = time.Minute
@@ -204,13 +203,13 @@ func (s *Session) Wait(t testing.TB, limit time.Duration) *Result {
 }
 
 // Run runs a box to its end.
-func (w *World) Run(t testing.TB, b Box, argv ...string) *Result {
+func (w *World) Run(t T, b Box, argv ...string) *Result {
 	t.Helper()
 	return w.Start(t, b, argv...).Wait(t, b.Timeout)
 }
 
 // Probe runs the probe with attempts in a box, fails the test when the probe itself failed, and returns the outcomes in order.
-func (w *World) Probe(t testing.TB, b Box, attempts ...string) (*Result, []Outcome) {
+func (w *World) Probe(t T, b Box, attempts ...string) (*Result, []Outcome) {
 	t.Helper()
 	r := w.Run(t, b, append([]string{"/workspace/probe"}, attempts...)...)
 	if r.Code != 0 {
@@ -224,7 +223,7 @@ func (w *World) Probe(t testing.TB, b Box, attempts ...string) (*Result, []Outco
 }
 
 // Outcomes decodes what the probe printed.
-func (r *Result) Outcomes(t testing.TB) []Outcome {
+func (r *Result) Outcomes(t T) []Outcome {
 	t.Helper()
 	var out []Outcome
 	for line := range strings.Lines(r.Out) {
@@ -237,7 +236,7 @@ func (r *Result) Outcomes(t testing.TB) []Outcome {
 	return out
 }
 
-func readEvents(t testing.TB, file string) []Event {
+func readEvents(t T, file string) []Event {
 	t.Helper()
 	f, err := os.Open(file)
 	if errors.Is(err, os.ErrNotExist) {

@@ -7,11 +7,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
 )
 
 // GitServer makes a bare repository, repo.git, with one commit and returns a handler that serves it as git's own HTTP backend does.
-func GitServer(t testing.TB) http.Handler {
+func GitServer(t T) http.Handler {
 	t.Helper()
 	root := t.TempDir()
 	work := filepath.Join(root, "work")
@@ -39,7 +38,7 @@ func GitServer(t testing.TB) http.Handler {
 	}
 }
 
-func git(t testing.TB, args ...string) {
+func git(t T, args ...string) {
 	t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null",

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"testing"
 	"time"
 )
 
@@ -77,7 +76,7 @@ func (c counted) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-func (w *World) listen(t testing.TB, a netip.Addr, port uint16) (net.Listener, *Server) {
+func (w *World) listen(t T, a netip.Addr, port uint16) (net.Listener, *Server) {
 	t.Helper()
 	s := &Server{Addr: netip.AddrPortFrom(a, port)}
 	l, err := net.Listen("tcp", s.Addr.String())
@@ -93,7 +92,7 @@ var Hello http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Re
 })
 
 // HTTP serves h in plain text.
-func (w *World) HTTP(t testing.TB, a netip.Addr, port uint16, h http.Handler) *Server {
+func (w *World) HTTP(t T, a netip.Addr, port uint16, h http.Handler) *Server {
 	t.Helper()
 	l, s := w.listen(t, a, port)
 	serve(t, l, s, h, nil)
@@ -101,7 +100,7 @@ func (w *World) HTTP(t testing.TB, a netip.Addr, port uint16, h http.Handler) *S
 }
 
 // HTTPS serves h over TLS, with a certificate for whatever name is asked for. ech may be empty.
-func (w *World) HTTPS(t testing.TB, a netip.Addr, port uint16, h http.Handler, ech ...tls.EncryptedClientHelloKey) *Server {
+func (w *World) HTTPS(t T, a netip.Addr, port uint16, h http.Handler, ech ...tls.EncryptedClientHelloKey) *Server {
 	t.Helper()
 	l, s := w.listen(t, a, port)
 	conf := w.CA.Config("fallback.test")
@@ -110,7 +109,7 @@ func (w *World) HTTPS(t testing.TB, a netip.Addr, port uint16, h http.Handler, e
 	return s
 }
 
-func serve(t testing.TB, l net.Listener, s *Server, h http.Handler, conf *tls.Config) {
+func serve(t T, l net.Listener, s *Server, h http.Handler, conf *tls.Config) {
 	srv := &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
 		TLSConfig:         conf,
@@ -127,7 +126,7 @@ func serve(t testing.TB, l net.Listener, s *Server, h http.Handler, conf *tls.Co
 }
 
 // TCP keeps every byte it gets and echoes it.
-func (w *World) TCP(t testing.TB, a netip.Addr, port uint16) *Server {
+func (w *World) TCP(t T, a netip.Addr, port uint16) *Server {
 	t.Helper()
 	l, s := w.listen(t, a, port)
 	t.Cleanup(func() { l.Close() })
@@ -148,7 +147,7 @@ func (w *World) TCP(t testing.TB, a netip.Addr, port uint16) *Server {
 
 // Canned answers each connection's first bytes with reply, whatever they are, and keeps what it reads: what a server that
 // doesn't care for HTTP's rules does.
-func (w *World) Canned(t testing.TB, a netip.Addr, port uint16, reply string) *Server {
+func (w *World) Canned(t T, a netip.Addr, port uint16, reply string) *Server {
 	t.Helper()
 	l, s := w.listen(t, a, port)
 	t.Cleanup(func() { l.Close() })
@@ -188,7 +187,7 @@ func (k keeper) Write(b []byte) (int, error) {
 }
 
 // Unix listens on a unix socket of the host and says greeting to who connects.
-func Unix(t testing.TB, path, greeting string) {
+func Unix(t T, path, greeting string) {
 	t.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(context.Background(), "unix", path)

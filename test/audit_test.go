@@ -1,0 +1,141 @@
+//go:build e2e
+
+package test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/nemoclaw/nemoclaw/test/harness"
+)
+
+// auditFile returns the one log of a run.
+func auditFile(t *testing.T, r *harness.Result) string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(r.AuditDir(), func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".jsonl") {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil || len(found) != 1 {
+		t.Fatalf("audit logs of the run: %v, %v", found, err)
+	}
+	return found[0]
+}
+
+func verify(t *testing.T, file string) (string, bool) {
+	t.Helper()
+	out, err := exec.Command(harness.W.Bin, "audit", "verify", file).CombinedOutput()
+	return string(out), err == nil
+}
+
+func TestAuditVerify(t *testing.T) {
+	t.Parallel()
+	var attempts []string
+	for i := range 8 {
+		attempts = append(attempts, "tcp 198.51.100.1 "+string(rune('1'+i)))
+	}
+	r, _ := harness.W.Probe(t, harness.Box{}, attempts...)
+	file := auditFile(t, r)
+	if out, ok := verify(t, file); !ok {
+		t.Fatalf("the log as written does not verify: %s", out)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(strings.TrimSuffix(string(b), "\n")+"\n", "\n")
+	lines = lines[:len(lines)-1]
+	if len(lines) < 8 {
+		t.Fatalf("%d lines for 8 refusals:\n%s", len(lines), b)
+	}
+	edit := func(f func(l []string) []string) string {
+		return strings.Join(f(append([]string(nil), lines...)), "")
+	}
+	tests := map[string]struct{ log, names string }{
+		"a changed line": {edit(func(l []string) []string { l[4] = strings.Replace(l[4], `"deny"`, `"allow"`, 1); return l }), ":5"},
+		"a changed byte": {edit(func(l []string) []string { l[2] = strings.Replace(l[2], "probe", "prope", 1); return l }), ":3"},
+		"a lost line":    {edit(func(l []string) []string { return append(l[:3], l[4:]...) }), ":4"},
+		"a swapped pair": {edit(func(l []string) []string { l[5], l[6] = l[6], l[5]; return l }), ":6"},
+		"a line twice":   {edit(func(l []string) []string { return append(l[:3], append([]string{l[2]}, l[3:]...)...) }), ":4"},
+		"a lost start":   {edit(func(l []string) []string { return l[1:] }), ":1"},
+		"a torn end":     {strings.Join(lines, "")[:len(b)-20], ":" + strconv.Itoa(len(lines))},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "audit.jsonl")
+			if err := os.WriteFile(path, []byte(tt.log), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, ok := verify(t, path)
+			if ok || !strings.Contains(out, path+tt.names) {
+				t.Errorf("want an error that names %s%s, got: %s", path, tt.names, out)
+			}
+		})
+	}
+}
+
+// TestRecordsAreEscaped: what comes from inside can't forge a line, nor a terminal's escape sequence.
+func TestRecordsAreEscaped(t *testing.T) {
+	t.Parallel()
+	policy := harness.Files + "process:\n  allow:\n    - {command: python3}\n"
+	script := `import socket, sys
+try: socket.create_connection(("198.51.100.1", 1))
+except OSError as e: print(e.errno)`
+	r := harness.W.Run(t, harness.Box{Policy: policy}, "python3", "-c", script, "x\n{\"seq\":99,\"verdict\":\"allow\"}\x1b[2J\x1b]0;title\x07")
+	if e := once(t, r, "network", "198.51.100.1:1"); !strings.Contains(e.Subject.Args, "seq") {
+		t.Errorf("the record's command line is %q", e.Subject.Args)
+	}
+	if strings.ContainsAny(r.Err, "\x1b\x07") {
+		t.Errorf("the summary carries escape sequences: %q", r.Err)
+	}
+	b, err := os.ReadFile(auditFile(t, r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(string(b), "\x1b\x07") || strings.Contains(string(b), "\n{\"seq\":99") {
+		t.Errorf("the audit log carries raw bytes from inside:\n%q", b)
+	}
+	if out, ok := verify(t, auditFile(t, r)); !ok {
+		t.Error(out)
+	}
+}
+
+// TestSummary: at the end of a run the refusals are listed, each with the line that would allow it.
+func TestSummary(t *testing.T) {
+	t.Parallel()
+	r, _ := harness.W.Probe(t, harness.Box{}, "tcp-to summary.test 443", "tcp-to summary.test 443", "tcp 198.51.100.1 22")
+	for _, want := range []string{"summary.test", "domain: summary.test", "ports: [443]", "198.51.100.1", "cidr: 198.51.100.1/32"} {
+		if !strings.Contains(r.Err, want) {
+			t.Errorf("the summary lacks %q:\n%s", want, r.Err)
+		}
+	}
+}
+
+// TestEventsToADescriptor: --json-events fd:N writes the same records to a descriptor of the caller's.
+func TestEventsToADescriptor(t *testing.T) {
+	t.Parallel()
+	s := harness.W.Prepare(t, harness.Box{Flags: []string{"--json-events", "fd:3"}}, "/workspace/probe", "tcp 198.51.100.1 25")
+	f, err := os.Create(filepath.Join(s.Dir, "by-fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s.Cmd.ExtraFiles = []*os.File{f}
+	if err := s.Cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, s.Stderr.String())
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), `"198.51.100.1:25"`) {
+		t.Errorf("the descriptor got %q", b)
+	}
+}
