@@ -59,7 +59,7 @@ fuzz: ## each fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
 
 bench: build ## one table of ratios against native, bubblewrap, HAProxy and dnsmasq
-	NEMOCLAW=$(CURDIR)/bin/nemoclaw go run ./test/bench
+	CGO_ENABLED=0 NEMOCLAW=$(CURDIR)/bin/nemoclaw go run ./test/bench
 
 test: ## all of it, in the order in which a mistake shows soonest
 	@scripts/timed build lint check-generated test-fast race fuzz test-e2e

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// row is one measurement of several contestants, the first of which is what the others are compared with.
+type row struct {
+	what string
+	unit string // "µs", "/s"
+	cols []column
+}
+
+type column struct {
+	who     string
+	samples []float64
+}
+
+func median(s []float64) float64 {
+	if len(s) == 0 {
+		return 0
+	}
+	s = slices.Sorted(slices.Values(s))
+	mid := len(s) / 2
+	if len(s)%2 == 1 {
+		return s[mid]
+	}
+	return (s[mid-1] + s[mid]) / 2
+}
+
+// contest measures each contestant in turn, rounds times, after one round that doesn't count.
+func (b *bench) contest(what, unit string, who []string, measure func(i int) float64) {
+	r := row{what: what, unit: unit}
+	for _, w := range who {
+		r.cols = append(r.cols, column{who: w})
+	}
+	for round := range b.rounds + 1 {
+		for i := range r.cols {
+			sample := measure(i)
+			if round > 0 {
+				r.cols[i].samples = append(r.cols[i].samples, sample)
+			}
+		}
+	}
+	b.rows = append(b.rows, r)
+}
+
+func (b *bench) print(w io.Writer) {
+	fmt.Fprintf(w, "%s, Linux %s, %d rounds, medians. A ratio says how many times the first column's cost.\n\n", time.Now().Format(time.DateOnly), kernel(), b.rounds)
+	fmt.Fprintln(w, "| what | compared with | | | |")
+	fmt.Fprintln(w, "|---|---|---|---|---|")
+	for _, r := range b.rows {
+		base := median(r.cols[0].samples)
+		cells := []string{r.what, fmt.Sprintf("%s %s", r.cols[0].who, value(base, r.unit))}
+		for _, c := range r.cols[1:] {
+			m := median(c.samples)
+			ratio := m / base
+			if r.unit == "/s" {
+				ratio = base / m
+			}
+			cells = append(cells, fmt.Sprintf("%s %s, **%.2fx**", c.who, value(m, r.unit), ratio))
+		}
+		for len(cells) < 5 {
+			cells = append(cells, "")
+		}
+		fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
+	}
+}
+
+func value(v float64, unit string) string {
+	switch {
+	case unit == "µs" && v >= 1000:
+		return fmt.Sprintf("%.2f ms", v/1000)
+	case unit == "µs":
+		return fmt.Sprintf("%.2f µs", v)
+	}
+	return fmt.Sprintf("%.0f%s", v, unit)
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: uname:", err)
+		return "unknown"
+	}
+	return fmt.Sprintf("%s %s", unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Machine[:]))
+}
