@@ -1,0 +1,161 @@
+//go:build e2e
+
+package loader
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// privateConfig returns a configuration that no other test or agent meets, and removes everything of it at the end.
+func privateConfig(t testing.TB) Config {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("these tests load BPF programs: run them as root")
+	}
+	fsDir, err := os.MkdirTemp("", "nemoclaw-bpffs-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{BPFFS: fsDir, Parent: "nemoclaw-test-" + filepath.Base(fsDir)[len("nemoclaw-bpffs-"):]}
+	t.Cleanup(func() {
+		if err := Unload(cfg); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+		if err := unix.Unmount(fsDir, unix.MNT_DETACH); err != nil {
+			t.Errorf("clean up: unmount %s: %v", fsDir, err)
+		}
+		if err := os.Remove(fsDir); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	return cfg
+}
+
+func openLoader(t testing.TB, cfg Config) *Loader {
+	t.Helper()
+	l, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("close loader: %v", err)
+		}
+	})
+	return l
+}
+
+// box is a guarded cgroup and what its guard reported.
+type box struct {
+	*Guard
+	dir *os.File
+
+	mu     sync.Mutex
+	events []Event
+}
+
+var boxes struct {
+	sync.Mutex
+	n int
+}
+
+// makeCgroup makes a cgroup below the loader's parent and removes it at the end.
+func makeCgroup(t testing.TB, l *Loader) *os.File {
+	t.Helper()
+	boxes.Lock()
+	boxes.n++
+	path := filepath.Join(l.CgroupParent(), fmt.Sprintf("box%d", boxes.n))
+	boxes.Unlock()
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		dir.Close()
+		// A victim that was just killed may not have left yet.
+		for try := 0; ; try++ {
+			err := os.Remove(path)
+			if err == nil {
+				return
+			}
+			if try == 100 {
+				t.Errorf("remove cgroup: %v", err)
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	return dir
+}
+
+func newBox(t testing.TB, l *Loader, opt Options) *box {
+	t.Helper()
+	b := &box{dir: makeCgroup(t, l)}
+	opt.OnEvent = func(e Event) {
+		b.mu.Lock()
+		b.events = append(b.events, e)
+		b.mu.Unlock()
+	}
+	if opt.MaxConns == 0 {
+		opt.MaxConns = 64
+	}
+	g, err := l.NewGuard(b.dir, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Guard = g
+	t.Cleanup(func() {
+		if err := g.Close(); err != nil {
+			t.Errorf("close guard: %v", err)
+		}
+	})
+	return b
+}
+
+// take returns the events so far and forgets them.
+func (b *box) take() []Event {
+	b.Drain()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	events := b.events
+	b.events = nil
+	return events
+}
+
+func (b *box) count(t testing.TB, h Hook, v policy.Verdict) uint64 {
+	t.Helper()
+	c, err := b.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Of(h, v)
+}
+
+// must fails the test on an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func describe(events []Event) string {
+	var b strings.Builder
+	for _, e := range events {
+		fmt.Fprintf(&b, "\n  %s %s %s rule %d %q pid %d args %q", e.Hook, e.Verdict, e.Object(), e.Rule, e.Reason, e.PID, e.Args)
+	}
+	return b.String()
+}

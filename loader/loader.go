@@ -1,0 +1,172 @@
+// Package loader puts the BPF programs of package bpf into the kernel and fills their maps. It owns the pins, the
+// parent cgroup that the programs are attached to, every map entry of every sandbox, and the events that come back.
+//
+// The programs are loaded once and stay: attached by pinned links to one parent cgroup, so they are in force when the
+// agent is killed, and the next start only opens pins. Everything of one sandbox is entries keyed by its cgroup id.
+// A process below the parent whose cgroup has no entry may do nothing.
+//
+// Package loader never decides anything, never writes a log, and knows nothing of names: it turns rules that were
+// already compiled into entries. Beside package bpf it is the only one that imports cilium/ebpf.
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// Config says where the loader keeps things. The zero value is what a host has.
+type Config struct {
+	BPFFS   string // where the pins are, a BPF file system or a place to mount one; "": /sys/fs/bpf
+	Cgroup2 string // the cgroup v2 hierarchy; "": found
+	Parent  string // name of the parent cgroup, to which the version of the programs is added; "": nemoclaw
+}
+
+func (c Config) withDefaults() Config {
+	if c.BPFFS == "" {
+		c.BPFFS = "/sys/fs/bpf"
+	}
+	if c.Parent == "" {
+		c.Parent = "nemoclaw"
+	}
+	return c
+}
+
+// Loader is the loaded programs and their maps, as one process has them open.
+type Loader struct {
+	pins   string   // directory of the pins
+	lock   *os.File // pins, locked shared: nobody unloads what is open
+	parent cgroup
+	maps   mapSet
+	ident  *ebpf.Program
+	ring   *ring
+	cpus   int
+
+	mu     sync.Mutex
+	guards map[uint64]*Guard
+}
+
+// Open makes the programs ready and claims an event ring: it opens the pins of an earlier start, or loads, attaches
+// and pins the programs when there are none of this version. Two processes that start at once load once. Programs of
+// other versions that guard no sandbox any more are removed when this version is loaded.
+//
+// It fails without root, without cgroup v2, on a kernel that refuses the programs, and when as many agents as there
+// are event rings (64) are running.
+func Open(cfg Config) (*Loader, error) {
+	cfg = cfg.withDefaults()
+	for try := 1; ; try++ {
+		parent, err := openParent(cfg)
+		if err != nil {
+			return nil, err
+		}
+		l, err := open(cfg, parent)
+		if err == nil {
+			return l, nil
+		}
+		parent.dir.Close()
+		// An agent of another version, or an uninstall, may have removed the idle parent under our feet.
+		if try == 3 || cgroupIs(parent.path, parent.id) {
+			return nil, err
+		}
+	}
+}
+
+func open(cfg Config, parent cgroup) (*Loader, error) {
+	l := &Loader{parent: parent, guards: make(map[uint64]*Guard)}
+	var err error
+	if l.cpus, err = ebpf.PossibleCPU(); err != nil {
+		return nil, fmt.Errorf("count the processors for the counters of the BPF programs: %w", err)
+	}
+	l.pins, l.lock, err = ensureLoaded(cfg, parent)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.openPins(); err != nil {
+		l.release()
+		return nil, fmt.Errorf("%w; if this stays, remove the directory %s and start again", err, l.pins)
+	}
+	if l.ring, err = claimRing(l.pins, l.deliver); err != nil {
+		l.release()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Loader) openPins() error {
+	if err := l.maps.open(filepath.Join(l.pins, mapsDir)); err != nil {
+		return err
+	}
+	var err error
+	path := filepath.Join(l.pins, identifyPin)
+	if l.ident, err = ebpf.LoadPinnedProgram(path, nil); err != nil {
+		return fmt.Errorf("open pinned BPF program %s: %w", path, err)
+	}
+	return nil
+}
+
+func (l *Loader) release() {
+	l.maps.close()
+	if l.ident != nil {
+		l.ident.Close()
+	}
+	l.lock.Close()
+}
+
+// Close gives back the event ring and closes the maps. The programs stay in force. Guards must be closed before: what
+// is left of them is denied everything that it has no entry for, and removed by the next Sweep.
+func (l *Loader) Close() error {
+	err := l.ring.close()
+	l.release()
+	return errors.Join(err, l.parent.dir.Close())
+}
+
+// CgroupParent returns the directory below which the cgroup of every sandbox has to be made. Its name holds the
+// version of the programs, so that an agent of another version never judges this one's sandboxes.
+func (l *Loader) CgroupParent() string { return l.parent.path }
+
+// Level returns how much of a policy the kernel can enforce through this loader.
+func (l *Loader) Level() policy.Level { return policy.LevelStatic }
+
+// LevelReason says why the level is not full; empty when it is.
+func (l *Loader) LevelReason() string {
+	return "the BPF LSM plane is not in this version: files and programs are fixed at start by Landlock and the mount view"
+}
+
+// Unload removes the programs, their maps and the parent cgroup of this version, for an uninstall or the end of a
+// test. It fails when an agent has them open or a sandbox's cgroup still exists.
+func Unload(cfg Config) error {
+	cfg = cfg.withDefaults()
+	parent, err := findParent(cfg)
+	if err != nil {
+		return err
+	}
+	root := filepath.Join(cfg.BPFFS, pinsRoot)
+	unlock, err := lockDir(root, unix.LOCK_EX)
+	if errors.Is(err, os.ErrNotExist) {
+		return removeCgroup(parent)
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock.Close()
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return fmt.Errorf("list BPF pins: %w", err)
+	}
+	for _, e := range entries {
+		if name, _, ok := splitPinName(e.Name()); !ok || name != filepath.Base(parent) {
+			continue
+		}
+		if err := removeIdle(filepath.Join(root, e.Name()), parent); err != nil {
+			return err
+		}
+	}
+	return removeCgroup(parent)
+}

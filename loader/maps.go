@@ -1,0 +1,55 @@
+package loader
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/nemoclaw/nemoclaw/bpf"
+)
+
+// mapSet is the pinned maps, one per map of the object that the loader reads or writes.
+type mapSet struct {
+	sandboxes, conns, counts, strays        *ebpf.Map
+	rules, prefixes, members, grants, flows *ebpf.Map
+	executables, devices, askers            *ebpf.Map
+}
+
+// byName returns where each map goes.
+func (m *mapSet) byName() map[string]**ebpf.Map {
+	return map[string]**ebpf.Map{
+		bpf.GateMapSandboxes:   &m.sandboxes,
+		bpf.GateMapConns:       &m.conns,
+		bpf.GateMapCounts:      &m.counts,
+		bpf.GateMapStrays:      &m.strays,
+		bpf.GateMapRules:       &m.rules,
+		bpf.GateMapPrefixes:    &m.prefixes,
+		bpf.GateMapMembers:     &m.members,
+		bpf.GateMapGrants:      &m.grants,
+		bpf.GateMapFlows:       &m.flows,
+		bpf.GateMapExecutables: &m.executables,
+		bpf.GateMapDevices:     &m.devices,
+		bpf.GateMapAskers:      &m.askers,
+	}
+}
+
+func (m *mapSet) open(dir string) error {
+	for name, field := range m.byName() {
+		path := filepath.Join(dir, name)
+		opened, err := ebpf.LoadPinnedMap(path, nil)
+		if err != nil {
+			return fmt.Errorf("open pinned BPF map %s: %w", path, err)
+		}
+		*field = opened
+	}
+	return nil
+}
+
+func (m *mapSet) close() {
+	for _, field := range m.byName() {
+		if *field != nil {
+			(*field).Close()
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/nemoclaw/nemoclaw/bpf"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// Peer is who opened a connection, as the kernel saw it at connect, and what it decided.
+type Peer struct {
+	PID      int // of the process, in the host's pid namespace
+	Exe      FileID
+	Args     string // command line, arguments joined by a space, at most 256 bytes
+	Verdict  policy.Verdict
+	Rule     policy.RuleID
+	Revision uint32
+	Since    time.Time
+}
+
+func peer(p *bpf.GatePeer) Peer {
+	return Peer{
+		PID: int(p.Tgid), Exe: fileID(p.Exe), Args: joinArgs(p.Args[:min(int(p.ArgsLen), len(p.Args))]),
+		Verdict: policy.Verdict(p.Verdict), Rule: policy.RuleID(p.Rule), Revision: p.Revision, Since: wallTime(p.Since),
+	}
+}
+
+// Peer returns who opened the TCP connection between two addresses, as an accepted socket inside the sandbox's network
+// namespace names them: client is its remote address, server its local one. When it reports false nobody may be
+// served: the connection was not judged, is beyond the cap, or has ended.
+func (g *Guard) Peer(client, server netip.AddrPort) (Peer, bool) {
+	key := bpf.GateTuple{
+		Cgid: g.cgid, Local: words(client.Addr()), Remote: words(server.Addr()),
+		LocalPort: client.Port(), RemotePort: server.Port(),
+	}
+	var value bpf.GatePeer
+	if g.l.maps.flows.Lookup(key, &value) != nil {
+		return Peer{}, false
+	}
+	return peer(&value), true
+}
+
+// Asker returns who last sent a DNS query by UDP from an address, for records only: a port can change hands, and
+// the oldest askers are forgotten.
+func (g *Guard) Asker(client netip.AddrPort) (Peer, bool) {
+	key := bpf.GateAskerKey{Cgid: g.cgid, Port: uint32(client.Port()), Family: uint32(family(client.Addr()))}
+	var value bpf.GatePeer
+	if g.l.maps.askers.Lookup(key, &value) != nil {
+		return Peer{}, false
+	}
+	return peer(&value), true
+}
+
+// Connections returns how many connections count against the cap now.
+func (g *Guard) Connections() (int, error) {
+	var n uint64
+	if err := g.l.maps.conns.Lookup(g.cgid, &n); err != nil {
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return 0, errClosed
+		}
+		return 0, fmt.Errorf("read the connection count: %w", err)
+	}
+	return int(n), nil
+}
