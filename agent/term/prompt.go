@@ -151,8 +151,12 @@ func outcome(a ask.Answer, q ask.Question) string {
 		if q.Suggest == "" {
 			return s + "; no rule of a policy could allow it always\r\n"
 		}
-		return s + "; to allow it always, add to the policy:\r\n\r\n" +
-			strings.ReplaceAll(indent(text.Lines(q.Suggest)), "\n", "\r\n") + "\r\n"
+		if q.Rule != "default" {
+			s += ";\r\n  ask beats allow, so to allow it always take it out of the rule at " + text.Escape(q.Rule) + " and add:"
+		} else {
+			s += "; to allow it always, add to the policy:"
+		}
+		return s + "\r\n\r\n" + strings.ReplaceAll(indent(text.Lines(q.Suggest)), "\n", "\r\n") + "\r\n"
 	case ask.DenyRun:
 		return "\r\nnemoclaw: " + what + ": denied for this run\r\n"
 	case ask.DenyAll:

@@ -225,7 +225,7 @@ func TestPromptInRelay(t *testing.T) {
 	if res := <-got; res.a != ask.Always || res.err != nil {
 		t.Fatalf("answered %v, %v", res.a, res.err)
 	}
-	eyes.wait(t, "add to the policy:\r\n\r\n    network:\r\n      allow:\r\n        - domain: github.com\r\n")
+	eyes.wait(t, "take it out of the rule at p.yaml:7 and add:\r\n\r\n    network:\r\n      allow:\r\n        - domain: github.com\r\n")
 	eyes.wait(t, "OUTPUT OF THE PROGRAM")
 	typed(t, host.master, "y")
 	b := make([]byte, 10)

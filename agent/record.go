@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"net/netip"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/loader"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// recorder turns what the kernel reports into records.
+type recorder struct {
+	policy   *policy.Compiled
+	programs *programs
+	name     func(netip.Addr) (string, bool)     // the name behind a synthetic address
+	identify func(fd int) (loader.FileID, error) // as loader.Loader.Identify
+	record   func(policy.Decision)
+}
+
+// planes are where each hook's decisions belong, and what they are called.
+var planes = map[loader.Hook]policy.Plane{
+	loader.HookSocket: policy.PlaneNetwork, loader.HookConnect: policy.PlaneNetwork, loader.HookSendto: policy.PlaneNetwork,
+	loader.HookBind: policy.PlaneNetwork, loader.HookPacket: policy.PlaneNetwork,
+	loader.HookDevice: policy.PlaneDevice, loader.HookExec: policy.PlaneExec,
+}
+
+// event takes one event of the kernel. It is called in order, one at a time.
+func (r *recorder) event(e loader.Event) {
+	d := policy.Decision{
+		Time: e.Time, Plane: planes[e.Hook], Action: e.Hook.String(), Object: r.object(e), Verdict: e.Verdict,
+		Rule: r.rule(e.Rule), Reason: e.Reason.String(), Revision: r.policy.Revision,
+		Subject: policy.Subject{PID: e.PID, Exe: r.exe(e.PID, e.Exe), Args: e.Args},
+	}
+	switch {
+	case e.Hook == loader.HookDevice:
+		d.Action = "open"
+	case e.Hook == loader.HookExec && e.Verdict == policy.Deny:
+		// The kernel had accepted the program, so the process was the program, and was killed before it did anything.
+		d.Reason = "no rule allows this program: it was killed before its first instruction"
+		if e.Rule != 0 {
+			d.Reason = "a rule denies this program: it was killed before its first instruction"
+		}
+	}
+	r.record(d)
+}
+
+func (r *recorder) object(e loader.Event) string {
+	switch e.Hook {
+	case loader.HookConnect, loader.HookSendto, loader.HookPacket:
+		if name, ok := r.name(e.Addr); ok {
+			return name + ":" + strconv.Itoa(int(e.Port))
+		}
+	case loader.HookExec:
+		if p := r.programs.path(e.Exe); p != "" && e.Verdict != policy.Deny {
+			return p
+		}
+	}
+	return e.Object()
+}
+
+// rule says where a rule stands.
+func (r *recorder) rule(id policy.RuleID) string {
+	if int64(id) >= int64(len(r.policy.Rules)) {
+		return "builtin"
+	}
+	return r.policy.Rule(id).Pos
+}
+
+// exe returns the path of an executable, "" when it can't be known: one that the policy lists, or the one that the
+// process still runs, if it is the same inode. The kernel's own identity stays what counts.
+func (r *recorder) exe(pid int, id loader.FileID) string {
+	if id.IsZero() {
+		return ""
+	}
+	if p := r.programs.path(id); p != "" || pid == 0 {
+		return p
+	}
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "" // it has ended
+	}
+	f := os.NewFile(uintptr(fd), "exe")
+	defer f.Close()
+	if now, err := r.identify(fd); err != nil || now != id {
+		return ""
+	}
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return ""
+	}
+	return path
+}
