@@ -1,10 +1,12 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/net/idna"
@@ -36,15 +38,25 @@ func canonicalName(name string) (string, *problem) {
 	if len(s) > 4*maxName {
 		return "", &problem{fmt.Sprintf("the name is longer than %d characters", maxName), ""}
 	}
+	if !utf8.ValidString(s) {
+		return "", &problem{"the name " + cut(name) + " is not UTF-8", ""}
+	}
 	if isASCII(s) {
 		s = lower(s)
 	}
 	if !isASCII(s) || strings.Contains(s, "xn--") {
 		ascii, err := profile.ToASCII(s)
+		if err == nil {
+			s = strings.TrimSuffix(ascii, ".")
+			// What was mapped is checked as it stands: the mapping of the whole may not be valid by itself.
+			ascii, err = profile.ToASCII(s)
+		}
+		if err == nil && ascii != s {
+			err = errors.New("it has no canonical form")
+		}
 		if err != nil {
 			return "", &problem{"the name " + cut(name) + " is not a valid international name: " + strings.TrimPrefix(err.Error(), "idna: "), ""}
 		}
-		s = strings.TrimSuffix(ascii, ".")
 	}
 	if len(s) > maxName {
 		return "", &problem{fmt.Sprintf("the name has %d characters; at most %d are possible", len(s), maxName), ""}

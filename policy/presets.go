@@ -4,7 +4,9 @@ import (
 	"embed"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
+	"sync"
 )
 
 // The presets are files of the language. They have rules only: no extends, no settings.
@@ -19,7 +21,9 @@ var initial []byte
 func Initial() []byte { return append([]byte(nil), initial...) }
 
 // Presets names the presets, sorted.
-func Presets() []string {
+func Presets() []string { return slices.Clone(presetNames()) }
+
+var presetNames = sync.OnceValue(func() []string {
 	entries, err := presetFiles.ReadDir("presets")
 	if err != nil {
 		panic("policy: the presets are not in the binary: " + err.Error()) // can't be: go:embed would not have built
@@ -29,7 +33,7 @@ func Presets() []string {
 		names[i] = strings.TrimSuffix(e.Name(), ".yaml")
 	}
 	return names
-}
+})
 
 // PresetSource returns the YAML of a preset.
 func PresetSource(name string) ([]byte, error) {

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -11,12 +13,15 @@ import (
 )
 
 // The YAML reader names, if anything, the line where the enclosing construct began, and no column. So the place is
-// searched: the first line that no longer reads, then the character in it. The limits keep that under a second.
+// searched: the first line that no longer reads, then the character in it.
 const (
-	maxLocateSource = 256 << 10
-	maxLocateLine   = 200
-	maxOpenLines    = 50 // how many lines a flow list or a quoted text may span and still be told from an error
+	locateBudget  = 8 << 20 // bytes read in one search, so that it takes a second at most
+	maxLocateLine = 200     // characters of a line that are tried one by one
 )
+
+// openLines is how many lines further is looked for the end of a flow list or a quoted text that spans lines: in the
+// middle of one nothing reads, after it everything does again.
+var openLines = []int{0, 1, 2, 3, 5, 8, 13, 21, 34}
 
 var yamlPrefix = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
@@ -44,10 +49,8 @@ func addSyntax(c *collector, src []byte, err error) {
 		text = text[len(m[0]):]
 		pos.Line, _ = strconv.Atoi(m[1])
 	}
-	if len(src) <= maxLocateSource {
-		if found := locate(src); found.Line > 0 {
-			pos = found
-		}
+	if found := (&locator{src: src, budget: locateBudget}).locate(); found.Line > 0 {
+		pos = found
 	}
 	hint := syntaxHelp[text]
 	if strings.HasPrefix(text, "unknown anchor") {
@@ -56,51 +59,60 @@ func addSyntax(c *collector, src []byte, err error) {
 	c.add(pos, "", "not YAML: "+text, hint)
 }
 
-// reads reports whether src is a whole number of YAML documents.
-func reads(src []byte) bool {
-	dec := yaml.NewDecoder(bytes.NewReader(src))
+// locator searches for the place of a syntax error.
+type locator struct {
+	src    []byte
+	budget int // bytes that may still be read
+}
+
+// reads reports whether the first n bytes are a whole number of YAML documents. Out of budget it is false.
+func (l *locator) reads(n int) bool {
+	if l.budget -= n; l.budget < 0 {
+		return false
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(l.src[:n]))
 	for {
-		var n yaml.Node
-		if err := dec.Decode(&n); err != nil {
-			return err.Error() == "EOF"
+		var node yaml.Node
+		if err := dec.Decode(&node); err != nil {
+			return errors.Is(err, io.EOF)
 		}
 	}
 }
 
 // locate finds where src stops being YAML: the end of the longest run of whole lines that reads, then of the longest
 // part of the next line that does. The zero At means that it was not found.
-func locate(src []byte) At {
+func (l *locator) locate() At {
 	ends := []int{0} // ends[k] is where the first k lines end
-	for i, b := range src {
-		if b == '\n' || i == len(src)-1 {
+	for i, b := range l.src {
+		if b == '\n' || i == len(l.src)-1 {
 			ends = append(ends, i+1)
 		}
 	}
 	good, bad := 0, len(ends)-1 // the first good lines read; with bad lines they don't
 	for bad-good > 1 {
 		mid := good + (bad-good)/2
-		// Lines in the middle of a flow list or of a quoted text don't read either, but some lines later they do.
-		k := mid
-		for k < bad && k < mid+maxOpenLines && !reads(src[:ends[k]]) {
-			k++
+		before := good
+		for _, more := range openLines {
+			if k := mid + more; k < bad && l.reads(ends[k]) {
+				good = k
+				break
+			}
 		}
-		if k < bad && k < mid+maxOpenLines {
-			good = k
-		} else {
+		if good == before {
 			bad = mid
 		}
 	}
-	if bad == 0 {
+	if bad == 0 || l.budget < 0 {
 		return At{}
 	}
-	line := bytes.TrimRight(src[ends[bad-1]:ends[bad]], "\r\n")
+	line := bytes.TrimRight(l.src[ends[bad-1]:ends[bad]], "\r\n")
 	pos := At{Line: bad, Col: 1 + len(line) - len(bytes.TrimLeft(line, " "))}
-	if len(line) > maxLocateLine || ends[bad] > maxLocateSource/8 {
+	if len(line) > maxLocateLine {
 		return pos
 	}
-	for cut := len(line); cut >= pos.Col; cut-- {
-		if reads(src[:ends[bad-1]+cut]) {
-			pos.Col = min(utf8.RuneCount(line[:cut])+1, utf8.RuneCount(line))
+	for n := len(line); n >= pos.Col; n-- {
+		if l.reads(ends[bad-1] + n) {
+			pos.Col = min(utf8.RuneCount(line[:n])+1, utf8.RuneCount(line))
 			break
 		}
 	}

@@ -191,8 +191,8 @@ func (v *PresetName) read(n *yaml.Node, _ *field) *problem {
 	if p != nil {
 		return p
 	}
-	if !slices.Contains(Presets(), s) {
-		return &problem{"unknown preset " + cut(s), nearest(s, Presets())}
+	if !slices.Contains(presetNames(), s) {
+		return &problem{"unknown preset " + cut(s), nearest(s, presetNames())}
 	}
 	*v = PresetName(s)
 	return nil
