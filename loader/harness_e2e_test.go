@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -158,4 +159,17 @@ func describe(events []Event) string {
 		fmt.Fprintf(&b, "\n  %s %s %s rule %d %q pid %d args %q", e.Hook, e.Verdict, e.Object(), e.Rule, e.Reason, e.PID, e.Args)
 	}
 	return b.String()
+}
+
+// entries counts the entries of a map.
+func entries(t testing.TB, m *ebpf.Map) int {
+	t.Helper()
+	n := 0
+	key, value := make([]byte, m.KeySize()), make([]byte, m.ValueSize())
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		n++
+	}
+	must(t, it.Err())
+	return n
 }

@@ -1,0 +1,280 @@
+//go:build e2e
+
+package loader
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// victimEnv makes the test binary a victim: a process that tries what its standard input says, one try per line, and
+// answers each with "ok", "ok VALUE" or the name of an errno.
+const victimEnv = "NEMOCLAW_LOADER_VICTIM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(victimEnv) != "" {
+		victimMain()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func victimMain() {
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		value, err := victimTry(strings.Fields(lines.Text()))
+		var errno syscall.Errno
+		switch {
+		case err == nil:
+			fmt.Println(strings.TrimSpace("ok " + value))
+		case errors.As(err, &errno):
+			fmt.Println(unix.ErrnoName(errno))
+		default:
+			fmt.Println("error:", err)
+		}
+	}
+}
+
+func victimTry(f []string) (string, error) {
+	switch f[0] {
+	case "socket": // family type protocol
+		var n [3]int
+		for i := range n {
+			n[i], _ = strconv.Atoi(f[1+i])
+		}
+		fd, err := unix.Socket(n[0], n[1], n[2])
+		if err == nil {
+			unix.Close(fd)
+		}
+		return "", err
+	case "new": // tcp|udp 4|6 -> fd
+		kind := unix.SOCK_STREAM
+		if f[1] == "udp" {
+			kind = unix.SOCK_DGRAM
+		}
+		family := unix.AF_INET
+		if f[2] == "6" {
+			family = unix.AF_INET6
+		}
+		fd, err := unix.Socket(family, kind, 0)
+		if err == nil {
+			// Nothing here may take long: a dropped packet has to show as an error soon.
+			_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 300000})
+			_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 300000})
+		}
+		return strconv.Itoa(fd), err
+	case "connect": // fd addr:port
+		fd, to := victimTarget(f[1], f[2])
+		if err := unix.Connect(fd, to); err != nil {
+			return "", err
+		}
+		return victimName(fd)
+	case "disconnect": // fd
+		fd, _ := strconv.Atoi(f[1])
+		sa := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+		return "", connectRaw(fd, sa)
+	case "tfo": // fd addr:port
+		fd, to := victimTarget(f[1], f[2])
+		if err := unix.Sendto(fd, []byte("hello"), unix.MSG_FASTOPEN, to); err != nil {
+			return "", err
+		}
+		return victimName(fd)
+	case "sendto": // fd addr:port
+		fd, to := victimTarget(f[1], f[2])
+		return "", unix.Sendto(fd, []byte("hello"), 0, to)
+	case "sendfrom": // fd addr:port source
+		fd, to := victimTarget(f[1], f[2])
+		info := unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: netip.MustParseAddr(f[3]).As4()})
+		_, err := unix.SendmsgN(fd, []byte("hello"), info, to, 0)
+		return "", err
+	case "send": // fd
+		fd, _ := strconv.Atoi(f[1])
+		return "", unix.Send(fd, []byte("hello"), 0)
+	case "recv": // fd -> bytes
+		fd, _ := strconv.Atoi(f[1])
+		buf := make([]byte, 100)
+		n, err := unix.Read(fd, buf)
+		return string(buf[:max(n, 0)]), err
+	case "bind": // fd addr:port -> name
+		fd, to := victimTarget(f[1], f[2])
+		if err := unix.Bind(fd, to); err != nil {
+			return "", err
+		}
+		return victimName(fd)
+	case "listen": // fd
+		fd, _ := strconv.Atoi(f[1])
+		return "", unix.Listen(fd, 16)
+	case "accept": // fd -> fd
+		fd, _ := strconv.Atoi(f[1])
+		n, _, err := unix.Accept(fd)
+		return strconv.Itoa(n), err
+	case "close": // fd
+		fd, _ := strconv.Atoi(f[1])
+		return "", unix.Close(fd)
+	case "open": // path
+		fd, err := unix.Open(f[1], unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		if err == nil {
+			unix.Close(fd)
+		}
+		return "", err
+	case "exec": // argv... -> how it ended
+		cmd := exec.Command(f[1], f[2:]...)
+		err := cmd.Run()
+		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && cmd.ProcessState != nil && ok {
+			if status.Signaled() {
+				return status.Signal().String(), nil
+			}
+			return "exit " + strconv.Itoa(status.ExitStatus()), nil
+		}
+		return "", err
+	case "memfd": // path: executes a copy in memory
+		from, err := os.ReadFile(f[1])
+		if err != nil {
+			return "", err
+		}
+		fd, err := unix.MemfdCreate("copy", 0)
+		if err != nil {
+			return "", err
+		}
+		defer unix.Close(fd)
+		if _, err := unix.Write(fd, from); err != nil {
+			return "", err
+		}
+		return victimTry([]string{"exec", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)})
+	}
+	return "", fmt.Errorf("unknown try %q", f)
+}
+
+func connectRaw(fd int, sa unix.RawSockaddr) error {
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(ptr(&sa)), unix.SizeofSockaddrInet4)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// victimTarget parses a descriptor and an address; in brackets it is an IPv6 socket's, ::ffff:a.b.c.d included.
+func victimTarget(fd, addr string) (int, unix.Sockaddr) {
+	n, _ := strconv.Atoi(fd)
+	to := netip.MustParseAddrPort(addr)
+	if to.Addr().Is4() {
+		return n, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	return n, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+}
+
+func victimName(fd int) (string, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return "", err
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String(), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)).String(), nil
+	}
+	return "", fmt.Errorf("socket name %T", sa)
+}
+
+// victim is a running victim.
+type victim struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	in   io.Writer
+	out  *bufio.Reader
+	args string // as events show its command line
+}
+
+// startVictim starts a victim in a network namespace, and in a cgroup unless dir is nil.
+func startVictim(t testing.TB, ns *testNet, dir *os.File) *victim {
+	t.Helper()
+	v := &victim{t: t, cmd: exec.Command("/proc/self/exe", "victim", "of", t.Name())}
+	v.args = strings.Join(v.cmd.Args, " ")
+	v.cmd.Env = append(os.Environ(), victimEnv+"=1")
+	v.cmd.Stderr = os.Stderr
+	in, err := v.cmd.StdinPipe()
+	must(t, err)
+	out, err := v.cmd.StdoutPipe()
+	must(t, err)
+	v.in, v.out = in, bufio.NewReader(out)
+	if dir != nil {
+		v.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	}
+	ns.do(func() { err = v.cmd.Start() })
+	must(t, err)
+	t.Cleanup(func() {
+		in.Close()
+		done := make(chan struct{})
+		go func() { _ = v.cmd.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+			t.Errorf("victim %d does not end", v.cmd.Process.Pid)
+			_ = v.cmd.Process.Kill()
+			<-done
+		}
+	})
+	return v
+}
+
+// try lets the victim try something and returns its answer.
+func (v *victim) try(format string, args ...any) string {
+	v.t.Helper()
+	if _, err := fmt.Fprintf(v.in, format+"\n", args...); err != nil {
+		v.t.Fatalf("victim: %v", err)
+	}
+	line, err := v.out.ReadString('\n')
+	if err != nil {
+		v.t.Fatalf("victim died on %q: %v", fmt.Sprintf(format, args...), err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// get is try for something that has to work; it returns the value.
+func (v *victim) get(format string, args ...any) string {
+	v.t.Helper()
+	answer := v.try(format, args...)
+	value, ok := strings.CutPrefix(answer, "ok")
+	if !ok {
+		v.t.Fatalf("%s: %s", fmt.Sprintf(format, args...), answer)
+	}
+	return strings.TrimSpace(value)
+}
+
+// wants checks the answer of a try.
+func (v *victim) wants(want, format string, args ...any) {
+	v.t.Helper()
+	answer := v.try(format, args...)
+	if answer != want && !(want == "ok" && strings.HasPrefix(answer, "ok ")) {
+		v.t.Errorf("%s: %s, want %s", fmt.Sprintf(format, args...), answer, want)
+	}
+}
+
+// connect opens a socket and connects it; it returns the answer and the socket.
+func (v *victim) connect(kind, to string) (answer, fd string) {
+	v.t.Helper()
+	fd = v.socket(kind, to)
+	return v.try("connect %s %s", fd, to), fd
+}
+
+// socket opens a socket of the address's family.
+func (v *victim) socket(kind, to string) string {
+	v.t.Helper()
+	if strings.HasPrefix(to, "[") {
+		return v.get("new %s 6", kind)
+	}
+	return v.get("new %s 4", kind)
+}
