@@ -5,9 +5,12 @@ package loader
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -172,4 +175,35 @@ func entries(t testing.TB, m *ebpf.Map) int {
 	}
 	must(t, it.Err())
 	return n
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func inCgroup(dir *os.File) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+}
+
+// buildStatic builds a static program that makes the file marker and ends.
+func buildStatic(t testing.TB, dir, marker string) string {
+	t.Helper()
+	source, program := filepath.Join(dir, "static.go"), filepath.Join(dir, "static")
+	must(t, os.WriteFile(source, []byte(fmt.Sprintf("package main\n\nimport \"os\"\n\nfunc main() { os.WriteFile(%q, nil, 0o644) }\n", marker)), 0o644))
+	build := exec.Command("go", "build", "-o", program, source)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return program
+}
+
+// dynamicLoader returns the path of this machine's ld.so.
+func dynamicLoader(t testing.TB) string {
+	t.Helper()
+	for _, pattern := range []string{"/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"} {
+		if path, err := filepath.EvalSymlinks(pattern); err == nil {
+			return path
+		}
+	}
+	t.Fatal("no dynamic loader found")
+	return ""
 }
