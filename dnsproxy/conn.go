@@ -397,7 +397,7 @@ func (c *conn) rejudge(p *policy.Compiled) {
 		return // still being asked about
 	}
 	c.rule = r
-	c.cut("the policy changed and does not allow this connection any longer")
+	c.cut("no rule allows this connection any longer: the policy changed, or the rule that allowed it expired")
 }
 
 // cut ends an established connection by a decision.

@@ -291,9 +291,12 @@ func (l *loop) listen(fd int, explicit bool) error {
 	for fd >= len(l.socks) {
 		l.socks = append(l.socks, make([]*sock, 256)...)
 	}
+	if err := l.arm(k); err != nil {
+		return err
+	}
 	l.socks[fd] = k
 	l.listens[k] = struct{}{}
-	return l.arm(k)
+	return nil
 }
 
 // arm asks for a listener's events, in one loop for each connection.
