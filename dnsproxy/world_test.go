@@ -272,14 +272,18 @@ type fakeDNS struct {
 func newFakeDNS(t testing.TB) *fakeDNS {
 	t.Helper()
 	f := &fakeDNS{table: map[string][]netip.Addr{}, custom: map[string]func(*dns.Msg) *dns.Msg{}, queries: map[string]int{}}
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
-	l, err := net.Listen("tcp", f.addr.String())
-	if err != nil {
-		t.Fatal(err)
+	var pc net.PacketConn
+	var l net.Listener
+	for { // until a port is free for both
+		var err error
+		if pc, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		f.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
+		if l, err = net.Listen("tcp", f.addr.String()); err == nil {
+			break
+		}
+		pc.Close()
 	}
 	for _, srv := range []*dns.Server{{PacketConn: pc, Handler: f}, {Listener: l, Handler: f}} {
 		up := make(chan struct{})
@@ -323,6 +327,9 @@ func (f *fakeDNS) ServeDNS(rw dns.ResponseWriter, q *dns.Msg) {
 	f.mu.Unlock()
 	if fn != nil {
 		if m := fn(q); m != nil {
+			if rw.LocalAddr().Network() == "udp" {
+				m.Truncate(ednsSize)
+			}
 			_ = rw.WriteMsg(m)
 		}
 		return
