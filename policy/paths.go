@@ -62,13 +62,35 @@ func cleanPath(s string) *problem {
 	return nil
 }
 
+// filePath checks the path of a rule.
+func filePath(s string) *problem {
+	if p := cleanPath(s); p != nil {
+		return p
+	}
+	if strings.ContainsAny(s, "*?") {
+		return &problem{"a pattern is not possible in a path", "name the directory: a rule covers everything below it"}
+	}
+	return nil
+}
+
+// socketPath checks the path of a unix socket.
+func socketPath(s string) *problem {
+	if p := cleanPath(s); p != nil {
+		return p
+	}
+	switch {
+	case len(s) > maxSocketPath:
+		return &problem{fmt.Sprintf("the path has %d bytes; a socket's has at most %d", len(s), maxSocketPath), ""}
+	case s == "/" || strings.ContainsAny(s, "*?"):
+		return &problem{"expected the path of one socket, found " + cut(s), "name each socket"}
+	}
+	return nil
+}
+
 func (v *Path) read(n *yaml.Node, _ *field) *problem {
 	s, p := text(n)
 	if p == nil {
-		p = cleanPath(s)
-	}
-	if p == nil && strings.ContainsAny(s, "*?") {
-		p = &problem{"a pattern is not possible in a path", "name the directory: a rule covers everything below it"}
+		p = filePath(s)
 	}
 	*v = Path(s)
 	return p
@@ -77,13 +99,7 @@ func (v *Path) read(n *yaml.Node, _ *field) *problem {
 func (v *SocketPath) read(n *yaml.Node, _ *field) *problem {
 	s, p := text(n)
 	if p == nil {
-		p = cleanPath(s)
-	}
-	if p == nil && len(s) > maxSocketPath {
-		p = &problem{fmt.Sprintf("the path has %d bytes; a socket's has at most %d", len(s), maxSocketPath), ""}
-	}
-	if p == nil && (s == "/" || strings.ContainsAny(s, "*?")) {
-		p = &problem{"expected the path of one socket, found " + cut(s), "name each socket"}
+		p = socketPath(s)
 	}
 	*v = SocketPath(s)
 	return p

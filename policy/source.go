@@ -134,7 +134,7 @@ func checkNode(c *collector, n *yaml.Node) bool {
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!merge":
 		refuse("a merge key (<<) is not allowed", "write each rule out")
 	case n.Style&yaml.TaggedStyle != 0:
-		refuse("a tag ("+n.Tag+") is not allowed", "write the value alone")
+		refuse("a tag ("+show(n.Tag)+") is not allowed", "write the value alone")
 	}
 	for _, child := range n.Content {
 		if !checkNode(c, child) {

@@ -42,7 +42,7 @@ func protocolOf(port uint16) Protocol {
 
 func suggestNetwork(d Decision) string {
 	if strings.HasPrefix(d.Object, "/") {
-		if cleanPath(d.Object) != nil || !shows(d.Object) || len(d.Object) > maxSocketPath {
+		if socketPath(d.Object) != nil || !shows(d.Object) {
 			return ""
 		}
 		return "network:\n  unix: [" + quote(d.Object) + "]\n"
@@ -84,7 +84,7 @@ func suggestCommand(object string) string {
 var readOnly = []string{"", "access", "chdir", "open", "read", "readdir", "readlink", "stat"}
 
 func suggestPath(d Decision) string {
-	if cleanPath(d.Object) != nil || !shows(d.Object) || strings.ContainsAny(d.Object, "*?") {
+	if filePath(d.Object) != nil || !shows(d.Object) {
 		return ""
 	}
 	permissions := "[read, write]"

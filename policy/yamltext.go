@@ -12,8 +12,11 @@ import (
 const maxRuleText = 300
 
 var (
-	// plainWord is what needs no quotes in YAML wherever it stands, unless reserved says otherwise.
+	// plainWord is what a message shows without quotes.
 	plainWord = regexp.MustCompile(`^[A-Za-z0-9_./][A-Za-z0-9_./+-]*(:[0-9]+)?$`)
+	// bareWord is what needs no quotes in YAML wherever it stands, unless reserved says otherwise. What starts with a
+	// digit may be a number in a spelling nobody expects (0_X1), so of that only IPv4 prefixes are bare.
+	bareWord = regexp.MustCompile(`^([A-Za-z_/][A-Za-z0-9_./+-]*|[0-9]+(\.[0-9]+){3}/[0-9]+)$`)
 	// reserved is what YAML 1.1 or 1.2 readers take for a boolean, nothing, a number, a date or a base-60 number.
 	reserved = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|true|false|null|~|` + // words
 		`[-+]?[0-9][0-9_,]*(\.[0-9_]*)?(e[-+]?[0-9]+)?|[-+]?\.[0-9][0-9_]*(e[-+]?[0-9]+)?|` + // decimals
@@ -73,7 +76,7 @@ func writeFlow(b *strings.Builder, n *yaml.Node) {
 
 // quote writes a valid UTF-8 text as a YAML scalar that every reader takes for that text.
 func quote(s string) string {
-	if plainWord.MatchString(s) && !reserved.MatchString(s) {
+	if bareWord.MatchString(s) && !reserved.MatchString(s) {
 		return s
 	}
 	var b strings.Builder
