@@ -48,6 +48,7 @@ enum reason {
 	REASON_EGRESS,	    /* an outgoing packet of a socket that nothing allowed */
 	REASON_INGRESS,	    /* an incoming packet for a socket that nothing allowed */
 	REASON_NO_MEMORY,   /* the kernel had none left to remember who connects */
+	REASON_RESERVED,    /* one of the agent's own addresses */
 };
 
 /*

@@ -12,6 +12,7 @@ enum { PORT_DNS = 53, PORT_CONNECT_PROXY = 3128 };
 #define SYNTHETIC4_MASK bpf_htonl(0xfffe0000)
 #define SYNTHETIC6_0 bpf_htonl(0xfd6e656d)   /* fd6e:656d:6f63::/64 */
 #define SYNTHETIC6_1 bpf_htonl(0x6f630000)
+#define RESERVED4_MASK bpf_htonl(0xffffff00) /* 198.18.0.0/24; in IPv6 fd6e:656d:6f63::/112 */
 #define CONNECT_PROXY4 bpf_htonl(0xc6120003) /* 198.18.0.3 */
 #define CONNECT_PROXY6_3 bpf_htonl(3)	     /* fd6e:656d:6f63::3 */
 
@@ -60,6 +61,15 @@ static __always_inline int is_synthetic(const __u32 addr[4])
 	if (is_v4(addr))
 		return (addr[3] & SYNTHETIC4_MASK) == SYNTHETIC4;
 	return addr[0] == SYNTHETIC6_0 && addr[1] == SYNTHETIC6_1;
+}
+
+/* True for the agent's own addresses; the rest of the synthetic ones stand for names. */
+static __always_inline int is_reserved(const __u32 addr[4])
+{
+	if (is_v4(addr))
+		return (addr[3] & RESERVED4_MASK) == SYNTHETIC4;
+	return addr[0] == SYNTHETIC6_0 && addr[1] == SYNTHETIC6_1 && addr[2] == 0 &&
+	       (addr[3] & bpf_htonl(0xffff0000)) == 0;
 }
 
 static __always_inline int is_connect_proxy(const __u32 addr[4], __u16 port)

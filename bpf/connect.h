@@ -42,6 +42,7 @@ static __always_inline int judge_tcp(const struct sandbox *box, struct counters 
 {
 	struct answer a = {.rule = RULE_BUILTIN, .verdict = ALLOW};
 	__u64 now = bpf_ktime_get_boot_ns();
+	__u8 reason = REASON_RULE;
 	struct subject s;
 	struct flow *f;
 
@@ -53,11 +54,16 @@ static __always_inline int judge_tcp(const struct sandbox *box, struct counters 
 		q.exe = s.exe;
 		q.fallback = box->verdict;
 		memcpy(q.addr, addr, sizeof(q.addr));
-		decide(&q, &a);
+		if (is_reserved(addr)) {
+			a.verdict = DENY;
+			reason = REASON_RESERVED;
+		} else {
+			decide(&q, &a);
+		}
 	}
 	if (a.verdict == DENY) {
 		bpf_sk_storage_delete(&judged, sk);
-		return refuse_connect(box, c, cgid, now, &s, addr, port, IPPROTO_TCP, a.rule, REASON_RULE);
+		return refuse_connect(box, c, cgid, now, &s, addr, port, IPPROTO_TCP, a.rule, reason);
 	}
 	if (!has_room(box, cgid)) {
 		bpf_sk_storage_delete(&judged, sk);

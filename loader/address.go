@@ -5,11 +5,13 @@ import (
 	"net/netip"
 )
 
-// The addresses inside a sandbox that stand for the agent's own servers, as bpf/address.h has them. Everything else
-// in the two synthetic ranges stands for a name.
+// The addresses inside a sandbox that stand for something else, as bpf/address.h has them. The reserved parts are the
+// agent's own servers, where the resolver and the CONNECT proxy are all that can be reached; the rest stands for names.
 var (
 	Synthetic4    = netip.MustParsePrefix("198.18.0.0/15")
 	Synthetic6    = netip.MustParsePrefix("fd6e:656d:6f63::/64")
+	Reserved4     = netip.MustParsePrefix("198.18.0.0/24")
+	Reserved6     = netip.MustParsePrefix("fd6e:656d:6f63::/112")
 	ConnectProxy4 = netip.MustParseAddrPort("198.18.0.3:3128")
 	ConnectProxy6 = netip.MustParseAddrPort("[fd6e:656d:6f63::3]:3128")
 )

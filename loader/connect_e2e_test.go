@@ -83,7 +83,11 @@ func TestConnect(t *testing.T) {
 		{"198.18.1.2:443", policy.Deny, 16}, // any port, more severe
 		{"198.18.1.2:9", policy.Deny, 16},
 		{"198.18.1.3:443", policy.Deny, 0},
-		{"198.18.0.1:1", policy.Deny, 0}, // the proxy's own listener
+		{"198.18.0.1:1", policy.Deny, RuleBuiltin}, // the proxy's own listener
+		{"198.18.0.3:3129", policy.Deny, RuleBuiltin},
+		{"[fd6e:656d:6f63::1]:1", policy.Deny, RuleBuiltin},
+		{"[fd6e:656d:6f63::ffff]:443", policy.Deny, RuleBuiltin},
+		{"[fd6e:656d:6f63:0:1::1]:443", policy.Deny, 0},
 		{"[::ffff:198.18.1.1]:443", policy.Allow, 11},
 		{"[::ffff:198.18.1.1]:445", policy.Deny, 13},
 		{"[fd6e:656d:6f63::1:1]:443", policy.Allow, 11},
@@ -156,7 +160,11 @@ func TestConnect(t *testing.T) {
 				t.Fatalf("events:%s", describe(events))
 			}
 			e := events[0]
-			if e.Hook != HookConnect || e.Verdict != policy.Deny || e.Rule != tt.rule || e.Revision != 3 || e.Reason != ReasonRule ||
+			reason := ReasonRule
+			if tt.rule == RuleBuiltin {
+				reason = ReasonReserved
+			}
+			if e.Hook != HookConnect || e.Verdict != policy.Deny || e.Rule != tt.rule || e.Revision != 3 || e.Reason != reason ||
 				e.PID != w.in.cmd.Process.Pid || e.Exe != w.exe || e.Args != w.in.args || e.Object() != to.String() || e.Protocol != unix.IPPROTO_TCP {
 				t.Errorf("event:%s", describe(events))
 			}

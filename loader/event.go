@@ -50,6 +50,7 @@ const (
 	ReasonEgress                    // an outgoing packet of a socket that nothing allowed
 	ReasonIngress                   // an incoming packet for a socket that nothing allowed
 	ReasonNoMemory                  // the kernel could not remember who connects
+	ReasonReserved                  // one of the agent's own addresses
 	reasons
 )
 
@@ -67,6 +68,7 @@ func (r Reason) String() string {
 		"a packet left a socket that nothing had allowed",
 		"a packet came for a socket that nothing had allowed",
 		"the kernel had no memory left to remember who connects",
+		"the address is the agent's own: only its resolver and its CONNECT proxy can be reached",
 	}[r]
 }
 

@@ -379,17 +379,24 @@ func TestOpenRefuses(t *testing.T) {
 func TestFullMaps(t *testing.T) {
 	w := newWorld(t, Options{})
 	fill(t, w.l.maps.grants, 1<<16, func(i int) bpf.GateGrantKey { return bpf.GateGrantKey{Port: uint32(i)} }, bpf.GateGrant{})
-	fill(t, w.l.maps.rules, 1<<20, func(i int) bpf.GateRuleKey { return bpf.GateRuleKey{Cgid: 1, Addr: [4]uint32{uint32(i)}} }, bpf.GateRule{})
+	fill(t, w.l.maps.members, 1<<16, func(i int) bpf.GateMemberKey { return bpf.GateMemberKey{Set: uint32(i)} }, bpf.GateMember{})
+	fill(t, w.l.maps.prefixes, 1<<18, func(i int) bpf.GatePrefixKey {
+		return bpf.GatePrefixKey{Bits: prefixBits + 128, Cgid: 1, Addr: [4]uint32{uint32(i)}}
+	}, bpf.GateRule{})
 	for what, err := range map[string]error{
-		"grant": w.Grant(Grant{Addr: addr(name4), Port: 443, Verdict: policy.Allow}),
-		"name":  w.PutName(addr(name4), addr(name6), []PortRule{{Port: 443, Verdict: policy.Allow}}),
+		"grant":  w.Grant(Grant{Addr: addr(name4), Port: 443, Verdict: policy.Allow}),
+		"set":    w.SetCommandSet(1, []Member{{w.exe, policy.Allow, 1}}),
+		"prefix": w.PutPrefix(netip.MustParsePrefix("10.0.0.0/8"), []PortRule{{Port: 443, Verdict: policy.Allow}}),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "full") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if answer, _ := w.in.connect("tcp", name4+":443"); answer != "EPERM" {
-		t.Errorf("what did not fit: %s", answer)
+	must(t, w.PutName(addr("198.18.1.2"), netip.Addr{}, []PortRule{{Port: 443, Set: 1, Verdict: policy.Deny}}))
+	for _, to := range []string{name4 + ":443", "198.18.1.2:443", "10.1.1.1:443"} {
+		if answer, _ := w.in.connect("tcp", to); answer != "EPERM" {
+			t.Errorf("what did not fit: connect %s: %s", to, answer)
+		}
 	}
 }
 

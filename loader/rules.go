@@ -82,6 +82,9 @@ func (rs *Ruleset) PutAddrs(addrs []AddrRules) error {
 		if !Synthetic4.Contains(a.Addr) && !Synthetic6.Contains(a.Addr) {
 			return fmt.Errorf("put the rules of %s into the kernel: it is in neither %s nor %s; other addresses take prefixes", a.Addr, Synthetic4, Synthetic6)
 		}
+		if Reserved4.Contains(a.Addr) || Reserved6.Contains(a.Addr) {
+			return fmt.Errorf("put the rules of %s into the kernel: it is one of the agent's own addresses", a.Addr)
+		}
 		for _, p := range a.Ports {
 			entries[bpf.GateRuleKey{Cgid: rs.g.cgid, Addr: words(a.Addr), Revision: rs.revision, Port: p.Port}] = p.value()
 		}

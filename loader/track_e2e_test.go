@@ -180,9 +180,9 @@ func TestFastOpenIsJudged(t *testing.T) {
 func TestSteering(t *testing.T) {
 	w := newWorld(t, Options{Default: policy.Ask})
 	for _, tt := range []struct{ to, slot string }{
-		{"198.18.1.1:80", "tcp"}, {"9.9.9.9:1", "tcp"}, {"[2001:db8::1]:80", "tcp"}, {"198.18.0.1:1", "tcp"},
+		{"198.18.1.1:80", "tcp"}, {"9.9.9.9:1", "tcp"}, {"[2001:db8::1]:80", "tcp"}, {"198.18.255.1:1", "tcp"},
 		{"9.9.9.9:53", "dns"}, {"[2001:db8::1]:53", "dns"},
-		{"198.18.0.3:3128", "connect"}, {"[fd6e:656d:6f63::3]:3128", "connect"}, {"198.18.0.4:3128", "tcp"}, {"198.18.0.3:3129", "tcp"},
+		{"198.18.0.3:3128", "connect"}, {"[fd6e:656d:6f63::3]:3128", "connect"}, {"198.18.1.3:3128", "tcp"},
 	} {
 		answer, _ := w.in.connect("tcp", tt.to)
 		if !strings.HasPrefix(answer, "ok") {
