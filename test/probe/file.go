@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,12 +37,17 @@ var fileAttempts = map[string]attempt{
 		}
 		return "", unix.Chmod(w[2], uint32(mode))
 	},
-	"owner":     owner,    // owner PATH: uid:gid as seen here
-	"exec":      execute,  // exec PATH [ARG...]: the exit status, or the errno
-	"copy-exec": copyExec, // copy-exec SRC DST [ARG...]: copies a program and starts the copy
-	"memfd":     memfd,    // memfd SRC: starts a program from a memory file
-	"unix":      unixDial, // unix PATH: connect to a unix socket
-	"fill":      fill,     // fill PATH MIB: write MIB of zeros
+	"owner":      owner,    // owner PATH: uid:gid as seen here
+	"exec":       execute,  // exec PATH [ARG...]: the exit status, or the errno
+	"copy-exec":  copyExec, // copy-exec SRC DST [ARG...]: copies a program and starts the copy
+	"memfd":      memfd,    // memfd SRC: starts a program from a memory file
+	"run":        run,      // run PATH [ARG...]: fails unless the program ran and ended with 0
+	"run-copy":   func(w []string) (string, error) { return ran(copyExec(w)) },
+	"run-memory": func(w []string) (string, error) { return ran(memfd(w)) },
+	"read-some":  func(w []string) (string, error) { return some(read(w)) }, // as read; nothing to read is a failure
+	"ls-some":    func(w []string) (string, error) { return some(ls(w)) },
+	"unix":       unixDial, // unix PATH: connect to a unix socket
+	"fill":       fill,     // fill PATH MIB: write MIB of zeros
 }
 
 func open(w []string) (string, error) {
@@ -99,6 +105,23 @@ func execute(w []string) (string, error) {
 		return cmd.ProcessState.String() + " " + string(out), nil
 	}
 	return "", err
+}
+
+func run(w []string) (string, error) { return ran(execute(w)) }
+
+// ran makes a program that did not end with 0 an error.
+func ran(out string, err error) (string, error) {
+	if err == nil && !strings.HasPrefix(out, "exit status 0") {
+		return "", errors.New(out)
+	}
+	return out, err
+}
+
+func some(out string, err error) (string, error) {
+	if err == nil && out == "" {
+		return "", errors.New("nothing there")
+	}
+	return out, err
 }
 
 func copyExec(w []string) (string, error) {

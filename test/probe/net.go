@@ -35,8 +35,14 @@ var netAttempts = map[string]attempt{
 	"tls-rec": tlsRec,  // tls-rec HOST PORT SNI BYTES: the ClientHello in records of BYTES
 	"ech":     ech,     // ech HOST PORT INNERNAME ECHCONFIGLIST(base64)
 	"say":     say,     // say HOST PORT PAYLOAD(base64): send, close the write side, show what comes back
-	"chat":    chat,    // chat HOST PORT PAYLOAD(base64)...: send each and read what comes within a second
-	"hold":    hold,    // hold HOST PORT COUNT: open COUNT connections at once, show how many worked
+	"sleep-then": func(w []string) (string, error) { // sleep-then DURATION say ...
+		if _, err := pause(w); err != nil {
+			return "", err
+		}
+		return say(w[2:])
+	},
+	"chat": chat, // chat HOST PORT PAYLOAD(base64)...: send each and read what comes within a second
+	"hold": hold, // hold HOST PORT COUNT: open COUNT connections at once, show how many worked
 	"fastopen": func(w []string) (string, error) { // fastopen ADDR PORT: data in the SYN
 		a, err := addrPort(w[1], w[2])
 		if err != nil {
