@@ -34,7 +34,7 @@ func guarantees(t *testing.T) []guarantee {
 	}
 	files := func(section string) string { return harness.Exec + "filesystem:\n" + section }
 	process := func(section string) string { return harness.Files + "process:\n" + section }
-	reach := "say level.test 7000 " + b64("x")
+	reach := "reach level.test 7000 " + b64("x")
 	mkdir := func(t *testing.T, ws string) {
 		t.Helper()
 		if err := os.Mkdir(filepath.Join(ws, "private"), 0o777); err != nil {

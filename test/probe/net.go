@@ -20,26 +20,27 @@ import (
 const patience = 8 * time.Second
 
 var netAttempts = map[string]attempt{
-	"tcp":     tcp,     // tcp ADDR PORT
-	"tcp-to":  tcpTo,   // tcp-to NAME PORT: resolve, then connect to each address in turn
-	"from":    from,    // from SRCADDR ADDR PORT: bind, then connect
-	"listen":  listen,  // listen ADDR PORT: bind and listen
-	"loop":    loop,    // loop ADDR: a server and a client of the sandbox's own
-	"udp":     udp,     // udp ADDR PORT: an unconnected sendto
-	"udpconn": udpconn, // udpconn ADDR PORT: connect, then send
-	"dns":     query,   // dns SERVER NAME TYPE: an unconnected query; the answer must come from SERVER
-	"lookup":  lookup,  // lookup NAME
-	"get":     get,     // get URL: HTTP or HTTPS, no proxy
-	"tls":     tlsTo,   // tls HOST PORT SNI: handshake and one HEAD request
-	"tls-cut": tlsCut,  // tls-cut HOST PORT SNI BYTES: the ClientHello in segments of BYTES
-	"tls-rec": tlsRec,  // tls-rec HOST PORT SNI BYTES: the ClientHello in records of BYTES
-	"ech":     ech,     // ech HOST PORT INNERNAME ECHCONFIGLIST(base64)
-	"say":     say,     // say HOST PORT PAYLOAD(base64): send, close the write side, show what comes back
+	"tcp":     tcp,                                                      // tcp ADDR PORT
+	"tcp-to":  tcpTo,                                                    // tcp-to NAME PORT: resolve, then connect to each address in turn
+	"from":    from,                                                     // from SRCADDR ADDR PORT: bind, then connect
+	"listen":  listen,                                                   // listen ADDR PORT: bind and listen
+	"loop":    loop,                                                     // loop ADDR: a server and a client of the sandbox's own
+	"udp":     udp,                                                      // udp ADDR PORT: an unconnected sendto
+	"udpconn": udpconn,                                                  // udpconn ADDR PORT: connect, then send
+	"dns":     query,                                                    // dns SERVER NAME TYPE: an unconnected query; the answer must come from SERVER
+	"lookup":  lookup,                                                   // lookup NAME
+	"get":     get,                                                      // get URL: HTTP or HTTPS, no proxy
+	"tls":     tlsTo,                                                    // tls HOST PORT SNI: handshake and one HEAD request
+	"tls-cut": tlsCut,                                                   // tls-cut HOST PORT SNI BYTES: the ClientHello in segments of BYTES
+	"tls-rec": tlsRec,                                                   // tls-rec HOST PORT SNI BYTES: the ClientHello in records of BYTES
+	"ech":     ech,                                                      // ech HOST PORT INNERNAME ECHCONFIGLIST(base64)
+	"say":     say,                                                      // say HOST PORT PAYLOAD(base64): send, close the write side, show what comes back
+	"reach":   func(w []string) (string, error) { return some(say(w)) }, // as say; no answer is a failure
 	"sleep-then": func(w []string) (string, error) { // sleep-then DURATION say ...
 		if _, err := pause(w); err != nil {
 			return "", err
 		}
-		return say(w[2:])
+		return some(say(w[2:]))
 	},
 	"chat": chat, // chat HOST PORT PAYLOAD(base64)...: send each and read what comes within a second
 	"hold": hold, // hold HOST PORT COUNT: open COUNT connections at once, show how many worked
