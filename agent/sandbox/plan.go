@@ -23,6 +23,7 @@ const (
 	treeNarrow                  // a part of a tree, bound onto itself with fewer rights
 	treePin                     // a part of a tree, bound onto itself so that it can't be renamed from inside
 	treeMask                    // nothing can be read or written here
+	treeSocket                  // a unix socket of the host that can be connected to
 )
 
 // tree is one mount of the view.
@@ -116,6 +117,11 @@ func planView(c *policy.Compiled, workspace string, protected []string, h host) 
 	}
 	for i := range p.entries {
 		if err := p.place(&p.entries[i]); err != nil {
+			return nil, err
+		}
+	}
+	for _, socket := range c.Network.Unix {
+		if err := p.addSocket(c, socket); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -150,6 +151,27 @@ func (p *planner) bind(e *entry, access policy.Access) error {
 	return nil
 }
 
+// addSocket plans a unix socket of the host, which appears at the same path.
+func (p *planner) addSocket(c *policy.Compiled, socket policy.UnixSocket) error {
+	ref := c.Rule(socket.ID)
+	e := entry{written: socket.Path, rule: socket.ID, text: ref.Pos + ": " + ref.Text}
+	at, err := p.host.resolve(socket.Path)
+	if err != nil {
+		return fmt.Errorf("sandbox: %s: %w", e.text, err)
+	}
+	if at.kind != kindSocket {
+		return e.refuse(socket.Path+" is not a unix socket on this host", "start its server first, or remove the rule")
+	}
+	place := at.real
+	if p.reserved(at.real) || p.reserved(socket.Path) {
+		place = socket.Path
+	} else {
+		p.plan.links = append(p.plan.links, at.links...)
+	}
+	p.addTree(tree{path: place, source: at.real, kind: treeSocket, file: true, readOnly: true, idmap: true, rule: socket.ID})
+	return nil
+}
+
 // narrowReadOnly takes rights from a part of a tree that can't be written: any existing file or directory can be
 // covered, and it is watched because the host may move it away from under its cover.
 func (p *planner) narrowReadOnly(e *entry, t *tree, access, denied policy.Access) error {
@@ -283,7 +305,11 @@ func (p *planner) hideSecrets() {
 func (p *planner) addGrants() {
 	writeOnly := false
 	for _, t := range p.plan.trees {
-		if t.kind == treeMask || t.kind == treePin || t.kind == treeNarrow {
+		switch t.kind {
+		case treeMask, treePin, treeNarrow:
+			continue
+		case treeSocket:
+			p.plan.grants = append(p.plan.grants, grant{path: t.path, access: readWrite, file: true})
 			continue
 		}
 		access, denied := p.effective(t.path)

@@ -12,19 +12,36 @@ static long move_onto(int tree, int dir, const char *path)
 	return SYSCALL(SYS_move_mount, tree, "", dir, path, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
-/* Hides files of proc behind the sandbox's own /dev/null, and directories behind the empty /dev/shm-less
- * "proc" of the view itself, which lies below the new proc. */
+/* A new file system of a kind that needs no device; a negative errno when it can't be had. */
+static long new_mount(const char *type, uint64_t attributes)
+{
+	long fs = SYSCALL(SYS_fsopen, type, FSOPEN_CLOEXEC);
+	long err;
+
+	if (fs < 0)
+		return fs;
+	err = SYSCALL(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0);
+	if (err >= 0)
+		err = SYSCALL(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes);
+	SYSCALL(SYS_close, fs);
+	return err;
+}
+
+/* Hides files of proc behind the view's own /dev/null, and directories behind an empty one. */
 static void mask_proc(int root, int proc, const char *mask, const char *end)
 {
 	while (mask < end) {
-		const char *from = mask[0] == 'd' ? "dev/empty" : "dev/null";
 		struct mount_attr attr = {
 		    .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
 		};
-		long tree = SYSCALL(SYS_open_tree, root, from, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-		long err = tree;
+		long tree, err;
 
-		if (tree >= 0)
+		if (*mask == 'd')
+			tree = new_mount("tmpfs", MOUNT_ATTR_NODEV);
+		else
+			tree = SYSCALL(SYS_open_tree, root, "dev/null", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		err = tree;
+		if (err >= 0)
 			err = SYSCALL(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof(attr));
 		if (err >= 0)
 			err = move_onto((int)tree, proc, mask + 1);
@@ -52,16 +69,9 @@ static void forbid_executable_memfds(int proc)
 static int mount_proc(const struct req_init *req, int root)
 {
 	struct mount_attr readonly = {.attr_set = MOUNT_ATTR_RDONLY};
-	long fs = SYSCALL(SYS_fsopen, "proc", FSOPEN_CLOEXEC);
-	long proc = fs, err;
+	long proc = new_mount("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	long err;
 
-	if (fs >= 0) {
-		err = SYSCALL(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, 0, 0, 0);
-		proc = err < 0 ? err
-			       : SYSCALL(SYS_fsmount, fs, FSMOUNT_CLOEXEC,
-					 MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-		SYSCALL(SYS_close, fs);
-	}
 	if (proc < 0)
 		fail(STEP_PROC, -proc);
 	if (!req->memfd_exec)

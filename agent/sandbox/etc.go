@@ -1,0 +1,145 @@
+package sandbox
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// etcFiles are the files of /etc that are the sandbox's own: nothing of the host's resolver, accounts or name may
+// show, and the resolver asked must be the daemon's alone.
+func etcFiles(hostname, nameserver string) map[string]string {
+	return map[string]string{
+		"passwd": fmt.Sprintf("root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:%d:%d:agent:/home/agent:/bin/sh\n"+
+			"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", insideID, insideID),
+		"group":         fmt.Sprintf("root:x:0:\nagent:x:%d:\nnogroup:x:65534:\n", insideID),
+		"hosts":         fmt.Sprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 %s\n", hostname),
+		"hostname":      hostname + "\n",
+		"resolv.conf":   "nameserver " + nameserver + "\noptions timeout:10 attempts:2\n",
+		"nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\n",
+		"machine-id":    machineID() + "\n",
+	}
+}
+
+// machineID is new for each sandbox: the host's identifies the machine.
+func machineID() string {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails
+	return hex.EncodeToString(id)
+}
+
+// makeEtc makes /etc: the host's, read-only, below a layer with the sandbox's own files and a whiteout for all that is
+// to be hidden. Names decide there, so that nothing hidden comes back when the host renames a file.
+func (v *view) makeEtc(hostname, nameserver string) (int, error) {
+	const layer = "proc/etc" // below the mount point of /proc nobody inside can look
+	if err := v.makeEtcLayer(layer, hostname, nameserver); err != nil {
+		return -1, err
+	}
+	dir, err := unix.Openat(v.root, layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(dir)
+	mount, err := newMount("overlay", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV,
+		fmt.Sprintf("lowerdir=/proc/thread-self/fd/%d:/etc", dir))
+	if err != nil {
+		return -1, fmt.Errorf("%w; the kernel needs overlayfs (modprobe overlay), on at most one other overlayfs", err)
+	}
+	return mount, nil
+}
+
+func (v *view) makeEtcLayer(layer, hostname, nameserver string) error {
+	if err := unix.Mkdirat(v.root, layer, 0o755); err != nil {
+		return err
+	}
+	dir, err := unix.Openat(v.root, layer, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	for name, content := range etcFiles(hostname, nameserver) {
+		if err := writeAt(dir, name, []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, p := range v.plan.hidden {
+		if err := v.whiteOut(dir, strings.TrimPrefix(p, "/etc/")); err != nil {
+			return fmt.Errorf("hiding %s: %w", p, err)
+		}
+	}
+	for _, p := range v.plan.revealed {
+		if err := v.reveal(dir, strings.TrimPrefix(p, "/etc/")); err != nil {
+			return fmt.Errorf("making a place for %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// whiteOut hides a name of /etc, unless a rule shows it or something in it: then it is an empty directory.
+func (v *view) whiteOut(layer int, name string) error {
+	if slices.ContainsFunc(v.plan.revealed, func(r string) bool { return under(r, "/etc/"+name) }) {
+		if slices.Contains(v.plan.revealed, "/etc/"+name) {
+			return nil // reveal makes its place
+		}
+		if err := copyDirs(layer, name); err != nil {
+			return err
+		}
+		return unix.Setxattr(fmt.Sprintf("/proc/thread-self/fd/%d/%s", layer, name), "trusted.overlay.opaque", []byte("y"), 0)
+	}
+	if err := copyDirs(layer, path.Dir(name)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			return nil // not even its directory is there
+		}
+		return err
+	}
+	err := unix.Mknodat(layer, name, unix.S_IFCHR, 0)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// reveal makes the mount point of a path that a rule shows.
+func (v *view) reveal(layer int, name string) error {
+	info, err := os.Stat("/etc/" + name)
+	if err != nil {
+		return err
+	}
+	if err := copyDirs(layer, path.Dir(name)); err != nil {
+		return err
+	}
+	return makePlace(layer, name, !info.IsDir())
+}
+
+// copyDirs makes the directories of a path in the layer with the mode that the host's /etc has: of a directory that
+// is in both layers, the upper one's mode counts.
+func copyDirs(layer int, name string) error {
+	if name == "." {
+		return nil
+	}
+	if err := copyDirs(layer, path.Dir(name)); err != nil {
+		return err
+	}
+	var at unix.Stat_t
+	if err := unix.Lstat("/etc/"+name, &at); err != nil {
+		return err
+	}
+	if at.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("/etc/%s: %w", name, unix.ENOTDIR)
+	}
+	if err := unix.Mkdirat(layer, name, at.Mode&0o7777); err != nil {
+		if errors.Is(err, unix.EEXIST) {
+			return nil
+		}
+		return err
+	}
+	return unix.Fchownat(layer, name, int(at.Uid), int(at.Gid), unix.AT_SYMLINK_NOFOLLOW)
+}

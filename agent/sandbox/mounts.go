@@ -1,0 +1,154 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// newMount makes a file system that needs no device, and returns its mount, which is attached nowhere yet. Options are
+// "key=value", or "key" for a flag.
+func newMount(fstype string, attributes int, options ...string) (int, error) {
+	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("fsopen %s: %w", fstype, err)
+	}
+	defer unix.Close(fs)
+	for _, option := range options {
+		key, value, isString := strings.Cut(option, "=")
+		if isString {
+			err = unix.FsconfigSetString(fs, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(fs, key)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("%s, option %s: %w%s", fstype, option, err, fsMessages(fs))
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("creating %s: %w%s", fstype, err, fsMessages(fs))
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
+	if err != nil {
+		return -1, fmt.Errorf("fsmount %s: %w%s", fstype, err, fsMessages(fs))
+	}
+	return mount, nil
+}
+
+// fsMessages is what the kernel has to say about a file system that it refused.
+func fsMessages(fs int) string {
+	var text []string
+	buf := make([]byte, 512)
+	for range 8 {
+		n, err := unix.Read(fs, buf)
+		if err != nil {
+			break
+		}
+		text = append(text, strings.TrimSpace(string(buf[:n])))
+	}
+	if len(text) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(text, "; ") + ")"
+}
+
+// openReal opens a path that planning found free of symbolic links, and fails when it has one now.
+func openReal(p string) (int, error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, p, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if errors.Is(err, unix.ELOOP) {
+		return -1, fmt.Errorf("%s has become a symbolic link since the policy was looked at", p)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("opening %s: %w", p, err)
+	}
+	return fd, nil
+}
+
+// openIn opens a path of the view as a process inside would resolve it.
+func openIn(root int, p string, flags uint64) (int, error) {
+	for {
+		fd, err := unix.Openat2(root, p, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+		if !errors.Is(err, unix.EAGAIN) { // a rename on the host while the path was walked
+			return fd, err
+		}
+	}
+}
+
+// cloneTree copies what is mounted at and below an open directory or file, attached nowhere yet.
+func cloneTree(fd int, recursive bool) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.OpenTree(fd, "", flags)
+}
+
+// setMount sets attributes of a mount, and of those below it.
+func setMount(fd int, attributes uint64, recursive bool, userns int) error {
+	attr := unix.MountAttr{Attr_set: attributes}
+	if userns >= 0 {
+		attr.Attr_set |= unix.MOUNT_ATTR_IDMAP
+		attr.Userns_fd = uint64(userns)
+	}
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(fd, "", flags, &attr)
+}
+
+// attach puts a mount at a path of the view.
+func attach(mount, root int, p string) error {
+	p = strings.TrimPrefix(p, "/")
+	if err := unix.MoveMount(mount, "", root, p, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mounting /%s in the view: %w", p, err)
+	}
+	return nil
+}
+
+// makeDirs creates the directories of a path below a directory, those that are missing.
+func makeDirs(dir int, p string) error {
+	p = strings.Trim(p, "/")
+	for i := 0; i <= len(p); i++ {
+		if i < len(p) && p[i] != '/' || i == 0 {
+			continue
+		}
+		if err := unix.Mkdirat(dir, p[:i], 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("making the directory %s: %w", p[:i], err)
+		}
+	}
+	return nil
+}
+
+// makePlace creates what a mount can be put on: a directory, or an empty file.
+func makePlace(dir int, p string, file bool) error {
+	if !file {
+		return makeDirs(dir, p)
+	}
+	if err := makeDirs(dir, path.Dir(strings.TrimPrefix(p, "/"))); err != nil {
+		return err
+	}
+	return writeAt(dir, strings.TrimPrefix(p, "/"), nil, 0o444)
+}
+
+// writeAt creates a file below a directory, whatever the umask.
+func writeAt(dir int, name string, content []byte, mode uint32) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
+	if err != nil {
+		return fmt.Errorf("creating %s: %w", name, err)
+	}
+	defer unix.Close(fd)
+	for len(content) > 0 {
+		n, err := unix.Write(fd, content)
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+		content = content[n:]
+	}
+	return nil
+}

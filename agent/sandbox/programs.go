@@ -1,0 +1,335 @@
+package sandbox
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// ProgramKind says why a program may be executed.
+type ProgramKind uint8
+
+// The kinds of Program.
+const (
+	KindCommand ProgramKind = iota // a rule of process.allow names it
+	KindHelper                     // a rule's helpers name it
+	KindEnv                        // /usr/bin/env, the launcher in the first line of scripts
+)
+
+// Program is one file that may be executed, held open so that its inode number stays its own.
+type Program struct {
+	Command string // as the policy writes it; of a helper, the command it helps
+	Path    string // inside, symbolic links followed
+	File    *os.File
+	Rule    policy.RuleID
+	Kind    ProgramKind
+	Script  bool // starts with #!: what the kernel executes is its interpreter
+}
+
+// ExecTree is a directory, or file, below which anything may be executed: a filesystem rule says execute.
+type ExecTree struct {
+	Path string // inside
+	File *os.File
+}
+
+// headSize is how much of a program is read to know its interpreter: the kernel reads as much of a script, and program
+// headers lie right behind an ELF header.
+const headSize = 4096
+
+// maxShebang is how many interpreters of interpreters the kernel follows.
+const maxShebang = 5
+
+// programs resolves the exec list in the composed view.
+type programs struct {
+	root     int // of the view
+	prefix   string
+	rules    *ruleset
+	list     []Program
+	known    map[inode]int // in list
+	denied   map[inode]string
+	loaders  map[string]bool
+	warnings []string
+}
+
+type inode struct{ dev, ino uint64 }
+
+// resolvePrograms finds the policy's commands in the view and gives each the Landlock right to be executed. prefix is
+// where the view's root is mounted in the calling thread's mount namespace.
+func resolvePrograms(c *policy.Compiled, root int, prefix string, rules *ruleset) (*programs, error) {
+	p := &programs{root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{}, loaders: map[string]bool{}}
+	for _, d := range c.Exec.Deny {
+		f, _, err := p.find(d.Name)
+		if err != nil {
+			continue // what is not there can't be executed
+		}
+		p.denied[identity(f)] = c.Rule(d.ID).Pos
+		f.Close()
+	}
+	for _, a := range c.Exec.Allow {
+		if err := p.add(a, a.Name, KindCommand, c.Rule(a.ID).Pos); err != nil {
+			return p, err
+		}
+	}
+	for _, a := range c.Exec.Allow {
+		for _, h := range a.Helpers {
+			for _, name := range p.expand(h) {
+				if err := p.add(a, name, KindHelper, c.Rule(a.ID).Pos); err != nil {
+					return p, err
+				}
+			}
+		}
+	}
+	if len(c.Exec.Allow) > 0 {
+		if err := p.add(policy.Command{Name: "env"}, "env", KindEnv, ""); err != nil {
+			return p, err
+		}
+	}
+	return p, p.checkScripts()
+}
+
+func (p *programs) close() {
+	for _, program := range p.list {
+		program.File.Close()
+	}
+	p.list = nil
+}
+
+// add resolves one name and lets it be executed.
+func (p *programs) add(a policy.Command, name string, kind ProgramKind, where string) error {
+	f, real, err := p.find(name)
+	if err != nil {
+		if kind == KindCommand {
+			p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s is not allowed to run: %v", where, name, err))
+		}
+		return nil // a helper that is not installed helps nobody
+	}
+	id := identity(f)
+	if at, ok := p.denied[id]; ok {
+		f.Close()
+		if kind == KindCommand {
+			p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s is denied at %s", where, name, at))
+		}
+		return nil
+	}
+	if _, ok := p.known[id]; ok {
+		f.Close()
+		return nil
+	}
+	program := Program{Command: a.Name, Path: real, File: f, Rule: a.ID, Kind: kind}
+	head, err := p.head(f)
+	if err == nil {
+		program.Script = bytes.HasPrefix(head, []byte("#!"))
+		err = p.rules.allow(int(f.Fd()), llExecute, true)
+	}
+	if err == nil {
+		err = p.allowLoader(head)
+	}
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("sandbox: %s: letting %s be executed: %w", where, real, err)
+	}
+	p.known[id] = len(p.list)
+	p.list = append(p.list, program)
+	return nil
+}
+
+// find looks for a command as execvp would inside: an absolute path, or the first executable file on PATH.
+func (p *programs) find(name string) (*os.File, string, error) {
+	if name[0] == '/' {
+		return p.open(name)
+	}
+	failed := fmt.Errorf("it is not on the sandbox's PATH (%s): install it, or give its absolute path", policy.SearchPath)
+	for dir := range strings.SplitSeq(policy.SearchPath, ":") {
+		f, real, err := p.open(dir + "/" + name)
+		if err == nil {
+			return f, real, nil
+		}
+		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
+			failed = err
+		}
+	}
+	return nil, "", failed
+}
+
+// open opens an executable regular file of the view.
+func (p *programs) open(name string) (*os.File, string, error) {
+	fd, err := openIn(p.root, name, unix.O_PATH)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s can't be opened in the sandbox's view: %w", name, err)
+	}
+	var at unix.Stat_t
+	err = unix.Fstat(fd, &at)
+	switch {
+	case err != nil:
+	case at.Mode&unix.S_IFMT != unix.S_IFREG:
+		err = fmt.Errorf("%s is not a regular file", name)
+	case at.Mode&0o111 == 0:
+		err = fmt.Errorf("%s is not executable", name)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, "", err
+	}
+	link := make([]byte, unix.PathMax)
+	n, err := unix.Readlink(fmt.Sprintf("/proc/thread-self/fd/%d", fd), link)
+	if err != nil {
+		unix.Close(fd)
+		return nil, "", err
+	}
+	real := strings.TrimPrefix(string(link[:n]), p.prefix)
+	return os.NewFile(uintptr(fd), real), real, nil
+}
+
+func identity(f *os.File) inode {
+	var at unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &at); err != nil {
+		return inode{}
+	}
+	return inode{at.Dev, at.Ino}
+}
+
+// expand lists what a helper means: a pattern's matches, or the name itself.
+func (p *programs) expand(helper string) []string {
+	if !strings.ContainsAny(helper, "*?[") || helper == "[" {
+		return []string{helper}
+	}
+	dir, last := path.Split(helper)
+	fd, err := openIn(p.root, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil
+	}
+	d := os.NewFile(uintptr(fd), dir)
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	slices.Sort(names)
+	var found []string
+	for _, name := range names {
+		if ok, _ := path.Match(last, name); ok {
+			found = append(found, dir+name)
+		}
+	}
+	return found
+}
+
+// head reads the start of an O_PATH file.
+func (p *programs) head(f *os.File) ([]byte, error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/thread-self/fd/%d", f.Fd()), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	head := make([]byte, headSize)
+	n, err := unix.Pread(fd, head, 0)
+	return head[:max(n, 0)], err
+}
+
+// allowLoader lets the dynamic loader of a program be executed: the kernel does that on the program's behalf. The
+// exec guard knows the difference to a loader that is called as a command.
+func (p *programs) allowLoader(head []byte) error {
+	loader := interpreterOf(head)
+	if loader == "" || p.loaders[loader] {
+		return nil
+	}
+	p.loaders[loader] = true
+	return p.rules.allowPath(p.root, loader, llExecute, true)
+}
+
+// interpreterOf returns the PT_INTERP of an ELF program, "" where it has none. It reads hostile bytes: a file below a
+// tree that a sandbox may write.
+func interpreterOf(head []byte) string {
+	const headerSize, entrySize = 64, 56
+	if len(head) < headerSize || !bytes.HasPrefix(head, []byte(elf.ELFMAG)) || elf.Class(head[elf.EI_CLASS]) != elf.ELFCLASS64 ||
+		elf.Data(head[elf.EI_DATA]) != elf.ELFDATA2LSB {
+		return ""
+	}
+	var header elf.Header64
+	if binary.Read(bytes.NewReader(head), binary.LittleEndian, &header) != nil || header.Phentsize != entrySize {
+		return ""
+	}
+	for i := range uint64(header.Phnum) {
+		at := header.Phoff + i*entrySize
+		if at < header.Phoff || at > uint64(len(head))-entrySize {
+			return ""
+		}
+		if elf.ProgType(binary.LittleEndian.Uint32(head[at:])) != elf.PT_INTERP {
+			continue
+		}
+		from, size := binary.LittleEndian.Uint64(head[at+8:]), binary.LittleEndian.Uint64(head[at+32:])
+		if from > uint64(len(head)) || size > uint64(len(head))-from {
+			return ""
+		}
+		name, _, _ := strings.Cut(string(head[from:from+size]), "\x00")
+		return name
+	}
+	return ""
+}
+
+// shebang returns the interpreter in a script's first line, and its argument.
+func shebang(head []byte) (interpreter, argument string) {
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	rest, ok := bytes.CutPrefix(line, []byte("#!"))
+	if !ok {
+		return "", ""
+	}
+	interpreter, argument, _ = strings.Cut(strings.Trim(string(rest), " \t"), " ")
+	return interpreter, strings.TrimSpace(argument)
+}
+
+// checkScripts warns about allowed scripts whose interpreter may not run: allowing npm does not allow node.
+func (p *programs) checkScripts() error {
+	for _, program := range p.list {
+		if !program.Script || program.Kind == KindHelper {
+			continue
+		}
+		if missing := p.missingInterpreter(program.File); missing != "" {
+			p.warnings = append(p.warnings, fmt.Sprintf("the command %s is a script for %s, which is not allowed, so it can't run: add `command: %s` to process.allow",
+				program.Command, missing, path.Base(missing)))
+		}
+	}
+	return nil
+}
+
+// missingInterpreter follows a script's interpreters to the one that is not allowed; "" when all are.
+func (p *programs) missingInterpreter(script *os.File) string {
+	f := script
+	for range maxShebang {
+		head, err := p.head(f)
+		if f != script {
+			f.Close()
+		}
+		if err != nil {
+			return ""
+		}
+		name, argument := shebang(head)
+		if name == "" {
+			return ""
+		}
+		if path.Base(name) == "env" {
+			name, _, _ = strings.Cut(strings.TrimSpace(strings.TrimPrefix(argument, "-S")), " ")
+		}
+		if name == "" {
+			return ""
+		}
+		if f, _, err = p.find(name); err != nil {
+			return name
+		}
+		if _, ok := p.known[identity(f)]; !ok {
+			f.Close()
+			return name
+		}
+	}
+	if f != script {
+		f.Close()
+	}
+	return ""
+}

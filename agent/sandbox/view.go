@@ -1,0 +1,345 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultDisk is the size of HOME, /tmp and /dev/shm together when the policy does not say, or half of the host's
+// memory where that is less: they live in memory.
+const DefaultDisk = 4 << 30
+
+// insideID is the sandbox's user and group inside.
+const insideID = 1000
+
+// The scratch file system's directories: one per private directory, and what masks are made of.
+const (
+	scratchMaskDir  = "mask.d"
+	scratchMaskFile = "mask.f"
+)
+
+// view is the mount view under construction. All of it runs on one thread that is in the sandbox's mount namespace
+// and has a umask of its own; afterwards only root is used, by descriptor.
+type view struct {
+	plan    *viewPlan
+	control *control // to the init's first stage, which makes user namespaces
+	hostID  uint32   // uid and gid of the sandbox's user on the host
+	hostGID uint32
+	disk    int64
+
+	root    int // the view's root
+	scratch int // of private directories
+	dev     int // the view's /dev
+	pts     int // the view's /dev/pts
+	idmaps  map[[2]uint32]int
+	watched []watchedMount
+	notes   []string // warnings found on the way
+}
+
+// newView has no mounts yet.
+func newView(plan *viewPlan, control *control, id uint32, disk int64) *view {
+	return &view{
+		plan: plan, control: control, hostID: id, hostGID: id, disk: disk,
+		root: -1, scratch: -1, dev: -1, pts: -1, idmaps: map[[2]uint32]int{},
+	}
+}
+
+// finish lets go of what only composing needs; root, dev and pts stay open until close.
+func (v *view) finish() {
+	for _, fd := range v.idmaps {
+		unix.Close(fd)
+	}
+	v.idmaps = nil
+	closeFD(&v.scratch)
+}
+
+func (v *view) close() {
+	v.finish()
+	closeFD(&v.root)
+	closeFD(&v.dev)
+	closeFD(&v.pts)
+}
+
+// closeFD closes a descriptor once.
+func closeFD(fd *int) {
+	if *fd >= 0 {
+		unix.Close(*fd)
+	}
+	*fd = -1
+}
+
+// openRoot makes the view's root at a directory of the host, in the calling thread's mount namespace.
+func (v *view) openRoot(at string) error {
+	root, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", "size=1m", "nr_inodes=4096")
+	if err != nil {
+		return fmt.Errorf("sandbox: making the root: %w", err)
+	}
+	v.root = root
+	if err := unix.MoveMount(root, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("sandbox: mounting the root at %s: %w", at, err)
+	}
+	return nil
+}
+
+// compose mounts everything but /proc, which shows the pid namespace of whoever mounts it. Trees whose owner is
+// mapped come after the rest: while the system is mounted, the init gets ready to make user namespaces.
+func (v *view) compose(hostname, nameserver string) error {
+	if err := v.makeDev(); err != nil {
+		return fmt.Errorf("sandbox: composing the view: /dev: %w", err)
+	}
+	for _, l := range v.plan.links {
+		if err := v.makeLink(l); err != nil {
+			return fmt.Errorf("sandbox: composing the view: the link %s: %w", l.path, err)
+		}
+	}
+	if err := makeDirs(v.root, "proc"); err != nil {
+		return fmt.Errorf("sandbox: composing the view: %w", err)
+	}
+	for _, system := range []bool{true, false} {
+		if !system {
+			if err := v.chooseID(v.plan.workspaceTree()); err != nil {
+				return fmt.Errorf("sandbox: %w", err)
+			}
+		}
+		for i := range v.plan.trees {
+			t := &v.plan.trees[i]
+			if system != (t.kind == treeBase || t.kind == treeEtc) {
+				continue
+			}
+			if err := v.mountTree(t, hostname, nameserver); err != nil {
+				return fmt.Errorf("sandbox: composing the view: %s: %w", t.path, err)
+			}
+		}
+	}
+	if err := setMount(v.dev, unix.MOUNT_ATTR_RDONLY, false, -1); err != nil {
+		return fmt.Errorf("sandbox: making /dev read-only: %w", err)
+	}
+	if err := setMount(v.root, unix.MOUNT_ATTR_RDONLY, false, -1); err != nil {
+		return fmt.Errorf("sandbox: making the root read-only: %w", err)
+	}
+	return nil
+}
+
+// workspaceTree is the tree whose owner the sandbox's user may have to be; nil when nothing of the workspace is shown.
+func (p *viewPlan) workspaceTree() *tree {
+	for i := range p.trees {
+		if t := &p.trees[i]; t.kind == treeBind && under(t.path, workspaceDir) {
+			return t
+		}
+	}
+	return nil
+}
+
+// makeLink repeats a symbolic link of the host.
+func (v *view) makeLink(l link) error {
+	name := strings.TrimPrefix(l.path, "/")
+	if err := makeDirs(v.root, path.Dir(name)); err != nil {
+		return err
+	}
+	if err := unix.Symlinkat(l.target, v.root, name); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+// devices of every sandbox, by name below /dev.
+var devices = []struct {
+	name         string
+	major, minor uint32
+}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
+
+// makeDev makes /dev: the only place where device files act.
+func (v *view) makeDev() error {
+	dev, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=0755", "size=64k", "nr_inodes=64")
+	if err != nil {
+		return err
+	}
+	v.dev = dev
+	for _, d := range devices {
+		if err := unix.Mknodat(dev, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
+			return fmt.Errorf("mknod %s: %w", d.name, err)
+		}
+	}
+	for name, target := range map[string]string{
+		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
+	} {
+		if err := unix.Symlinkat(target, dev, name); err != nil {
+			return fmt.Errorf("linking %s: %w", name, err)
+		}
+	}
+	if err := errors.Join(makeDirs(dev, "pts"), makeDirs(dev, "shm"), makeDirs(v.root, "dev"), attach(dev, v.root, "dev")); err != nil {
+		return err
+	}
+	pts, err := newMount("devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", "ptmxmode=0666", "mode=0620")
+	if err != nil {
+		return err
+	}
+	v.pts = pts
+	return attach(pts, v.root, "dev/pts")
+}
+
+// makeScratch makes the file system of the private directories; it is mounted nowhere itself.
+func (v *view) makeScratch() error {
+	size := v.disk
+	if size == 0 {
+		size = DefaultDisk
+		var info unix.Sysinfo_t
+		if err := unix.Sysinfo(&info); err == nil {
+			size = min(size, int64(uint64(info.Totalram)*uint64(info.Unit)/2))
+		}
+	}
+	scratch, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", fmt.Sprintf("size=%d", size))
+	if err != nil {
+		return err
+	}
+	v.scratch = scratch
+	if err := unix.Mkdirat(scratch, scratchMaskDir, 0); err != nil {
+		return err
+	}
+	return writeAt(scratch, scratchMaskFile, nil, 0)
+}
+
+// scratchName is the scratch directory behind a private one.
+func scratchName(p string) string { return strings.ReplaceAll(strings.Trim(p, "/"), "/", ".") }
+
+// mountTree mounts one tree of the plan.
+func (v *view) mountTree(t *tree, hostname, nameserver string) error {
+	if v.scratch < 0 && (t.kind == treePrivate || t.kind == treeMask) {
+		if err := v.makeScratch(); err != nil {
+			return fmt.Errorf("making the private file system: %w", err)
+		}
+	}
+	mount, err := v.openTree(t, hostname, nameserver)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mount)
+	if t.kind != treeEtc && !t.idmap { // these have their attributes already
+		if err := setMount(mount, t.attributes(), t.kind == treeBase, -1); err != nil {
+			return fmt.Errorf("setting mount attributes: %w", err)
+		}
+	}
+	if err := v.place(t, mount); err != nil {
+		return err
+	}
+	if !t.watch {
+		return nil
+	}
+	var at unix.Statx_t
+	if err := unix.Statx(mount, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &at); err != nil {
+		return fmt.Errorf("asking for the id of its mount: %w", err)
+	}
+	v.watched = append(v.watched, watchedMount{at.Mnt_id, t.path, t.rule})
+	return nil
+}
+
+func (t *tree) attributes() uint64 {
+	attributes := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if t.readOnly {
+		attributes |= unix.MOUNT_ATTR_RDONLY
+	}
+	if t.noExec {
+		attributes |= unix.MOUNT_ATTR_NOEXEC
+	}
+	return attributes
+}
+
+// openTree returns a tree's mount, not yet attached.
+func (v *view) openTree(t *tree, hostname, nameserver string) (int, error) {
+	switch t.kind {
+	case treeEtc:
+		return v.makeEtc(hostname, nameserver)
+	case treePrivate:
+		return v.makePrivate(t)
+	case treeMask:
+		name := scratchMaskDir
+		if t.file {
+			name = scratchMaskFile
+		}
+		return unix.OpenTree(v.scratch, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	case treeNarrow, treePin:
+		// A part of what the view shows already: its mount, with the owner mapped as there.
+		if t.source == "" {
+			if err := v.makePrivatePlace(t.path); err != nil {
+				return -1, err
+			}
+		}
+		fd, err := openIn(v.root, t.path, unix.O_PATH|unix.O_NOFOLLOW)
+		if err != nil {
+			return -1, err
+		}
+		defer unix.Close(fd)
+		return cloneTree(fd, false)
+	}
+	fd, err := openReal(t.source)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fd)
+	if t.idmap {
+		return v.idmapped(fd, t)
+	}
+	return cloneTree(fd, true)
+}
+
+// place attaches a tree. Its place is made where it lies in the root or in a private directory; in a tree of the host
+// it exists.
+func (v *view) place(t *tree, mount int) error {
+	in := v.plan.around(t.path)
+	switch {
+	case under(t.path, "/dev"): // makeDev made it
+	case in == nil:
+		if err := makePlace(v.root, t.path, t.file); err != nil {
+			return err
+		}
+	case in.kind == treePrivate && t.kind == treeMask:
+		if err := v.makePrivatePlace(t.path); err != nil {
+			return err
+		}
+	case in.kind == treePrivate && t.kind == treeSocket:
+		if err := makePlace(v.root, t.path, true); err != nil {
+			return err
+		}
+	}
+	return attach(mount, v.root, t.path)
+}
+
+// around returns the innermost tree that a path lies in, nil when it is the root.
+func (p *viewPlan) around(at string) *tree {
+	var best *tree
+	for i := range p.trees {
+		t := &p.trees[i]
+		if t.path != at && under(at, t.path) && (best == nil || len(t.path) > len(best.path)) {
+			best = t
+		}
+	}
+	return best
+}
+
+// makePrivate makes a private directory: HOME is its owner's alone, the others are anybody's, as on the host.
+func (v *view) makePrivate(t *tree) (int, error) {
+	name, mode := scratchName(t.path), uint32(0o1777)
+	if under(t.path, "/home") {
+		mode = 0o700
+	}
+	if err := unix.Mkdirat(v.scratch, name, mode); err != nil {
+		return -1, err
+	}
+	if err := unix.Fchownat(v.scratch, name, int(v.hostID), int(v.hostGID), 0); err != nil {
+		return -1, err
+	}
+	return unix.OpenTree(v.scratch, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+}
+
+// makePrivatePlace makes a directory in a private one, where a rule takes rights away before anything exists.
+func (v *view) makePrivatePlace(p string) error {
+	p = strings.TrimPrefix(p, "/")
+	if err := makeDirs(v.root, p); err != nil {
+		return err
+	}
+	return unix.Fchownat(v.root, p, int(v.hostID), int(v.hostGID), unix.AT_SYMLINK_NOFOLLOW)
+}

@@ -1,0 +1,150 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// watchedMount is a mount whose loss would break a rule.
+type watchedMount struct {
+	id   uint64 // as in mountinfo
+	path string // inside
+	rule policy.RuleID
+}
+
+// watcher waits for changes of a sandbox's mounts. Inside nobody can make any; but when somebody on the host replaces
+// a file or removes a directory that a mask lies on, the kernel takes the mask away.
+type watcher struct {
+	file *os.File // mountinfo of the init
+	wake [2]int   // a pipe; closing its end stops the watcher
+	done chan struct{}
+}
+
+// watchMasks starts watching. A sandbox without masks that could be lost has a watcher that does nothing.
+func (s *Sandbox) watchMasks() (*watcher, error) {
+	w := &watcher{wake: [2]int{-1, -1}}
+	if len(s.view.watched) == 0 {
+		return w, nil
+	}
+	var err error
+	if w.file, err = os.Open("/proc/" + strconv.Itoa(s.pid) + "/mountinfo"); err != nil {
+		return nil, fmt.Errorf("sandbox: watching the masks: %w", err)
+	}
+	if err := unix.Pipe2(w.wake[:], unix.O_CLOEXEC); err != nil {
+		w.file.Close()
+		return nil, fmt.Errorf("sandbox: watching the masks: %w", err)
+	}
+	w.done = make(chan struct{})
+	go func() {
+		defer close(w.done)
+		w.loop(s)
+	}()
+	return w, nil
+}
+
+// loop looks at the mounts at once, and then after each change: there is a moment between composing and watching.
+func (w *watcher) loop(s *Sandbox) {
+	watch := []unix.PollFd{{Fd: int32(w.file.Fd()), Events: unix.POLLPRI}, {Fd: int32(w.wake[0]), Events: unix.POLLIN}}
+	left := s.view.watched
+	for {
+		mounts, err := readAll(w.file)
+		if err == nil {
+			left = s.report(lost(left, mounts), left)
+		} else {
+			left = s.report(left, left) // nothing is known any more
+		}
+		if len(left) == 0 {
+			return
+		}
+		for {
+			_, err := unix.Poll(watch, -1)
+			if !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		if watch[1].Revents != 0 {
+			return
+		}
+	}
+}
+
+// readAll reads a file of /proc from its start.
+func readAll(f *os.File) ([]byte, error) {
+	var all []byte
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := f.ReadAt(buf, int64(len(all)))
+		all = append(all, buf[:n]...)
+		if n == 0 || err != nil {
+			if len(all) > 0 {
+				return all, nil
+			}
+			return nil, err
+		}
+	}
+}
+
+// lost returns the watched mounts that a mountinfo file does not have.
+func lost(watched []watchedMount, mountinfo []byte) []watchedMount {
+	there := map[uint64]bool{}
+	for line := range bytes.Lines(mountinfo) {
+		field, _, _ := bytes.Cut(line, []byte(" "))
+		if id, err := strconv.ParseUint(string(field), 10, 64); err == nil {
+			there[id] = true
+		}
+	}
+	var gone []watchedMount
+	for _, w := range watched {
+		if !there[w.id] {
+			gone = append(gone, w)
+		}
+	}
+	return gone
+}
+
+// report freezes the sandbox when masks are gone, and returns the masks that are left.
+func (s *Sandbox) report(gone, watched []watchedMount) []watchedMount {
+	if len(gone) == 0 {
+		return watched
+	}
+	err := s.cgroup.freeze()
+	if err != nil {
+		_ = unix.PidfdSendSignal(s.pidfd, unix.SIGKILL, nil, 0)
+	}
+	var left []watchedMount
+	for _, w := range watched {
+		if !contains(gone, w.id) {
+			left = append(left, w)
+		} else if s.spec.Unmasked != nil {
+			s.spec.Unmasked(Unmasked{w.path, w.rule, err})
+		}
+	}
+	return left
+}
+
+func contains(list []watchedMount, id uint64) bool {
+	for _, w := range list {
+		if w.id == id {
+			return true
+		}
+	}
+	return false
+}
+
+// stop ends the watcher and waits for it.
+func (w *watcher) stop() {
+	if w == nil || w.done == nil {
+		return
+	}
+	closeFD(&w.wake[1])
+	<-w.done
+	closeFD(&w.wake[0])
+	w.file.Close()
+}
