@@ -146,20 +146,34 @@ type Rule struct {
 // Later stands for a key of the language that this version refuses, because nothing enforces it yet.
 type Later struct{}
 
-// The scalars of the language. Each has its reader in values.go.
+// The scalars of the language. Each has its reader in values.go, paths.go or names.go.
 type (
-	Word        string // one of the words of the tag `one`
-	Number      int64
-	Flag        bool
-	Decimal     float64
-	Size        int64  // bytes
-	Span        int64  // nanoseconds, as time.Duration
-	Domain      string // canonical: see canonicalDomain
-	CIDR        netip.Prefix
-	Path        string // absolute and clean
-	SocketPath  string // absolute and clean, short enough for a socket address
-	CommandName string // a file name, or an absolute and clean path
-	Helper      string // as CommandName, with glob characters allowed in the last element of a path
-	PresetName  string
+	// Word is one of the words of the tag `one`.
+	Word string
+	// Number is a whole number.
+	Number int64
+	// Flag is true or false.
+	Flag bool
+	// Decimal is a number with a fraction.
+	Decimal float64
+	// Size is a number of bytes.
+	Size int64
+	// Span is a duration in nanoseconds, as time.Duration.
+	Span int64
+	// Domain is a canonical host name, or "*." or "**." and one.
+	Domain string
+	// CIDR is a prefix without bits after its length.
+	CIDR netip.Prefix
+	// Path is absolute and clean.
+	Path string
+	// SocketPath is absolute and clean, and short enough for a socket's address.
+	SocketPath string
+	// CommandName is a file's name, or an absolute and clean path.
+	CommandName string
+	// Helper is a CommandName, with glob characters allowed in the last element of a path.
+	Helper string
+	// PresetName is the name of a preset in this binary.
+	PresetName string
+	// SandboxName is a name that ValidName accepts.
 	SandboxName string
 )

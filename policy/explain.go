@@ -26,14 +26,14 @@ func (a Action) String() string { return [...]string{"read", "write", "exec", "c
 // Query is one question to a policy. Make it with NewQuery.
 type Query struct {
 	Action  Action
-	Path    string     // read, write: absolute and clean; exec: a name or an absolute path
+	Path    string     // read, write: absolute and clean; exec: a name or an absolute path; connect: a unix socket
 	Name    string     // connect: the canonical name; "" for an address
 	Addr    netip.Addr // connect to an address
 	Port    uint16     // connect
 	Command string     // who does it, as a command is written in a policy; "" when that is left open
 }
 
-// NewQuery reads a question: object is a path, a command, or "host:port". command says who connects, and may be "".
+// NewQuery reads a question: object is a path, a command, "host:port", or the path of a unix socket. command says who connects, and may be "".
 func NewQuery(action Action, object, command string) (Query, error) {
 	q := Query{Action: action, Command: command}
 	switch action {
@@ -57,6 +57,10 @@ func NewQuery(action Action, object, command string) (Query, error) {
 }
 
 func (q Query) connect(object string) (Query, error) {
+	if strings.HasPrefix(object, "/") {
+		q.Path = path.Clean(object)
+		return q, nil
+	}
 	host, port, err := net.SplitHostPort(object)
 	if err != nil {
 		return q, fmt.Errorf("policy: expected host:port, found %s; for example pypi.org:443 or [2001:db8::1]:443", show(object))
@@ -81,7 +85,7 @@ func (q Query) connect(object string) (Query, error) {
 // Object is what the question is about, as a Decision writes it.
 func (q Query) Object() string {
 	switch {
-	case q.Action != QueryConnect:
+	case q.Path != "":
 		return q.Path
 	case q.Name != "":
 		return net.JoinHostPort(q.Name, strconv.Itoa(int(q.Port)))

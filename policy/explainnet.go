@@ -8,6 +8,10 @@ import (
 
 func (c *Compiled) explainConnect(a *Answer) {
 	q, n := a.Query, &c.Network
+	if q.Path != "" {
+		c.explainSocket(a)
+		return
+	}
 	var is func(string) bool
 	if q.Command != "" {
 		is = func(rule string) bool { return sameCommand(rule, q.Command) }
@@ -43,6 +47,16 @@ func (c *Compiled) explainConnect(a *Answer) {
 		why += fmt.Sprintf("; for %s after the start", span(rule.Expires))
 	}
 	a.set(verdict, c.Rule(rule.ID), "%s", why)
+}
+
+func (c *Compiled) explainSocket(a *Answer) {
+	for _, s := range c.Network.Unix {
+		if s.Path == a.Query.Path {
+			a.set(Allow, c.Rule(s.ID), "a socket of the host, connectable at the same path")
+			return
+		}
+	}
+	a.set(Deny, c.Rule(0), "no entry of network.unix names this socket of the host; sockets made inside are not judged")
 }
 
 func (c *Compiled) held() string {
