@@ -153,6 +153,14 @@ func within(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
+// absolute makes a path absolute. That it can't be (the current directory is gone) shows when it is used.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
 // resolved follows the symbolic links of a path of which the last parts may be missing.
 func resolved(path string) string {
 	abs, err := filepath.Abs(path)

@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/dnsproxy"
+	"github.com/nemoclaw/nemoclaw/loader"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// maxConns is how many connections a sandbox may have open at once, in the kernel and in the proxy.
+const maxConns = 1024
+
+// sockets are the agent's own sockets inside the sandbox's network namespace.
+type sockets struct {
+	raw, dns, connect [2]net.Listener   // IPv4, IPv6
+	udp               [2]net.PacketConn // DNS
+}
+
+// openNetwork opens the one way out: sockets inside, the proxy behind them, the kernel's rules and the steering.
+func (r *run) openNetwork() error {
+	s, err := r.openSockets()
+	if err != nil {
+		return err
+	}
+	if r.rules, err = newNetRules(r.policy, r.programs, r.guard, r.started, r.fail); err != nil {
+		return err
+	}
+	cfg := dnsproxy.Config{
+		Policy: r.policy, Start: r.started, Identify: r.identify, Record: r.hub.Record, Learn: r.rules.learn,
+		Upstream: dnsproxy.NewResolver(r.resolver()), HostProxy: dnsproxy.HostProxyFromEnvironment(os.Getenv), MaxConns: maxConns,
+	}
+	if desk := r.terminal.desk(r.hub.Record); desk != nil {
+		cfg.Ask = func(ctx context.Context, d policy.Decision) policy.Verdict {
+			d.Suggest = suggestAlways(d)
+			return desk.Ask(ctx, d)
+		}
+	}
+	if r.proxy, err = dnsproxy.New(cfg); err != nil {
+		return err
+	}
+	if r.steering, err = r.guard.AttachNetns(r.box.NetnsFD(), s.steered()); err != nil {
+		return err
+	}
+	for i := range 2 {
+		go r.serve(func() error { return r.proxy.ServeTCP(s.raw[i]) })
+		go r.serve(func() error { return r.proxy.ServeConnect(s.connect[i]) })
+		go r.serve(func() error { return r.proxy.ServeDNSTCP(s.dns[i]) })
+		go r.serve(func() error { return r.proxy.ServeDNS(s.udp[i]) })
+	}
+	return nil
+}
+
+// serve runs one of the proxy's servers. That one of them fails while the sandbox lives is the end of the run.
+func (r *run) serve(f func() error) {
+	if err := f(); err != nil && !r.ending.Load() {
+		r.fail(fmt.Errorf("the sandbox was stopped: its proxy failed: %w", err))
+	}
+}
+
+func (r *run) openSockets() (*sockets, error) {
+	var s sockets
+	for i, family := range []struct {
+		suffix             string
+		raw, dns, explicit netip.Addr
+	}{
+		{"4", dnsproxy.RawAddr4, dnsproxy.ResolverAddr4, dnsproxy.ProxyAddr4},
+		{"6", dnsproxy.RawAddr6, dnsproxy.ResolverAddr6, dnsproxy.ProxyAddr6},
+	} {
+		for _, l := range []struct {
+			to   *net.Listener
+			addr netip.Addr
+			port uint16
+		}{{&s.raw[i], family.raw, dnsproxy.RawPort}, {&s.dns[i], family.dns, 53}, {&s.connect[i], family.explicit, dnsproxy.ProxyPort}} {
+			var err error
+			if *l.to, err = r.box.Listen("tcp"+family.suffix, netip.AddrPortFrom(l.addr, l.port).String()); err != nil {
+				return nil, err
+			}
+		}
+		var err error
+		if s.udp[i], err = r.box.ListenPacket("udp"+family.suffix, netip.AddrPortFrom(family.dns, 53).String()); err != nil {
+			return nil, err
+		}
+	}
+	return &s, nil
+}
+
+func (s *sockets) steered() loader.Sockets {
+	return loader.Sockets{
+		TCP4: conn(s.raw[0]), TCP6: conn(s.raw[1]), DNSTCP4: conn(s.dns[0]), DNSTCP6: conn(s.dns[1]),
+		DNSUDP4: conn(s.udp[0]), DNSUDP6: conn(s.udp[1]), Connect4: conn(s.connect[0]), Connect6: conn(s.connect[1]),
+	}
+}
+
+// conn is the socket behind a listener of the kernel's.
+func conn(l any) syscall.Conn {
+	c, _ := l.(syscall.Conn)
+	return c
+}
+
+// resolver says whom to ask for the names that the policy allows.
+func (r *run) resolver() dnsproxy.ResolverConfig {
+	c := dnsproxy.ResolverConfig{Hosts: r.o.HostsFile}
+	if r.o.Resolver.IsValid() {
+		c.Servers = []netip.AddrPort{r.o.Resolver}
+	}
+	return c
+}
+
+// identify says who is behind a connection, from what the kernel noted at connect.
+func (r *run) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) {
+	p, ok := r.guard.Peer(client, local)
+	if !ok {
+		return dnsproxy.Peer{}, false
+	}
+	return dnsproxy.Peer{
+		Subject: policy.Subject{PID: p.PID, Exe: r.recorder.exe(p.PID, p.Exe), Args: p.Args},
+		Is:      r.programs.is(p.Exe), Verdict: p.Verdict, Rule: p.Rule,
+	}, true
+}
+
+// nameOf is the name behind a synthetic address.
+func (r *run) nameOf(a netip.Addr) (string, bool) {
+	if r.rules == nil {
+		return "", false // nothing runs yet
+	}
+	return r.rules.name(a)
+}
+
+// suggestAlways is the rule that would have allowed what a person was asked about.
+func suggestAlways(d policy.Decision) string {
+	d.Rule, d.Verdict = "default", policy.Deny
+	return policy.Suggest(d)
+}
+
+// tripwireDelay keeps the tripwire's set-up, which decides nothing, out of the way of commands that are over at once.
+const tripwireDelay = 20 * time.Millisecond
+
+// setTripwire sets the tripwire beside the run.
+func (r *run) setTripwire() {
+	defer close(r.wire)
+	select {
+	case <-r.process.Done():
+		return
+	case <-time.After(tripwireDelay):
+	}
+	wire, err := loader.Tripwire(r.box.NetnsFD(), func(e loader.TripEvent) {
+		r.hub.Record(policy.Decision{
+			Time: e.Time, Plane: policy.PlaneNetwork, Action: "slipped", Object: e.To.String(), Verdict: policy.Allow, Rule: "builtin",
+			Reason:   "a packet (protocol " + strconv.Itoa(int(e.Protocol)) + ") reached a place that nothing may reach: this is a hole, please report it",
+			Revision: r.policy.Revision,
+		})
+	})
+	if err != nil {
+		r.warn(err.Error())
+		return
+	}
+	r.wire <- wire
+}

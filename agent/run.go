@@ -1,0 +1,392 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/agent/hub"
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/agent/term"
+	"github.com/nemoclaw/nemoclaw/dnsproxy"
+	"github.com/nemoclaw/nemoclaw/loader"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// Exit statuses of a run whose command did not end by itself.
+const (
+	StatusFailed        = 125 // the sandbox could not be made, or had to be stopped
+	StatusNotExecutable = 126 // the command may not or can't be executed
+	StatusNotFound      = 127 // the command was not found inside
+)
+
+// run is one run, from its options to its end. Fields are set in the order of the set-up; what is nil was not reached.
+type run struct {
+	o       Options
+	started time.Time
+
+	policy     *policy.Compiled
+	policyName string
+	workspace  string
+	name       string
+
+	log    *audit.Writer
+	hub    *hub.Hub
+	events *hub.Events
+
+	loader   *loader.Loader
+	box      *sandbox.Sandbox
+	guard    *loader.Guard
+	programs *programs
+	recorder recorder
+	rules    *netRules
+	steering interface{ Close() error }
+	proxy    *dnsproxy.Server
+	wire     chan *loader.Wire // holds it once it is set
+	terminal *terminal
+	process  *sandbox.Process
+
+	ending atomic.Bool // finish was called
+	failed chan error  // what makes it impossible to go on
+
+	mu       sync.Mutex
+	warnings []string
+}
+
+// Run runs a command in a sandbox of its own, to its end. The status is the command's as a shell gives it, or one of
+// those above; the error, when there is one, is for the person who called. Nothing is left behind either way.
+func Run(o Options) (status int, err error) {
+	o.setDefaults()
+	r := &run{o: o, started: time.Now(), failed: make(chan error, 16), wire: make(chan *loader.Wire, 1), terminal: newTerminal(&o)}
+	signals := notifySignals()
+	defer signals.stop()
+	status, err = r.run(signals)
+	if e := r.finish(status); err == nil && e != nil {
+		status, err = StatusFailed, e
+	}
+	return status, err
+}
+
+func (r *run) run(signals *signals) (int, error) {
+	if err := r.setUp(); err != nil {
+		return StatusFailed, err
+	}
+	select {
+	case sig := <-signals.c:
+		return 128 + int(sig.(syscall.Signal)), nil // before the command started: as if it had been killed
+	default:
+	}
+	return r.command(signals)
+}
+
+// setUp brings everything into force. Nothing of the policy's runs before it returns.
+func (r *run) setUp() error {
+	if os.Geteuid() != 0 {
+		return errors.New("run: this needs root, because the sandbox's rules are put into the kernel from outside of it: run it with sudo; the command itself does not run as root")
+	}
+	// The kernel's side and the policy have nothing to do with each other, and each takes a millisecond.
+	var load errgroup.Group
+	load.Go(func() (err error) {
+		r.loader, err = loader.Open(loader.Config{BPFFS: r.o.BPFFS, Parent: r.o.CgroupParent})
+		return err
+	})
+	err := r.read()
+	if loadErr := load.Wait(); err == nil {
+		err = loadErr
+	}
+	if err != nil {
+		return err
+	}
+	if r.policy.Enforcement > r.loader.Level() {
+		return fmt.Errorf("%s asks for enforcement level %s, and the level here is %s: %s; run where it is, or take `enforcement` out of the policy",
+			r.policyName, r.policy.Enforcement, r.loader.Level(), r.loader.LevelReason())
+	}
+	if err := r.sweep(); err != nil {
+		return err
+	}
+	if r.box, err = sandbox.Prepare(r.spec()); err != nil {
+		return err
+	}
+	if err := r.guardIt(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// read reads what the person gave: policy, workspace, name, where records go.
+func (r *run) read() (err error) {
+	if r.policy, r.policyName, err = r.o.loadPolicy(); err != nil {
+		return err
+	}
+	if r.workspace, err = r.o.workspace(); err != nil {
+		return err
+	}
+	if r.name, err = r.o.sandboxName(r.policy); err != nil {
+		return err
+	}
+	r.warn(r.policy.Warnings()...)
+	if f := r.o.PolicyFile; f != "" && within(resolved(f), r.workspace) {
+		r.warn(fmt.Sprintf("the policy %s is in the workspace, so the command can change it for the next run; keep it elsewhere", f))
+	}
+	events, err := r.o.openEvents()
+	if err != nil {
+		return err
+	}
+	if r.log, err = audit.Open(r.o.AuditDir, r.name); err != nil {
+		if events != nil {
+			events.Close()
+		}
+		return err
+	}
+	r.hub = hub.New(r.name, r.log)
+	if events != nil {
+		r.events = hub.WriteEvents(r.hub, events)
+	}
+	return nil
+}
+
+// parent is the name of the cgroup that the sandbox's own is made in.
+func (r *run) parent() string { return filepath.Base(r.loader.CgroupParent()) }
+
+// cgroup2 is where the hierarchy is mounted that the loader uses.
+func (r *run) cgroup2() string { return filepath.Dir(r.loader.CgroupParent()) }
+
+// sweep removes what runs that were killed left.
+func (r *run) sweep() error {
+	swept, err := sandbox.Sweep(r.o.RunDir, r.cgroup2(), r.parent())
+	if err != nil {
+		return err
+	}
+	for _, s := range swept {
+		r.note("sweep", s.Name, "a sandbox whose owner was killed was removed")
+	}
+	return r.loader.Sweep()
+}
+
+func (r *run) spec() sandbox.Spec {
+	return sandbox.Spec{
+		Name: r.name, Policy: r.policy, Workspace: r.workspace, RunDir: absolute(r.o.RunDir),
+		Cgroup2: r.cgroup2(), CgroupParent: r.parent(), Nameserver: dnsproxy.ResolverAddr4.String(),
+		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), absolute(r.o.StateDir), absolute(r.o.RunDir), absolute(r.o.BPFFS)},
+		Unmasked: func(u sandbox.Unmasked) {
+			r.note("unmasked", u.Path, "something on the host took the mask away that enforces "+r.policy.Rule(u.Rule).Pos)
+			r.fail(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host replaced what the mask was on",
+				u.Path, r.policy.Rule(u.Rule).Pos), u.Err))
+		},
+	}
+}
+
+// guardIt puts the policy into the kernel, opens the way out, and starts the init, which waits.
+func (r *run) guardIt() (err error) {
+	r.recorder = recorder{policy: r.policy, programs: newPrograms(nil), name: r.nameOf, identify: r.loader.Identify, record: r.hub.Record}
+	r.guard, err = r.loader.NewGuard(r.box.CgroupDir(), loader.Options{
+		MaxConns: maxConns, Default: r.policy.Network.Default, Revision: firstRevision, OnEvent: r.recorder.event,
+	})
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.Go(r.box.Start)
+	g.Go(func() error {
+		if err := r.allowPrograms(); err != nil {
+			return err
+		}
+		return r.openNetwork()
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// allowPrograms puts the exec list into the kernel.
+func (r *run) allowPrograms() error {
+	var list []program
+	var entries []loader.ExecEntry
+	add := func(f *os.File, e loader.ExecEntry) (loader.FileID, error) {
+		id, err := r.loader.Identify(int(f.Fd()))
+		if err == nil {
+			e.File = id
+			entries = append(entries, e)
+		}
+		return id, err
+	}
+	for _, p := range r.box.Programs() {
+		id, err := add(p.File, loader.ExecEntry{Rule: p.Rule})
+		if err != nil {
+			return err
+		}
+		list = append(list, program{p.Command, p.Path, id})
+	}
+	for _, t := range r.box.ExecTrees() {
+		st, err := t.File.Stat()
+		if err != nil {
+			return fmt.Errorf("run: %s, which may be executed: %w", t.Path, err)
+		}
+		_, rule, _ := r.policy.Files.Access(t.Path)
+		if _, err := add(t.File, loader.ExecEntry{Tree: st.IsDir(), Rule: rule.RuleFor(policy.Execute)}); err != nil {
+			return err
+		}
+	}
+	*r.recorder.programs = *newPrograms(list)
+	r.programs = r.recorder.programs
+	return r.guard.SetExec(entries)
+}
+
+// command runs the command to its end.
+func (r *run) command(signals *signals) (int, error) {
+	r.note("start", strings.Join(r.o.Command, " "), fmt.Sprintf("level %s, workspace %s, policy %s", r.loader.Level(), r.workspace, r.policyName))
+	// What is not written down does not start.
+	if err := r.log.Flush(); err != nil {
+		return StatusFailed, err
+	}
+	r.warn(r.box.Warnings()...)
+	var err error
+	r.process, err = r.box.Exec(sandbox.ExecRequest{
+		Args: r.o.Command, Env: sandbox.Environment(os.Environ(), r.terminal.stream, r.o.Env),
+		Stdin: r.o.Stdin, Stdout: r.o.Stdout, Stderr: r.o.Stderr,
+	})
+	if err != nil {
+		switch {
+		case errors.Is(err, syscall.ENOENT):
+			return StatusNotFound, err
+		case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EISDIR):
+			return StatusNotExecutable, err
+		}
+		return StatusFailed, err
+	}
+	r.terminal.begin(r.process)
+	go r.setTripwire()
+	return r.wait(signals)
+}
+
+// wait waits for the command's end, or for what makes it impossible to go on.
+func (r *run) wait(signals *signals) (int, error) {
+	for {
+		select {
+		case <-r.process.Done():
+			status, err := r.process.Wait()
+			if err != nil {
+				select {
+				case cause := <-r.failed: // it was ended because of that
+					err = cause
+				default:
+				}
+				return StatusFailed, err
+			}
+			return status, nil
+		case <-r.log.Failed():
+			return StatusFailed, fmt.Errorf("the sandbox was stopped: %w", r.log.Err())
+		case err := <-r.failed:
+			return StatusFailed, err
+		case sig := <-signals.c:
+			r.signal(sig.(syscall.Signal))
+		}
+	}
+}
+
+// finish takes everything away, in the order in which nothing can act unjudged and no record is lost, and says what
+// was refused. It returns what could not be done.
+func (r *run) finish(status int) error {
+	r.ending.Store(true)
+	var errs []error
+	done := func(err error) { errs = append(errs, err) }
+	// Everybody inside is dead after this; output that is on its way is written before the terminal is given back.
+	if r.box != nil {
+		done(r.box.Close())
+	}
+	r.terminal.end()
+	if r.process != nil {
+		if wire, ok := <-r.wire; ok {
+			done(wire.Close())
+		}
+	}
+	if r.rules != nil {
+		r.rules.stop()
+	}
+	if r.proxy != nil {
+		done(r.proxy.Close())
+	}
+	if r.steering != nil {
+		done(r.steering.Close())
+	}
+	var lost uint64
+	if r.guard != nil {
+		r.guard.Drain()
+		lost = r.lost()
+		done(r.guard.Close())
+	}
+	if r.process != nil {
+		r.note("exit", "status "+strconv.Itoa(status), "")
+	}
+	if r.hub != nil {
+		r.hub.Close()
+	}
+	if r.events != nil {
+		done(r.events.Wait(eventsTime))
+	}
+	if r.log != nil {
+		done(r.log.Close())
+	}
+	if r.process != nil && !r.o.Quiet {
+		r.summarise(status, lost)
+	}
+	return errors.Join(errs...)
+}
+
+// eventsTime is how long the reader of --json-events has to take the last ones.
+const eventsTime = 2 * time.Second
+
+// lost is how many refusals the kernel counted and could not report.
+func (r *run) lost() uint64 {
+	c, err := r.guard.Counters()
+	if err != nil {
+		return 0 // the guard was never whole, so nothing ran
+	}
+	if n := c.Lost + c.Suppressed; n > 0 {
+		r.note("lost", "events", fmt.Sprintf("%d of the kernel's events could not be written down one by one; what they were about was judged all the same", n))
+		return n
+	}
+	return 0
+}
+
+// summarise tells the person what was refused.
+func (r *run) summarise(status int, lost uint64) {
+	s := summary{
+		policy: r.policyName, revision: r.policy.Revision, lost: lost, warnings: r.warnings, log: r.log.Path(),
+		unseen: unseenFiles(r.policy, false), failed: status != 0, terminal: term.Is(r.o.Stderr),
+	}
+	s.refused, s.more = r.hub.Refusals()
+	s.colour = s.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	_, _ = r.o.Stderr.WriteString(s.String()) // nobody is left to tell that nobody listens
+}
+
+// fail ends the run with err.
+func (r *run) fail(err error) {
+	select {
+	case r.failed <- err:
+	default: // it ends already
+	}
+}
+
+func (r *run) warn(warnings ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.warnings = append(r.warnings, warnings...)
+}
+
+// note records something about the sandbox itself.
+func (r *run) note(action, object, reason string) {
+	r.hub.Record(policy.Decision{Plane: policy.PlaneSystem, Action: action, Object: object, Reason: reason,
+		Verdict: policy.Allow, Rule: "builtin", Revision: r.policy.Revision})
+}

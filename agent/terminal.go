@@ -1,0 +1,139 @@
+package agent
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/ask"
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/agent/term"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// terminal is the person's terminal for the time of a run: what the command's own is relayed to, and where questions
+// are asked. A run may have neither, or questions only, when its streams go elsewhere.
+type terminal struct {
+	tty    *term.TTY
+	stream bool // one of the command's streams is this terminal, so the command gets one of its own
+	asks   bool
+
+	relay    *term.Relay
+	prompter ask.Prompter
+	ready    chan struct{} // closed when prompter is set
+	once     sync.Once
+}
+
+// newTerminal opens the terminal that the standard streams are, or else the controlling one.
+func newTerminal(o *Options) *terminal {
+	t := &terminal{ready: make(chan struct{})}
+	for _, f := range []*os.File{o.Stdin, o.Stdout, o.Stderr} {
+		if f == nil || !term.Is(f) {
+			continue
+		}
+		t.stream = true
+		// The terminal anew, for this process alone. It need not be the controlling one.
+		if tty, err := term.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd()))); err == nil {
+			t.tty = tty
+			break
+		}
+	}
+	if t.tty == nil && !o.NoPrompt {
+		t.tty, _ = term.Open("/dev/tty") // no terminal, no questions
+	}
+	t.asks = t.tty != nil && !o.NoPrompt
+	return t
+}
+
+// desk takes the questions of the run; nil when there is nobody to ask.
+func (t *terminal) desk(record func(policy.Decision)) *ask.Desk {
+	if !t.asks {
+		return nil
+	}
+	return ask.New(t, record)
+}
+
+// Prompt implements ask.Prompter.
+func (t *terminal) Prompt(ctx context.Context, q ask.Question) (ask.Answer, error) {
+	select {
+	case <-t.ready:
+		return t.prompter.Prompt(ctx, q)
+	case <-ctx.Done():
+		return ask.Deny, ask.ErrNoAnswer
+	}
+}
+
+// begin connects the terminal with the command's, when it has one.
+func (t *terminal) begin(p *sandbox.Process) {
+	kind := os.Getenv("TERM")
+	switch {
+	case t.tty == nil:
+		return
+	case p.Terminal() != nil:
+		t.relay = term.NewRelay(t.tty, p.Terminal(), func(rows, cols uint16) {
+			_ = p.Resize(rows, cols) // a command that ends meanwhile needs no size
+		})
+		t.prompter = t.relay.Prompter(kind)
+	default:
+		t.prompter = term.NewPrompter(t.tty, kind)
+	}
+	close(t.ready)
+}
+
+// end gives the terminal back, after the last output of the command. Everybody inside must be dead.
+func (t *terminal) end() {
+	t.once.Do(func() {
+		if t.relay != nil {
+			<-t.relay.Done()
+			t.relay.Close()
+		}
+		if t.tty != nil {
+			_ = t.tty.Close() // it is restored, or gone
+		}
+	})
+}
+
+// signals are those that a run takes instead of dying from them.
+type signals struct{ c chan os.Signal }
+
+func notifySignals() *signals {
+	s := &signals{make(chan os.Signal, 64)}
+	signal.Notify(s.c, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT, unix.SIGUSR1, unix.SIGUSR2)
+	// A reader of our output that goes away is no reason to die without clearing up: the write fails instead.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	return s
+}
+
+func (s *signals) stop() { signal.Stop(s.c) }
+
+// signal does what a signal to nemoclaw means for the command.
+func (r *run) signal(sig syscall.Signal) {
+	relay := r.terminal.relay
+	switch sig {
+	case unix.SIGWINCH:
+		if relay != nil {
+			relay.Resize()
+		}
+	case unix.SIGTSTP:
+		if relay != nil {
+			relay.Suspend()
+		}
+		_ = r.process.Signal(unix.SIGSTOP) // one that has ended needs none
+		_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
+	case unix.SIGCONT:
+		if relay != nil {
+			relay.Continue()
+			relay.Resize()
+		}
+		_ = r.process.Signal(unix.SIGCONT)
+	default:
+		if err := r.process.Signal(sig); err != nil {
+			r.fail(err)
+		}
+	}
+}
