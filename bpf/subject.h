@@ -55,6 +55,10 @@ static __always_inline __u32 read_args(void *to, const __u32 room, const struct 
 
 	if (len > room)
 		len = room;
+	/* The compiler may spread that comparison so that older verifiers lose the bound: compare where it is used. */
+	barrier_var(len);
+	if (len > room)
+		return 0;
 	if (bpf_probe_read_user(to, len, (void *)s->args))
 		return 0;
 	return len;

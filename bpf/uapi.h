@@ -29,6 +29,7 @@ typedef __u32 __be32;
 #define memcpy __builtin_memcpy
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+#define barrier_var(v) asm volatile("" : "+r"(v)) /* the compiler forgets what it knows of v */
 
 /* amd64 and arm64, the targets, are little-endian; the generated loader refuses others at build time. */
 #define bpf_ntohs(x) ((__u16)__builtin_bswap16(x))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/bpf"
 )
@@ -134,7 +135,7 @@ func pinLink(l link.Link, path string) error {
 func explainLoad(err error) error {
 	var verifier *ebpf.VerifierError
 	switch {
-	case errors.Is(err, os.ErrPermission):
+	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("load the BPF programs: %w; this needs root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN) and a kernel that is not locked down", err)
 	case errors.As(err, &verifier):
 		return fmt.Errorf("load the BPF programs: this kernel's verifier refuses one: %w; Linux 6.1 or newer with CONFIG_DEBUG_INFO_BTF is needed; please report this with the output of `uname -r`", err)

@@ -113,12 +113,22 @@ func lockDir(path string, how int) (*os.File, error) {
 	return dir, nil
 }
 
+// mountBPFFS mounts a BPF file system on dir unless there is one.
 func mountBPFFS(dir string) error {
 	if isFS(dir, unix.BPF_FS_MAGIC) {
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the place for the BPF file system: %w", err)
+	}
+	// Two that start at once must not mount over each other: each would load its own programs.
+	lock, err := lockDir(dir, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if isFS(dir, unix.BPF_FS_MAGIC) {
+		return nil
 	}
 	if err := unix.Mount("bpf", dir, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
 		return fmt.Errorf("mount a BPF file system on %s: %w; this needs root, in a container CAP_SYS_ADMIN, or `mount -t bpf bpf %s` on the host", dir, err, dir)

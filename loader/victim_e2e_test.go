@@ -207,7 +207,7 @@ func startVictim(t testing.TB, ns *testNet, dir *os.File) *victim {
 	t.Helper()
 	v := &victim{t: t, cmd: exec.Command("/proc/self/exe", "victim", "of", t.Name())}
 	v.args = strings.Join(v.cmd.Args, " ")
-	v.cmd.Env = append(os.Environ(), victimEnv+"=1")
+	v.cmd.Env = append(os.Environ(), victimEnv+"=1", "GODEBUG=asyncpreemptoff=1") // no EINTR from the Go runtime's signals
 	v.cmd.Stderr = os.Stderr
 	in, err := v.cmd.StdinPipe()
 	must(t, err)
