@@ -436,8 +436,8 @@ func (c *conn) end(reset bool) {
 			c.l.forget(k)
 		}
 	}
-	c.c2u.free()
-	c.u2c.free()
+	c.c2u.free(c.l)
+	c.u2c.free(c.l)
 	delete(c.l.conns, c)
 	c.s.giveConn()
 }

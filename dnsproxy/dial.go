@@ -77,8 +77,8 @@ func (c *conn) dialEvent(k *sock) {
 	if !k.out && !k.broken {
 		return
 	}
-	if err := sysError(k.fd); err != nil || k.broken {
-		c.dial.err = err
+	if k.broken {
+		c.dial.err = sysError(k.fd)
 		for i, a := range c.dial.attempts {
 			if a == k {
 				c.dial.attempts = append(c.dial.attempts[:i], c.dial.attempts[i+1:]...)

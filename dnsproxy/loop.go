@@ -15,10 +15,9 @@ import (
 )
 
 const (
-	loopBuffer   = 128 << 10 // bytes read at once; shared by a loop's connections, so it stays in the processor's cache
-	loopEvents   = 128
-	acceptAtOnce = 32
-	sweepEvery   = int64(time.Second) // how exactly time-outs are kept
+	loopBuffer = 128 << 10 // bytes read at once; shared by a loop's connections, so it stays in the processor's cache
+	loopEvents = 128
+	sweepEvery = int64(time.Second) // how exactly time-outs are kept
 )
 
 // loop carries connections on one thread. Everything in it but the mailbox belongs to that thread.
@@ -32,7 +31,9 @@ type loop struct {
 	again    []*conn // have more to do but must let others go first
 	dialing  map[*conn]struct{}
 	buf      []byte
-	now      int64 // the server's clock when the present events were fetched
+	pipes    []*pipe // empty, for bulk flows
+	crowded  bool    // the last look found several events
+	now      int64   // the server's clock when the present events were fetched
 	swept    int64
 	stopping bool
 
@@ -192,15 +193,18 @@ func (l *loop) run() {
 	}
 }
 
-// wait fetches events. It looks without waiting first: under load that saves handing the processor over.
+// wait fetches events. Under load it looks without waiting first, which saves telling Go's scheduler about the call.
 func (l *loop) wait(events []unix.EpollEvent) int {
 	p := uintptr(unsafe.Pointer(&events[0]))
-	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), p, loopEvents, 0, 0, 0)
-	if e == 0 && n > 0 || len(l.again) > 0 {
+	if l.crowded || len(l.again) > 0 {
+		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), p, loopEvents, 0, 0, 0)
 		if e != 0 {
-			return 0
+			n = 0
 		}
-		return int(n)
+		l.crowded = n > 1
+		if n > 0 || len(l.again) > 0 {
+			return int(n)
+		}
 	}
 	timeout := -1
 	if len(l.conns) > 0 || len(l.listens) > 0 {
@@ -210,10 +214,11 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 		}
 		timeout = max(timeout+1, 1)
 	}
-	n, _, e = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), p, loopEvents, uintptr(timeout), 0, 0)
+	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), p, loopEvents, uintptr(timeout), 0, 0)
 	if e != 0 {
 		return 0
 	}
+	l.crowded = n > 1
 	return int(n)
 }
 
@@ -306,11 +311,13 @@ func (l *loop) arm(k *sock) error {
 }
 
 func (l *loop) acceptFrom(k *sock) {
-	for range acceptAtOnce {
+	// One at a time: the event comes again while more wait, and asking until there is none costs a call for each.
+	for {
 		fd, client, err := sysAccept(k.fd)
 		switch {
 		case err == nil:
 			l.accepted(k, fd, client)
+			return
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
 			// Let what is open go on; the sweep tries again.
 			k.paused = true
@@ -358,6 +365,10 @@ func (l *loop) stop() {
 	for c := range l.conns {
 		c.abort()
 	}
+	for _, p := range l.pipes {
+		l.recycle(p)
+	}
+	l.pipes = nil
 }
 
 // ServeTCP carries the connections that a transparent listener accepts, until Close. It takes the listener over.

@@ -21,6 +21,8 @@ type dir struct {
 	scanned int    // of hold, by headEnd, before the relay starts
 	fresh   bool   // hold has to be looked at before more is read
 	stalled bool   // waits for the other direction (errPause)
+	full    int    // reads in a row that filled the buffer
+	pipe    *pipe  // bulk bytes go this way; nil: they are copied
 	eof     bool   // the source has ended
 	done    bool   // and the destination was told
 }
@@ -33,7 +35,10 @@ func (d *dir) consume(n int) {
 	}
 }
 
-func (d *dir) free() { d.pend, d.hold = nil, nil }
+func (d *dir) free(l *loop) {
+	l.recycle(d.pipe)
+	d.pend, d.hold, d.pipe = nil, nil, nil
+}
 
 // startRelay lets bytes flow.
 func (c *conn) startRelay() {
@@ -96,14 +101,14 @@ func (c *conn) relay() {
 
 // afterExchange does what the end of an HTTP exchange makes due; true when the connection has left the relay.
 func (c *conn) afterExchange() bool {
-	if len(c.u2c.pend) > 0 {
+	if len(c.u2c.pend) > 0 || c.u2c.pipe != nil && c.u2c.pipe.n > 0 {
 		return false
 	}
 	if c.denial != nil && c.x.idle() {
 		c.answer(c.denial)
 		return true
 	}
-	if c.x.finished() && len(c.c2u.pend) == 0 {
+	if c.x.finished() && len(c.c2u.pend) == 0 && (c.c2u.pipe == nil || c.c2u.pipe.n == 0) {
 		c.linger(nil)
 		return true
 	}
@@ -119,6 +124,11 @@ func (c *conn) pump(d *dir, src, dst *sock, request bool) {
 		switch {
 		case d.done, d.stalled:
 			return
+		case d.pipe != nil:
+			if !c.splice(d, src, dst, request) {
+				return
+			}
+			continue
 		case d.fresh:
 			d.fresh = false
 			if !c.pass(d, dst, d.hold, true, request) {
@@ -127,11 +137,19 @@ func (c *conn) pump(d *dir, src, dst *sock, request bool) {
 			continue
 		case d.eof:
 			d.done = true
+			if c.c2u.done && c.u2c.done {
+				return // both are about to be closed, which says it too
+			}
 			sysShutdown(dst.fd, unix.SHUT_WR)
 			c.touch()
 			return
 		case !src.in:
 			return
+		}
+		if c.bulk(d, request) > 0 {
+			if d.pipe = c.l.pipe(); d.pipe != nil {
+				continue
+			}
 		}
 		n, err := sysRead(src.fd, c.l.buf)
 		if err != nil {
@@ -146,8 +164,13 @@ func (c *conn) pump(d *dir, src, dst *sock, request bool) {
 			d.eof = true
 			continue
 		}
-		if n < len(c.l.buf) && !src.ended {
-			src.in = false // an edge will tell when there is more
+		if n < len(c.l.buf) {
+			d.full = min(d.full, 0)
+			if !src.ended {
+				src.in = false // an edge will tell when there is more
+			}
+		} else {
+			d.full++
 		}
 		c.touch()
 		if c.x == nil || c.x.tunnel {
