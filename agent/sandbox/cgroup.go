@@ -181,7 +181,7 @@ func (c *cgroup) limit(h hierarchies, parent, name string, s setting) error {
 		return err
 	}
 	for _, f := range files {
-		err := os.WriteFile(filepath.Join(dir, f[0]), []byte(f[1]), 0)
+		err := writeFile(filepath.Join(dir, f[0]), f[1])
 		if errors.Is(err, fs.ErrNotExist) && slices.Contains(s.optional, f[0]) {
 			continue
 		}
@@ -209,7 +209,7 @@ func delegate(mount, parent, controller string) error {
 			return err
 		}
 		if !slices.Contains(strings.Fields(string(on)), controller) {
-			err := os.WriteFile(file, []byte("+"+controller), 0)
+			err := writeFile(file, "+"+controller)
 			switch {
 			case errors.Is(err, unix.EBUSY):
 				return fmt.Errorf("the %s controller can't be passed on by %s: processes are in that very group (a container's are); "+
@@ -252,7 +252,7 @@ func makeGroup(dir string) error {
 func (c *cgroup) enter() error {
 	for _, dir := range c.v1 {
 		// "0" in tasks is the one way into a group that takes no lock of all processes, and so no RCU period.
-		if err := os.WriteFile(filepath.Join(dir, "tasks"), []byte("0"), 0); err != nil {
+		if err := writeFile(filepath.Join(dir, "tasks"), "0"); err != nil {
 			return fmt.Errorf("sandbox: entering the cgroup: %w", err)
 		}
 	}
@@ -261,7 +261,7 @@ func (c *cgroup) enter() error {
 
 // freeze stops every process of the sandbox where it is.
 func (c *cgroup) freeze() error {
-	if err := os.WriteFile(filepath.Join(c.v2, "cgroup.freeze"), []byte("1"), 0); err != nil {
+	if err := writeFile(filepath.Join(c.v2, "cgroup.freeze"), "1"); err != nil {
 		return fmt.Errorf("sandbox: freezing: %w", err)
 	}
 	return nil
@@ -301,7 +301,7 @@ func killGroup(dir string) (bool, error) {
 		return false, nil
 	}
 	// v2 since 5.14; v1 and older kernels have no such file, and each process is killed by its id.
-	if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) != nil {
+	if writeFile(filepath.Join(dir, "cgroup.kill"), "1") != nil {
 		procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		if err != nil {
 			return true, fmt.Errorf("sandbox: %w", err)

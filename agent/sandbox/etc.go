@@ -36,14 +36,13 @@ func machineID() string {
 	return hex.EncodeToString(id)
 }
 
-// makeEtc makes /etc: the host's, read-only, below a layer with the sandbox's own files and a whiteout for all that is
-// to be hidden. Names decide there, so that nothing hidden comes back when the host renames a file.
-func (v *view) makeEtc(hostname, nameserver string) (int, error) {
-	const layer = "proc/etc" // below the mount point of /proc nobody inside can look
-	if err := v.makeEtcLayer(layer, hostname, nameserver); err != nil {
-		return -1, err
-	}
-	dir, err := unix.Openat(v.root, layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// etcLayer is where the layer over the host's /etc lies: below the mount point of /proc nobody inside can look.
+const etcLayer = "proc/etc"
+
+// openEtc makes /etc: the host's, read-only, below the layer. Names decide there, so that nothing hidden comes back
+// when the host renames a file.
+func (v *view) openEtc() (int, error) {
+	dir, err := unix.Openat(v.root, etcLayer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -56,11 +55,12 @@ func (v *view) makeEtc(hostname, nameserver string) (int, error) {
 	return mount, nil
 }
 
-func (v *view) makeEtcLayer(layer, hostname, nameserver string) error {
-	if err := unix.Mkdirat(v.root, layer, 0o755); err != nil {
+// makeEtcLayer fills the layer: the sandbox's own files, and a whiteout for all that is to be hidden.
+func (v *view) makeEtcLayer(hostname, nameserver string) error {
+	if err := unix.Mkdirat(v.root, etcLayer, 0o755); err != nil {
 		return err
 	}
-	dir, err := unix.Openat(v.root, layer, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Openat(v.root, etcLayer, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -12,38 +13,38 @@ import (
 // newMount makes a file system that needs no device, and returns its mount, which is attached nowhere yet. Options are
 // "key=value", or "key" for a flag.
 func newMount(fstype string, attributes int, options ...string) (int, error) {
-	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	fsfd, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("fsopen %s: %w", fstype, err)
 	}
-	defer unix.Close(fs)
+	defer unix.Close(fsfd)
 	for _, option := range options {
 		key, value, isString := strings.Cut(option, "=")
 		if isString {
-			err = unix.FsconfigSetString(fs, key, value)
+			err = unix.FsconfigSetString(fsfd, key, value)
 		} else {
-			err = unix.FsconfigSetFlag(fs, key)
+			err = unix.FsconfigSetFlag(fsfd, key)
 		}
 		if err != nil {
-			return -1, fmt.Errorf("%s, option %s: %w%s", fstype, option, err, fsMessages(fs))
+			return -1, fmt.Errorf("%s, option %s: %w%s", fstype, option, err, fsMessages(fsfd))
 		}
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, fmt.Errorf("creating %s: %w%s", fstype, err, fsMessages(fs))
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return -1, fmt.Errorf("creating %s: %w%s", fstype, err, fsMessages(fsfd))
 	}
-	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
+	mount, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
-		return -1, fmt.Errorf("fsmount %s: %w%s", fstype, err, fsMessages(fs))
+		return -1, fmt.Errorf("fsmount %s: %w%s", fstype, err, fsMessages(fsfd))
 	}
 	return mount, nil
 }
 
 // fsMessages is what the kernel has to say about a file system that it refused.
-func fsMessages(fs int) string {
+func fsMessages(fsfd int) string {
 	var text []string
 	buf := make([]byte, 512)
 	for range 8 {
-		n, err := unix.Read(fs, buf)
+		n, err := unix.Read(fsfd, buf)
 		if err != nil {
 			break
 		}
@@ -149,6 +150,19 @@ func writeAt(dir int, name string, content []byte, mode uint32) error {
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
 		content = content[n:]
+	}
+	return nil
+}
+
+// writeFile writes to a file of the kernel's: sysctls, cgroups, id maps. Package os would offer each to the poller.
+func writeFile(name, text string) error {
+	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(text)); err != nil {
+		return &fs.PathError{Op: "write", Path: name, Err: err}
 	}
 	return nil
 }

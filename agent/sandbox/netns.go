@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"runtime"
 	"syscall"
 
@@ -31,7 +30,7 @@ var netSysctls = []struct {
 // is local, so that nothing can leave and the proxy's sockets can have any address.
 func configureNetns() error {
 	for _, s := range netSysctls {
-		err := os.WriteFile(s.file, []byte(s.value), 0)
+		err := writeFile(s.file, s.value)
 		if err != nil && (!s.optional || !errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("sandbox: setting up the network namespace: %w; /proc/sys must be writable here (in a container: --privileged)", err)
 		}

@@ -95,21 +95,14 @@ func Prepare(spec Spec) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := planView(spec.Policy, spec.Workspace, spec.Protected, newRealHost())
-	if err != nil {
-		return nil, err
-	}
-	s := &Sandbox{
-		spec: spec, abi: abi, warnings: slices.Clone(plan.warnings), pidfd: -1,
-		processes: map[uint32]*Process{}, reader: make(chan struct{}),
-	}
-	if err := s.prepare(plan); err != nil {
+	s := &Sandbox{spec: spec, abi: abi, pidfd: -1, processes: map[uint32]*Process{}, reader: make(chan struct{})}
+	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Sandbox) prepare(plan *viewPlan) error {
+func (s *Sandbox) prepare() error {
 	p := s.spec.Policy
 	h, err := hostHierarchies(s.spec.Cgroup2)
 	if err != nil {
@@ -121,14 +114,27 @@ func (s *Sandbox) prepare(plan *viewPlan) error {
 	if s.cgroup, err = newCgroup(h, s.spec.CgroupParent, s.spec.Name, p.Limits, p.Rule(p.Limits.ID).Pos); err != nil {
 		return err
 	}
-	s.warnings = append(s.warnings, s.cgroup.warnings...)
 	var theirs int
 	if s.control, theirs, err = newControl(); err != nil {
 		return err
 	}
 	defer unix.Close(theirs)
-	s.view = newView(plan, s.control, s.run.id, p.Limits.Disk)
-	return onNewThread(func() error { return s.build(theirs) })
+	s.view = newView(s.control, s.run.id, p.Limits.Disk)
+	made := make(chan error, 1)
+	go func() { made <- onNewThread(s.plan) }()
+	return onNewThread(func() error { return s.build(theirs, made) })
+}
+
+// plan computes the view and makes its file systems. Making namespaces takes as long, so both run at once.
+func (s *Sandbox) plan() (err error) {
+	if s.view.plan, err = planView(s.spec.Policy, s.spec.Workspace, s.spec.Protected, newRealHost()); err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	unix.Umask(0)
+	return s.view.make(s.spec.Hostname, s.spec.Nameserver)
 }
 
 // onNewThread runs f on a thread that ends with it, and that is not the process's first: that one can't end, and
@@ -147,9 +153,20 @@ func onNewThread(f func() error) error {
 	return <-result
 }
 
-// build makes the namespaces and composes the view in them. It runs on a thread of its own, whose namespaces and v1
-// cgroups the init's first stage inherits; the thread does not outlive it.
-func (s *Sandbox) build(theirs int) error {
+// build makes the namespaces and composes the view in them, once made says that its parts are there. It runs on a
+// thread of its own, whose namespaces and v1 cgroups the init's first stage inherits; the thread does not outlive it.
+func (s *Sandbox) build(theirs int, made <-chan error) error {
+	err := s.makeNamespaces(theirs)
+	if err := errors.Join(err, <-made); err != nil {
+		return err
+	}
+	if err := s.view.compose(s.run.path); err != nil {
+		return err
+	}
+	return s.restrict()
+}
+
+func (s *Sandbox) makeNamespaces(theirs int) error {
 	if err := s.cgroup.enter(); err != nil {
 		return err
 	}
@@ -163,23 +180,15 @@ func (s *Sandbox) build(theirs int) error {
 	if err := unix.Sethostname([]byte(s.spec.Hostname)); err != nil {
 		return fmt.Errorf("sandbox: setting the host name %q: %w", s.spec.Hostname, err)
 	}
-	var err error
-	if s.netns, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+	netns, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return fmt.Errorf("sandbox: opening the network namespace: %w", err)
 	}
+	s.netns = os.NewFile(uintptr(netns), "netns")
 	if s.launcher, err = launch(theirs); err != nil {
 		return err
 	}
-	if err := configureNetns(); err != nil {
-		return err
-	}
-	if err := s.view.openRoot(s.run.path); err != nil {
-		return err
-	}
-	if err := s.view.compose(s.spec.Hostname, s.spec.Nameserver); err != nil {
-		return err
-	}
-	return s.restrict()
+	return configureNetns()
 }
 
 // restrict makes the Landlock ruleset of the composed view and resolves the exec list in it.
@@ -202,7 +211,7 @@ func (s *Sandbox) restrict() (err error) {
 		}
 		s.trees = append(s.trees, ExecTree{g.path, os.NewFile(uintptr(fd), g.path)})
 	}
-	s.warnings = append(append(s.warnings, s.programs.warnings...), s.view.notes...)
+	s.warnings = slices.Concat(s.view.plan.warnings, s.cgroup.warnings, s.programs.warnings, s.view.notes)
 	s.view.finish()
 	return nil
 }
@@ -271,21 +280,24 @@ func (s *Sandbox) procMasks() []string {
 	return append(masks, s.view.plan.procMasks...)
 }
 
-// awaitInit follows PID 1 through its set-up. The first stage's word and PID 1's come in any order.
+// awaitInit follows PID 1 through its set-up. The first stage's word and PID 1's come in any order; after an error
+// what is left to come is PID 1's id, which Close needs.
 func (s *Sandbox) awaitInit() error {
+	var failed error
 	for inside := false; !inside || s.pidfd < 0; {
 		r, err := s.control.recv()
-		if err != nil {
+		switch {
+		case err != nil && failed != nil:
+			return failed
+		case err != nil:
 			_, err = s.control.want(0) // says why
 			return err
-		}
-		switch r.op {
-		case rePID:
+		case r.op == rePID:
 			s.pid, s.pidfd = int(r.a), r.fd
-		case reUserns:
+		case r.op == reUserns:
 			inside = true
-		case reError:
-			return stepError(step(r.a), syscall.Errno(r.b))
+		case r.op == reError:
+			failed = stepError(step(r.a), syscall.Errno(r.b))
 		default:
 			return fmt.Errorf("sandbox: the init said %d while it was being set up", r.op)
 		}
@@ -296,7 +308,7 @@ func (s *Sandbox) awaitInit() error {
 		{"setgroups", "deny"},
 		{"gid_map", fmt.Sprintf("%d %d 1\n", insideID, s.view.hostGID)},
 	} {
-		if err := os.WriteFile("/proc/"+strconv.Itoa(s.pid)+"/"+m[0], []byte(m[1]), 0); err != nil {
+		if err := writeFile("/proc/"+strconv.Itoa(s.pid)+"/"+m[0], m[1]); err != nil {
 			return fmt.Errorf("sandbox: mapping the sandbox's user to the host's uid %d: %w; the daemon's user namespace must hold that id", s.view.hostID, err)
 		}
 	}

@@ -22,8 +22,8 @@ const (
 	scratchMaskFile = "mask.f"
 )
 
-// view is the mount view under construction. All of it runs on one thread that is in the sandbox's mount namespace
-// and has a umask of its own; afterwards only root is used, by descriptor.
+// view is the mount view under construction. What makes files runs on threads that have a umask of their own;
+// afterwards root, dev and pts are used, by descriptor.
 type view struct {
 	plan    *viewPlan
 	control *control // to the init's first stage, which makes user namespaces
@@ -41,9 +41,9 @@ type view struct {
 }
 
 // newView has no mounts yet.
-func newView(plan *viewPlan, control *control, id uint32, disk int64) *view {
+func newView(control *control, id uint32, disk int64) *view {
 	return &view{
-		plan: plan, control: control, hostID: id, hostGID: id, disk: disk,
+		control: control, hostID: id, hostGID: id, disk: disk,
 		root: -1, scratch: -1, dev: -1, pts: -1, idmaps: map[[2]uint32]int{},
 	}
 }
@@ -72,31 +72,51 @@ func closeFD(fd *int) {
 	*fd = -1
 }
 
-// openRoot makes the view's root at a directory of the host, in the calling thread's mount namespace.
-func (v *view) openRoot(at string) error {
-	root, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", "size=1m", "nr_inodes=4096")
-	if err != nil {
+// make makes the file systems of the view and fills them, all but what depends on who the sandbox's user is. They are
+// attached nowhere yet, so this needs no namespace: it runs while those are made.
+func (v *view) make(hostname, nameserver string) (err error) {
+	if v.root, err = newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", "size=1m", "nr_inodes=4096"); err != nil {
 		return fmt.Errorf("sandbox: making the root: %w", err)
 	}
-	v.root = root
-	if err := unix.MoveMount(root, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("sandbox: mounting the root at %s: %w", at, err)
+	if err := v.makeDev(); err != nil {
+		return fmt.Errorf("sandbox: making /dev: %w", err)
+	}
+	if err := v.makeScratch(); err != nil {
+		return fmt.Errorf("sandbox: making the private file system: %w", err)
+	}
+	if err := makeDirs(v.root, "proc"); err != nil {
+		return fmt.Errorf("sandbox: making the root: %w", err)
+	}
+	if v.plan.tree("/etc") != nil {
+		if err := v.makeEtcLayer(hostname, nameserver); err != nil {
+			return fmt.Errorf("sandbox: composing /etc: %w", err)
+		}
+	}
+	for _, l := range v.plan.links {
+		if err := v.makeLink(l); err != nil {
+			return fmt.Errorf("sandbox: making the link %s: %w", l.path, err)
+		}
+	}
+	for i := range v.plan.trees {
+		t := &v.plan.trees[i]
+		if under(t.path, "/dev") || v.plan.around(t.path) != nil {
+			continue
+		}
+		if err := makePlace(v.root, t.path, t.file); err != nil {
+			return fmt.Errorf("sandbox: making a place for %s: %w", t.path, err)
+		}
 	}
 	return nil
 }
 
-// compose mounts everything but /proc, which shows the pid namespace of whoever mounts it. Trees whose owner is
-// mapped come after the rest: while the system is mounted, the init gets ready to make user namespaces.
-func (v *view) compose(hostname, nameserver string) error {
-	if err := v.makeDev(); err != nil {
-		return fmt.Errorf("sandbox: composing the view: /dev: %w", err)
+// compose attaches everything but /proc, which shows the pid namespace of whoever mounts it, in the calling thread's
+// mount namespace, with the root at a directory of the host. Trees whose owner is mapped come last: until then the
+// init gets ready to make user namespaces.
+func (v *view) compose(at string) error {
+	if err := unix.MoveMount(v.root, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("sandbox: mounting the root at %s: %w", at, err)
 	}
-	for _, l := range v.plan.links {
-		if err := v.makeLink(l); err != nil {
-			return fmt.Errorf("sandbox: composing the view: the link %s: %w", l.path, err)
-		}
-	}
-	if err := makeDirs(v.root, "proc"); err != nil {
+	if err := errors.Join(attach(v.dev, v.root, "dev"), attach(v.pts, v.root, "dev/pts")); err != nil {
 		return fmt.Errorf("sandbox: composing the view: %w", err)
 	}
 	for _, system := range []bool{true, false} {
@@ -110,7 +130,7 @@ func (v *view) compose(hostname, nameserver string) error {
 			if system != (t.kind == treeBase || t.kind == treeEtc) {
 				continue
 			}
-			if err := v.mountTree(t, hostname, nameserver); err != nil {
+			if err := v.mountTree(t); err != nil {
 				return fmt.Errorf("sandbox: composing the view: %s: %w", t.path, err)
 			}
 		}
@@ -120,6 +140,16 @@ func (v *view) compose(hostname, nameserver string) error {
 	}
 	if err := setMount(v.root, unix.MOUNT_ATTR_RDONLY, false, -1); err != nil {
 		return fmt.Errorf("sandbox: making the root read-only: %w", err)
+	}
+	return nil
+}
+
+// tree returns the tree at a path, nil when there is none.
+func (p *viewPlan) tree(at string) *tree {
+	for i := range p.trees {
+		if p.trees[i].path == at {
+			return &p.trees[i]
+		}
 	}
 	return nil
 }
@@ -171,15 +201,11 @@ func (v *view) makeDev() error {
 			return fmt.Errorf("linking %s: %w", name, err)
 		}
 	}
-	if err := errors.Join(makeDirs(dev, "pts"), makeDirs(dev, "shm"), makeDirs(v.root, "dev"), attach(dev, v.root, "dev")); err != nil {
+	if err := errors.Join(makeDirs(dev, "pts"), makeDirs(dev, "shm"), makeDirs(v.root, "dev")); err != nil {
 		return err
 	}
-	pts, err := newMount("devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", "ptmxmode=0666", "mode=0620")
-	if err != nil {
-		return err
-	}
-	v.pts = pts
-	return attach(pts, v.root, "dev/pts")
+	v.pts, err = newMount("devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", "ptmxmode=0666", "mode=0620")
+	return err
 }
 
 // makeScratch makes the file system of the private directories; it is mounted nowhere itself.
@@ -207,13 +233,8 @@ func (v *view) makeScratch() error {
 func scratchName(p string) string { return strings.ReplaceAll(strings.Trim(p, "/"), "/", ".") }
 
 // mountTree mounts one tree of the plan.
-func (v *view) mountTree(t *tree, hostname, nameserver string) error {
-	if v.scratch < 0 && (t.kind == treePrivate || t.kind == treeMask) {
-		if err := v.makeScratch(); err != nil {
-			return fmt.Errorf("making the private file system: %w", err)
-		}
-	}
-	mount, err := v.openTree(t, hostname, nameserver)
+func (v *view) mountTree(t *tree) error {
+	mount, err := v.openTree(t)
 	if err != nil {
 		return err
 	}
@@ -249,10 +270,10 @@ func (t *tree) attributes() uint64 {
 }
 
 // openTree returns a tree's mount, not yet attached.
-func (v *view) openTree(t *tree, hostname, nameserver string) (int, error) {
+func (v *view) openTree(t *tree) (int, error) {
 	switch t.kind {
 	case treeEtc:
-		return v.makeEtc(hostname, nameserver)
+		return v.openEtc()
 	case treePrivate:
 		return v.makePrivate(t)
 	case treeMask:
@@ -286,22 +307,18 @@ func (v *view) openTree(t *tree, hostname, nameserver string) (int, error) {
 	return cloneTree(fd, true)
 }
 
-// place attaches a tree. Its place is made where it lies in the root or in a private directory; in a tree of the host
-// it exists.
+// place attaches a tree. Its place is made in a private directory; in the root make has made it, and in a tree of the
+// host it exists.
 func (v *view) place(t *tree, mount int) error {
-	in := v.plan.around(t.path)
-	switch {
-	case under(t.path, "/dev"): // makeDev made it
-	case in == nil:
-		if err := makePlace(v.root, t.path, t.file); err != nil {
-			return err
+	if in := v.plan.around(t.path); in != nil && in.kind == treePrivate {
+		var err error
+		switch t.kind {
+		case treeMask:
+			err = v.makePrivatePlace(t.path)
+		case treeSocket:
+			err = makePlace(v.root, t.path, true)
 		}
-	case in.kind == treePrivate && t.kind == treeMask:
-		if err := v.makePrivatePlace(t.path); err != nil {
-			return err
-		}
-	case in.kind == treePrivate && t.kind == treeSocket:
-		if err := makePlace(v.root, t.path, true); err != nil {
+		if err != nil {
 			return err
 		}
 	}
