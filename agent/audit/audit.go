@@ -15,7 +15,7 @@
 // What a crash loses: a record is handed to the kernel at once, by a goroutine that writes whatever has come together
 // since its last write. A killed process loses the records of that moment, at most 1 MiB of them; a record is never
 // written in part and kept so: the next writer repairs a torn line and keeps its bytes. A power cut loses what the
-// kernel had not stored: fdatasync follows the first write of each second, and Close starts write-out without waiting.
+// kernel had not stored: a busy log is forced to the disk each second, and Close starts write-out without waiting.
 //
 // The package never decides, filters or drops: a record that can't be written is an error, and the owner must stop.
 package audit
@@ -44,13 +44,16 @@ type Writer struct {
 	log  *os.File
 	head *os.File
 
+	disk sync.Mutex // held while writing; taken before mu
+	// Guarded by disk:
+	offset int64  // where the next line goes
+	spare  []byte // for pending
+
 	mu      sync.Mutex
 	work    sync.Cond // pending grew, or closing
 	done    sync.Cond // pending was written, or failed
 	pending []byte    // whole lines
 	last    Head      // the last line appended
-	written Head      // the last line the kernel has
-	offset  int64     // where the next line goes
 	closing bool
 	err     error
 	failed  chan struct{} // closed with the first error
@@ -102,12 +105,8 @@ func (w *Writer) Append(d *policy.Decision) error {
 
 // Flush returns when everything appended so far is with the kernel: a kill of this process can't lose it any more.
 func (w *Writer) Flush() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for want := w.last.Seq; w.written.Seq < want && w.err == nil; {
-		w.done.Wait()
-	}
-	return w.err
+	w.writePending()
+	return w.Err()
 }
 
 // Close flushes, gives the file free and returns the first error of the writer's life.
@@ -122,43 +121,52 @@ func (w *Writer) Close() error {
 	return errors.Join(w.Err(), w.head.Close(), w.log.Close())
 }
 
+// run writes what Append queues, until Close.
 func (w *Writer) run() {
 	defer close(w.stopped)
-	var spare []byte
-	var synced time.Time
+	synced := time.Now()
 	for {
 		w.mu.Lock()
 		for len(w.pending) == 0 && !w.closing {
 			w.work.Wait()
 		}
-		if len(w.pending) == 0 || w.err != nil {
-			w.mu.Unlock()
+		end := w.closing || w.err != nil
+		w.mu.Unlock()
+		w.writePending()
+		if end {
 			return
 		}
-		batch, head := w.pending, w.last
-		w.pending = spare[:0]
-		w.mu.Unlock()
-
-		err := w.write(batch, head)
-		spare = batch
-
-		w.mu.Lock()
-		if err != nil {
-			w.err = err
-			close(w.failed)
-		} else {
-			w.written = head
-		}
-		w.done.Broadcast()
-		closing := w.closing
-		w.mu.Unlock()
-
-		if now := time.Now(); err == nil && !closing && now.Sub(synced) >= syncEvery {
+		if now := time.Now(); now.Sub(synced) >= syncEvery {
 			synced = now
 			// The record is with the kernel; an error here is the disk's, and the next write meets it.
 			_ = unix.Fdatasync(int(w.log.Fd()))
 		}
 	}
+}
+
+// writePending writes what is queued, in the calling goroutine.
+func (w *Writer) writePending() {
+	w.disk.Lock()
+	defer w.disk.Unlock()
+	w.mu.Lock()
+	batch, head := w.pending, w.last
+	if len(batch) == 0 || w.err != nil {
+		w.mu.Unlock()
+		return
+	}
+	w.pending = w.spare[:0]
+	w.mu.Unlock()
+
+	err := w.write(batch, head)
+	w.spare = batch
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.err = err
+		close(w.failed)
+	}
+	w.done.Broadcast()
 }
 
 // write puts a batch of whole lines at the end. After an error no part of a line is left behind, if the disk lets us.

@@ -119,7 +119,6 @@ func (w *Writer) resume(size int64, sandbox string) error {
 			Reason: fmt.Sprintf("the last line had no end: its writer was killed or the disk was full; the %d bytes that were there are kept in this record's object", len(torn))})
 	}
 	if found == nil {
-		w.written = w.last
 		return nil
 	}
 	var batch []byte
@@ -130,11 +129,7 @@ func (w *Writer) resume(size int64, sandbox string) error {
 		batch, w.last.Hash = appendLine(batch, d, w.last.Hash)
 	}
 	// One write over the torn bytes: they are in the record that replaces them, which is longer than they were.
-	if err := w.write(batch, w.last); err != nil {
-		return err
-	}
-	w.written = w.last
-	return nil
+	return w.write(batch, w.last)
 }
 
 // tail returns the last whole line without its newline (nil when there is none) and what stands after it.
