@@ -129,8 +129,8 @@ func planView(c *policy.Compiled, workspace string, protected []string, h host) 
 	p.plan.links = slices.DeleteFunc(p.plan.links, func(l link) bool { return p.treeAt(l.path) != nil })
 	slices.SortStableFunc(p.plan.trees, func(a, b tree) int { return strings.Compare(a.path, b.path) })
 	p.addGrants()
-	if access, _ := p.effective(workspaceDir); workspace != "" && access&readWrite == 0 {
-		p.warn("", "no rule allows "+workspaceDir+", so the workspace "+workspace+" is not visible as a whole; "+
+	if workspace != "" && p.plan.workspaceTree() == nil {
+		p.warn("", "no rule allows "+workspaceDir+", so the workspace "+workspace+" is not visible; "+
 			"add `path: "+workspaceDir+"` to filesystem.allow")
 	}
 	return &p.plan, nil

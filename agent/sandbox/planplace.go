@@ -72,6 +72,9 @@ func (p *planner) place(e *entry) error {
 	case t == nil && access == 0:
 		return nil // not in the view, and its parent can't be written
 	case t == nil:
+		if err := p.checkLinks(e); err != nil {
+			return err
+		}
 		return p.bind(e, access)
 	case t.path == e.path && t.kind != treeBind:
 		return nil // baseTrees took the rule into account
