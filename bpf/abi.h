@@ -64,6 +64,13 @@ struct file_id {
 	__u32 gen;
 };
 
+/* identities: index of a ring -> answers for the agent that has the ring. */
+enum { IDENTIFY_MAX = 11 };
+
+struct identified {
+	struct file_id id[IDENTIFY_MAX];
+};
+
 /* sandboxes: cgroup id -> this. A cgroup below the parent that has no entry may do nothing. */
 struct sandbox {
 	__u32 revision;

@@ -7,9 +7,9 @@
 // objects; CI compares with exactly this one.
 package bpf
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type sandbox -type rule_key -type rule -type prefix_key -type member_key -type member -type grant_key -type grant -type tuple -type peer -type asker_key -type exec_key -type exec_value -type device_key -type counters -type event -type file_id Gate gate.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type sandbox -type rule_key -type rule -type prefix_key -type member_key -type member -type grant_key -type grant -type tuple -type peer -type asker_key -type exec_key -type exec_value -type device_key -type counters -type event -type file_id -type identified Gate gate.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf Steer steer.c
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type query Judge judge.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type file_id -type query Judge judge.c
 
 // GateObject returns the ELF object of the programs that are attached to the parent cgroup, for this architecture.
 // It must not be changed.

@@ -106,6 +106,11 @@ type GateGrantKey struct {
 	Zero uint32
 }
 
+type GateIdentified struct {
+	_  structs.HostLayout
+	Id [11]GateFileId
+}
+
 type GateMember struct {
 	_       structs.HostLayout
 	Rule    uint32
@@ -194,6 +199,7 @@ const (
 	GateMapExecutables = "executables"
 	GateMapFlows       = "flows"
 	GateMapGrants      = "grants"
+	GateMapIdentities  = "identities"
 	GateMapJudged      = "judged"
 	GateMapMembers     = "members"
 	GateMapParent      = "parent"
@@ -285,6 +291,7 @@ type GateMapSpecs struct {
 	Executables *ebpf.MapSpec `ebpf:"executables"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Grants      *ebpf.MapSpec `ebpf:"grants"`
+	Identities  *ebpf.MapSpec `ebpf:"identities"`
 	Judged      *ebpf.MapSpec `ebpf:"judged"`
 	Members     *ebpf.MapSpec `ebpf:"members"`
 	Parent      *ebpf.MapSpec `ebpf:"parent"`
@@ -328,6 +335,7 @@ type GateMaps struct {
 	Executables *ebpf.Map `ebpf:"executables"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Grants      *ebpf.Map `ebpf:"grants"`
+	Identities  *ebpf.Map `ebpf:"identities"`
 	Judged      *ebpf.Map `ebpf:"judged"`
 	Members     *ebpf.Map `ebpf:"members"`
 	Parent      *ebpf.Map `ebpf:"parent"`
@@ -347,6 +355,7 @@ func (m *GateMaps) Close() error {
 		m.Executables,
 		m.Flows,
 		m.Grants,
+		m.Identities,
 		m.Judged,
 		m.Members,
 		m.Parent,

@@ -41,19 +41,21 @@ type JudgeDeviceKey struct {
 type JudgeExecKey struct {
 	_    structs.HostLayout
 	Cgid uint64
-	File struct {
-		_     structs.HostLayout
-		Inode uint64
-		Ino   uint64
-		Dev   uint32
-		Gen   uint32
-	}
+	File JudgeFileId
 }
 
 type JudgeExecValue struct {
 	_     structs.HostLayout
 	Rule  uint32
 	Flags uint32
+}
+
+type JudgeFileId struct {
+	_     structs.HostLayout
+	Inode uint64
+	Ino   uint64
+	Dev   uint32
+	Gen   uint32
 }
 
 type JudgeFlow struct {
@@ -77,16 +79,15 @@ type JudgeGrant struct {
 type JudgeGrantKey struct {
 	_    structs.HostLayout
 	Cgid uint64
-	Exe  struct {
-		_     structs.HostLayout
-		Inode uint64
-		Ino   uint64
-		Dev   uint32
-		Gen   uint32
-	}
+	Exe  JudgeFileId
 	Addr [4]uint32
 	Port uint32
 	Zero uint32
+}
+
+type JudgeIdentified struct {
+	_  structs.HostLayout
+	Id [11]JudgeFileId
 }
 
 type JudgeMember struct {
@@ -97,28 +98,16 @@ type JudgeMember struct {
 }
 
 type JudgeMemberKey struct {
-	_    structs.HostLayout
-	Cgid uint64
-	Exe  struct {
-		_     structs.HostLayout
-		Inode uint64
-		Ino   uint64
-		Dev   uint32
-		Gen   uint32
-	}
+	_        structs.HostLayout
+	Cgid     uint64
+	Exe      JudgeFileId
 	Revision uint32
 	Set      uint32
 }
 
 type JudgePeer struct {
-	_   structs.HostLayout
-	Exe struct {
-		_     structs.HostLayout
-		Inode uint64
-		Ino   uint64
-		Dev   uint32
-		Gen   uint32
-	}
+	_        structs.HostLayout
+	Exe      JudgeFileId
 	Since    uint64
 	Tgid     uint32
 	Rule     uint32
@@ -141,14 +130,8 @@ type JudgePrefixKey struct {
 }
 
 type JudgeQuery struct {
-	_   structs.HostLayout
-	Exe struct {
-		_     structs.HostLayout
-		Inode uint64
-		Ino   uint64
-		Dev   uint32
-		Gen   uint32
-	}
+	_        structs.HostLayout
+	Exe      JudgeFileId
 	Cgid     uint64
 	Now      uint64
 	Addr     [4]uint32
@@ -207,6 +190,7 @@ const (
 	JudgeMapExecutables = "executables"
 	JudgeMapFlows       = "flows"
 	JudgeMapGrants      = "grants"
+	JudgeMapIdentities  = "identities"
 	JudgeMapJudged      = "judged"
 	JudgeMapMembers     = "members"
 	JudgeMapParent      = "parent"
@@ -274,6 +258,7 @@ type JudgeMapSpecs struct {
 	Executables *ebpf.MapSpec `ebpf:"executables"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Grants      *ebpf.MapSpec `ebpf:"grants"`
+	Identities  *ebpf.MapSpec `ebpf:"identities"`
 	Judged      *ebpf.MapSpec `ebpf:"judged"`
 	Members     *ebpf.MapSpec `ebpf:"members"`
 	Parent      *ebpf.MapSpec `ebpf:"parent"`
@@ -317,6 +302,7 @@ type JudgeMaps struct {
 	Executables *ebpf.Map `ebpf:"executables"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Grants      *ebpf.Map `ebpf:"grants"`
+	Identities  *ebpf.Map `ebpf:"identities"`
 	Judged      *ebpf.Map `ebpf:"judged"`
 	Members     *ebpf.Map `ebpf:"members"`
 	Parent      *ebpf.Map `ebpf:"parent"`
@@ -336,6 +322,7 @@ func (m *JudgeMaps) Close() error {
 		m.Executables,
 		m.Flows,
 		m.Grants,
+		m.Identities,
 		m.Judged,
 		m.Members,
 		m.Parent,

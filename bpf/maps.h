@@ -53,6 +53,13 @@ struct {
 	__type(value, struct counters);
 } counts SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RINGS);
+	__type(key, __u32);
+	__type(value, struct identified);
+} identities SEC(".maps");
+
 /* Refusals of tasks below the parent that belong to no sandbox. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -117,10 +117,6 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 	if got := cEnum(t, "abi.h", "verdict"); got[policy.Deny] != "DENY" || got[policy.Ask] != "ASK" || got[policy.Allow] != "ALLOW" {
 		t.Errorf("verdicts in C: %v", got)
 	}
-	if got := cEnum(t, "identify.h", "part"); len(got) != parts || got[partInodeLow] != "PART_INODE_LOW" || got[partInodeHigh] != "PART_INODE_HIGH" ||
-		got[partInoLow] != "PART_INO_LOW" || got[partInoHigh] != "PART_INO_HIGH" || got[partDev] != "PART_DEV" || got[partGen] != "PART_GEN" {
-		t.Errorf("parts of an identity in C: %v", got)
-	}
 	if got := cEnum(t, "../bpf/steer.c", "slot"); len(got) != len(Sockets{}.slots())+1 || strings.Join(got, " ") !=
 		"SLOT_TCP4 SLOT_TCP6 SLOT_DNS_TCP4 SLOT_DNS_TCP6 SLOT_DNS_UDP4 SLOT_DNS_UDP6 SLOT_CONNECT4 SLOT_CONNECT6 SLOTS" {
 		t.Errorf("slots in C: %v", got)

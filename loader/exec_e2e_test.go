@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -209,5 +210,27 @@ func TestIdentify(t *testing.T) {
 		if id, err := l.Identify(fd); err == nil {
 			t.Errorf("descriptor %d has identity %+v", fd, id)
 		}
+	}
+}
+
+func TestIdentifyAll(t *testing.T) {
+	l := openLoader(t, privateConfig(t))
+	var fds []int
+	var want []FileID
+	for i := range 30 {
+		f, err := os.Create(filepath.Join(t.TempDir(), itoa(i)))
+		must(t, err)
+		defer f.Close()
+		fds = append(fds, int(f.Fd()))
+		id, err := l.Identify(int(f.Fd()))
+		must(t, err)
+		want = append(want, id)
+	}
+	got, err := l.IdentifyAll(fds)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v\n%+v\nwant\n%+v", err, got, want)
+	}
+	if _, err := l.IdentifyAll(append(fds, 5000)); err == nil || !strings.Contains(err.Error(), "5000") {
+		t.Errorf("a descriptor that is not open: %v", err)
 	}
 }

@@ -2,6 +2,8 @@ package loader
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -29,36 +31,46 @@ func fileID(k bpf.GateFileId) FileID {
 	return FileID{Inode: k.Inode, Ino: k.Ino, Dev: k.Dev, Gen: k.Gen}
 }
 
-// The parts that the program identify returns, in the order of bpf/identify.h.
-const (
-	partInodeLow = iota
-	partInodeHigh
-	partInoLow
-	partInoHigh
-	partDev
-	partGen
-	parts
-)
+// identifyMax is how many files one run of the program identifies: IDENTIFY_MAX in bpf/abi.h.
+const identifyMax = len(bpf.GateIdentified{}.Id)
 
 // Identify returns the identity of the file behind an open descriptor of this process, as the programs see it when
 // the file is executed. The caller keeps the descriptor open for as long as the identity is in use.
 func (l *Loader) Identify(fd int) (FileID, error) {
-	var part [parts]uint32
-	for i := range part {
-		value, err := l.ident.Run(&ebpf.RunOptions{Context: [2]uint64{uint64(fd), uint64(i)}})
-		if err != nil {
-			return FileID{}, fmt.Errorf("identify the file of descriptor %d: run the BPF program: %w", fd, err)
+	ids, err := l.IdentifyAll([]int{fd})
+	if err != nil {
+		return FileID{}, err
+	}
+	return ids[0], nil
+}
+
+// IdentifyAll is Identify for many descriptors; it costs two system calls for eleven of them.
+func (l *Loader) IdentifyAll(fds []int) ([]FileID, error) {
+	l.identMu.Lock()
+	defer l.identMu.Unlock()
+	ids := make([]FileID, 0, len(fds))
+	for some := range slices.Chunk(fds, identifyMax) {
+		args := [1 + identifyMax]uint64{uint64(l.ring.index)}
+		for i := range identifyMax {
+			args[1+i] = math.MaxUint64 // no descriptor
+			if i < len(some) {
+				args[1+i] = uint64(some[i])
+			}
 		}
-		part[i] = value
+		var answer bpf.GateIdentified
+		if _, err := l.ident.Run(&ebpf.RunOptions{Context: args}); err != nil {
+			return nil, fmt.Errorf("identify open files: run the BPF program: %w", err)
+		}
+		if err := l.maps.identities.Lookup(l.ring.index, &answer); err != nil {
+			return nil, fmt.Errorf("identify open files: %w", err)
+		}
+		for i, fd := range some {
+			id := FileID{Inode: answer.Id[i].Inode, Ino: answer.Id[i].Ino, Dev: answer.Id[i].Dev, Gen: answer.Id[i].Gen}
+			if id.Inode == 0 {
+				return nil, fmt.Errorf("identify the file of descriptor %d: it is not open", fd)
+			}
+			ids = append(ids, id)
+		}
 	}
-	id := FileID{
-		Inode: uint64(part[partInodeHigh])<<32 | uint64(part[partInodeLow]),
-		Ino:   uint64(part[partInoHigh])<<32 | uint64(part[partInoLow]),
-		Dev:   part[partDev],
-		Gen:   part[partGen],
-	}
-	if id.Inode == 0 {
-		return FileID{}, fmt.Errorf("identify the file of descriptor %d: it is not open", fd)
-	}
-	return id, nil
+	return ids, nil
 }

@@ -49,6 +49,8 @@ type Loader struct {
 	ring   *ring
 	cpus   int
 
+	identMu sync.Mutex // one run of the program at a time: its answer has one place
+
 	mu     sync.Mutex
 	guards map[uint64]*Guard
 }

@@ -11,9 +11,9 @@ import (
 
 // mapSet is the pinned maps, one per map of the object that the loader reads or writes.
 type mapSet struct {
-	sandboxes, conns, counts, strays        *ebpf.Map
-	rules, prefixes, members, grants, flows *ebpf.Map
-	executables, devices, askers            *ebpf.Map
+	sandboxes, conns, counts, strays         *ebpf.Map
+	rules, prefixes, members, grants, flows  *ebpf.Map
+	executables, devices, askers, identities *ebpf.Map
 }
 
 // byName returns where each map goes.
@@ -31,6 +31,7 @@ func (m *mapSet) byName() map[string]**ebpf.Map {
 		bpf.GateMapExecutables: &m.executables,
 		bpf.GateMapDevices:     &m.devices,
 		bpf.GateMapAskers:      &m.askers,
+		bpf.GateMapIdentities:  &m.identities,
 	}
 }
 

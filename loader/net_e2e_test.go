@@ -82,9 +82,10 @@ func (n *testNet) do(f func()) {
 
 // proxy is the agent's side: sockets that everything is steered to.
 type proxy struct {
-	t    testing.TB
-	g    *Guard
-	sock Sockets
+	t     testing.TB
+	g     *Guard
+	sock  Sockets
+	stops []func()
 
 	mu    sync.Mutex
 	conns []accepted
@@ -119,7 +120,7 @@ func startProxy(t testing.TB, n *testNet, g *Guard) *proxy {
 	}
 	steering, err := g.AttachNetns(int(n.fd.Fd()), p.sock)
 	must(t, err)
-	t.Cleanup(func() {
+	p.stops = append(p.stops, func() {
 		if err := steering.Close(); err != nil {
 			t.Errorf("end steering: %v", err)
 		}
@@ -129,7 +130,16 @@ func startProxy(t testing.TB, n *testNet, g *Guard) *proxy {
 			c.conn.Close()
 		}
 	})
+	t.Cleanup(p.stop)
 	return p
+}
+
+// stop closes all sockets and ends the steering.
+func (p *proxy) stop() {
+	for _, f := range p.stops {
+		f()
+	}
+	p.stops = nil
 }
 
 // freebind lets an IPv6 socket take an address that only a route makes local.
@@ -149,7 +159,7 @@ func (p *proxy) listen(slot, network, addr string) *net.TCPListener {
 		p.t.Errorf("listen: %v", err)
 		return nil
 	}
-	p.t.Cleanup(func() { l.Close() })
+	p.stops = append(p.stops, func() { l.Close() })
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -162,7 +172,11 @@ func (p *proxy) listen(slot, network, addr string) *net.TCPListener {
 			p.conns = append(p.conns, a)
 			p.mu.Unlock()
 			_, _ = c.Write([]byte("hello"))
-			p.more <- struct{}{}
+			select {
+			case p.more <- struct{}{}:
+			default: // a benchmark, which does not look
+				c.Close()
+			}
 		}
 	}()
 	return l.(*net.TCPListener)
@@ -176,7 +190,7 @@ func (p *proxy) echo(network, addr string) *net.UDPConn {
 		return nil
 	}
 	c := pc.(*net.UDPConn)
-	p.t.Cleanup(func() { c.Close() })
+	p.stops = append(p.stops, func() { c.Close() })
 	go func() {
 		buf := make([]byte, 512)
 		for {

@@ -143,6 +143,22 @@ func victimTry(f []string) (string, error) {
 			return "exit " + strconv.Itoa(status.ExitStatus()), nil
 		}
 		return "", err
+	case "bench": // addr:port n -> duration
+		n, _ := strconv.Atoi(f[2])
+		_, to := victimTarget("0", f[1])
+		start := time.Now()
+		for range n {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+			if err != nil {
+				return "", err
+			}
+			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // no TIME_WAIT
+			if err := unix.Connect(fd, to); err != nil && err != unix.EPERM {
+				return "", err
+			}
+			unix.Close(fd)
+		}
+		return time.Since(start).String(), nil
 	case "memfd": // path: executes a copy in memory
 		from, err := os.ReadFile(f[1])
 		if err != nil {
