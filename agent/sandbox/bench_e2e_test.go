@@ -12,7 +12,7 @@ import (
 // BenchmarkStart is a sandbox's whole life around /bin/true; BenchmarkBubblewrap is what it is compared with.
 func BenchmarkStart(b *testing.B) {
 	workspace, run := b.TempDir(), b.TempDir()
-	c := testPolicy("true")
+	c := compileYAML(b, workspaceRule+tools)
 	for i := range b.N {
 		s, err := Prepare(Spec{Name: fmt.Sprintf("bench-%d", i), Policy: c, Workspace: workspace, RunDir: run, CgroupParent: "nctest", Nameserver: "198.18.0.2"})
 		if err != nil {

@@ -49,6 +49,9 @@ func (s *Sandbox) Exec(req ExecRequest) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.alive(); err != nil {
+		return nil, err
+	}
 	streams, err := s.openStreams(req)
 	if err != nil {
 		return nil, err
@@ -83,9 +86,9 @@ func (s *Sandbox) start(streams *streams, payload, size int) (*Process, *os.File
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	failed := os.NewFile(uintptr(report[0]), "report")
-	if s.closed || s.gone || s.watcher == nil {
+	if err := s.aliveLocked(); err != nil {
 		failed.Close()
-		return nil, nil, fmt.Errorf("sandbox: no command can be started: the sandbox is not running (%w)", ErrGone)
+		return nil, nil, err
 	}
 	s.lastID++
 	p := &Process{id: s.lastID, sandbox: s, streams: streams, done: make(chan struct{}), terminal: streams.terminal}
@@ -96,6 +99,19 @@ func (s *Sandbox) start(streams *streams, payload, size int) (*Process, *os.File
 	}
 	s.processes[p.id] = p
 	return p, failed, nil
+}
+
+func (s *Sandbox) alive() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.aliveLocked()
+}
+
+func (s *Sandbox) aliveLocked() error {
+	if s.closed || s.gone || s.watcher == nil {
+		return fmt.Errorf("no command can be started: %w", ErrGone)
+	}
+	return nil
 }
 
 // failure reads what a command says about its start: nothing, when it runs.
