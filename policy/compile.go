@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -218,11 +219,21 @@ func (m *merge) allowCommand(c *CommandAllow) {
 		m.out.Exec.Allow = append(m.out.Exec.Allow, Command{ID: m.ref(c.At, "allow", c.Text), Name: name})
 	}
 	entry := &m.out.Exec.Allow[i]
+	if !there {
+		entry.Helpers = slices.Clone(ownHelpers[path.Base(name)])
+	}
 	for _, h := range c.Helpers {
 		if !slices.Contains(entry.Helpers, string(h.V)) {
 			entry.Helpers = append(entry.Helpers, string(h.V))
 		}
 	}
+}
+
+// ownHelpers are the programs that a command consists of: with git alone `git clone https://...` could not run
+// git-remote-https, and a rule that says `command: git` means git as people know it. The places are those of Debian
+// and Ubuntu, and of Fedora and openSUSE.
+var ownHelpers = map[string][]string{
+	"git": {"/usr/lib/git-core/*", "/usr/libexec/git-core/*"},
 }
 
 // finish builds what needs all rules.

@@ -102,7 +102,7 @@ process:
 	if got := net.Unix; len(got) != 1 || got[0].Path != "/run/postgresql/.s.PGSQL.5432" || c.Rule(got[0].ID).Pos != "p.yaml:25" {
 		t.Errorf("unix %+v", got)
 	}
-	if got := c.Exec.Allow; len(got) != 1 || got[0].Name != "git" || !slices.Equal(got[0].Helpers, []string{"/usr/lib/git-core/*", "ssh", "less"}) {
+	if got := c.Exec.Allow; len(got) != 1 || got[0].Name != "git" || !slices.Equal(got[0].Helpers, []string{"/usr/lib/git-core/*", "/usr/libexec/git-core/*", "ssh", "less"}) {
 		t.Errorf("process.allow %+v", got)
 	}
 	if got := c.Exec.Deny; len(got) != 1 || got[0].Name != "/usr/bin/sudo" {
