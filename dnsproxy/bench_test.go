@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 // playRole serves until its standard input ends. It prints the address it listens on.
 func playRole(role string) error {
 	kind, to, _ := strings.Cut(role, " ")
+	if kind == "dns" {
+		return playDNS()
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -243,6 +246,9 @@ func BenchmarkAgainst(b *testing.B) {
 		name, path string
 		conns      int
 	}{{"keep-alive 1", "/small", 1}, {"keep-alive 16", "/small", 16}, {"keep-alive 64", "/small", 64}, {"connection", "/close", 8}, {"16 MiB", "/big", 1}, {"16 MiB x4", "/big", 4}} {
+		if only := os.Getenv("LOAD"); only != "" && !strings.Contains(only, load.name+";") {
+			continue
+		}
 		for _, p := range all {
 			p.best, p.cpu, p.requests = 0, 0, 0
 		}
@@ -260,5 +266,157 @@ func BenchmarkAgainst(b *testing.B) {
 			fmt.Printf("%8.2fx (%6.1f)", origin.best/p.best, float64(p.cpu.Microseconds())/p.requests)
 		}
 		fmt.Println()
+	}
+}
+
+// benchNames are asked of both DNS servers.
+func benchNames() []string {
+	var out []string
+	for i := range 100 {
+		out = append(out, fmt.Sprintf("host%d.bench.example", i))
+	}
+	return out
+}
+
+// playDNS answers for benchNames until standard input ends.
+func playDNS() error {
+	var yaml strings.Builder
+	yaml.WriteString("network:\n  allow:\n")
+	for _, n := range benchNames() {
+		fmt.Fprintf(&yaml, "    - domain: %s\n      ports: [443]\n      protocol: https\n", n)
+	}
+	p, err := policy.Parse("bench.yaml", []byte(yaml.String()))
+	if err != nil {
+		return err
+	}
+	c, err := policy.Compile(p)
+	if err != nil {
+		return err
+	}
+	s, err := New(Config{
+		Policy:   c,
+		Identify: func(client, local netip.AddrPort) (Peer, bool) { return Peer{}, true },
+		Record:   func(policy.Decision) {},
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range benchNames() {
+		s.names.put(n, cachedName{Addresses: Addresses{IPv4: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}, until: never})
+	}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(pc.LocalAddr())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	return s.ServeDNS(pc)
+}
+
+func dnsmasq(b *testing.B) *contender {
+	b.Helper()
+	path, err := exec.LookPath("dnsmasq")
+	if err != nil {
+		path = "/usr/sbin/dnsmasq"
+	}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	addr := pc.LocalAddr().String()
+	pc.Close()
+	hosts := filepath.Join(b.TempDir(), "hosts")
+	var text strings.Builder
+	for i, n := range benchNames() {
+		fmt.Fprintf(&text, "203.0.113.%d %s\n", i+1, n)
+	}
+	if err := os.WriteFile(hosts, []byte(text.String()), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	cmd := exec.Command(path, "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts", "--addn-hosts="+hosts,
+		"--listen-address=127.0.0.1", "--bind-interfaces", "--port="+port)
+	if err := cmd.Start(); err != nil {
+		b.Skipf("dnsmasq: %v", err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	time.Sleep(300 * time.Millisecond)
+	return &contender{name: "dnsmasq", addr: addr, pid: cmd.Process.Pid}
+}
+
+var queriesPerSecond = regexp.MustCompile(`Queries per second:\s+([0-9.]+)`)
+
+// BenchmarkDNSAgainst prints answers per second from memory, ours and dnsmasq's, the best round of each, and the processor
+// time of an answer.
+func BenchmarkDNSAgainst(b *testing.B) {
+	if b.N > 1 {
+		return
+	}
+	both := []*contender{dnsmasq(b), party(b, "ours", "dns")}
+	data := filepath.Join(b.TempDir(), "queries")
+	if err := os.WriteFile(data, []byte(strings.Join(benchNames(), " A\n")+" A\n"), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	for range 5 {
+		for _, p := range both {
+			_, port, _ := net.SplitHostPort(p.addr)
+			before := cpuTime(b, p.pid)
+			out, err := exec.Command("dnsperf", "-s", "127.0.0.1", "-p", port, "-d", data, "-l", "1", "-c", "4", "-q", "200").CombinedOutput()
+			m := queriesPerSecond.FindSubmatch(out)
+			if err != nil || m == nil || !bytes.Contains(out, []byte("NOERROR")) {
+				b.Fatalf("dnsperf: %v %s", err, out)
+			}
+			rate, _ := strconv.ParseFloat(string(m[1]), 64)
+			p.best, p.requests, p.cpu = max(p.best, rate), p.requests+rate, p.cpu+cpuTime(b, p.pid)-before
+		}
+	}
+	for _, p := range both {
+		fmt.Printf("%-10s %8.0f answers/s  %5.2f us of processor each  %.2fx dnsmasq\n", p.name, p.best, float64(p.cpu.Microseconds())/p.requests, p.best/both[0].best)
+	}
+}
+
+// BenchmarkDNSFromMemory is one answer without the sockets.
+func BenchmarkDNSFromMemory(b *testing.B) {
+	w := dnsWorld(b)
+	w.ask("both.example", 1)
+	pkt := append([]byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}, append(packName("BOTH.example"), 0, 1, 0, 1)...)
+	var q query
+	out := make([]byte, 0, ednsSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		if q.parse(pkt) != parseOK {
+			b.Fatal("not parsed")
+		}
+		a := w.s.quick(&q, w.s.now())
+		if a == nil {
+			b.Fatal("not from memory")
+		}
+		out = a.pack(out[:0], &q, q.size)
+	}
+}
+
+func BenchmarkClientHello(b *testing.B) {
+	h := helloFor("registry.example.org")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parseClientHello(h); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRequestHead(b *testing.B) {
+	h := []byte("GET /path/to/something?x=y HTTP/1.1\r\nHost: web.example\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\nAccept-Encoding: gzip\r\nConnection: keep-alive\r\n\r\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parseRequestHead(h[:headEnd(h, 0)]); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

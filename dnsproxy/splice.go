@@ -10,7 +10,7 @@ import (
 const (
 	spliceAfter = 2         // full reads in a row before a flow of bytes counts as bulk
 	spliceBody  = 256 << 10 // bytes of a body that are worth it
-	spliceMost  = 1 << 20   // bytes moved at once: the pipe's size
+	spliceMost  = 256 << 10 // bytes moved at once: the pipe's size; larger ones make the far end wait
 	spliceSmall = 16 << 10  // moves below this ...
 	spliceLeave = 4         // ... this often in a row: not bulk any longer
 	spliceBack  = 16        // after that many full reads it is again
