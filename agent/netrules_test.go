@@ -189,17 +189,27 @@ func TestSameCommand(t *testing.T) {
 }
 
 func TestRecorder(t *testing.T) {
-	_, _, c := someRules(t, "  allow:\n    - {domain: x.test, ports: [443], protocol: tcp}\n")
+	rules, _, c := someRules(t, "  allow:\n    - {domain: x.test, ports: [443], protocol: tcp}\n")
+	synthetic, other := netip.MustParseAddr("198.18.1.0"), netip.MustParseAddr("fd6e:656d:6f63::1:0")
+	if err := rules.learn("x.test", synthetic, other); err != nil {
+		t.Fatal(err)
+	}
 	progs := newPrograms([]program{{"curl", "/usr/bin/curl", curl}})
-	synthetic := netip.MustParseAddr("198.18.1.0")
 	var got []policy.Decision
 	r := recorder{
-		policy: c, programs: progs, record: func(d policy.Decision) { got = append(got, d) },
-		name:     func(a netip.Addr) (string, bool) { return "x.test", a == synthetic },
+		policy: c, record: func(d policy.Decision) { got = append(got, d) },
 		identify: func(int) (loader.FileID, error) { return loader.FileID{}, nil },
 	}
+	r.programs.Store(progs)
+	r.names.Store(rules)
 	for _, e := range []loader.Event{
 		{Hook: loader.HookConnect, Addr: synthetic, Port: 80, PID: 5, Exe: curl, Args: "curl x"},
+		{Hook: loader.HookConnect, Addr: other, Port: 80, PID: 5, Exe: curl},     // the other half
+		{Hook: loader.HookConnect, Addr: synthetic, Port: 80, PID: 5, Exe: curl}, // another attempt
+		{Hook: loader.HookConnect, Addr: synthetic, Port: 80, PID: 5, Exe: curl}, // and another, on the same address
+		{Hook: loader.HookConnect, Addr: other, Port: 81, PID: 5, Exe: curl},
+		{Hook: loader.HookConnect, Addr: synthetic, Port: 81, PID: 6, Exe: curl},
+		{Hook: loader.HookConnect, Addr: other, Port: 81, PID: 6, Exe: curl, Time: time.Unix(1e9, 0)}, // much later
 		{Hook: loader.HookConnect, Addr: netip.MustParseAddr("2001:db8::1"), Port: 80, Rule: 1},
 		{Hook: loader.HookBind, Addr: netip.MustParseAddr("198.18.1.0"), Port: 1, Rule: loader.RuleBuiltin, Reason: loader.ReasonAddress},
 		{Hook: loader.HookExec, Path: "curl", Exe: curl, Verdict: policy.Allow, Rule: 1},
@@ -217,6 +227,11 @@ func TestRecorder(t *testing.T) {
 	}
 	want := []string{
 		`network connect "x.test:80" deny default exe=/usr/bin/curl`,
+		`network connect "x.test:80" deny default exe=/usr/bin/curl`,
+		`network connect "x.test:80" deny default exe=/usr/bin/curl`,
+		`network connect "x.test:81" deny default exe=/usr/bin/curl`,
+		`network connect "x.test:81" deny default exe=/usr/bin/curl`,
+		`network connect "x.test:81" deny default exe=/usr/bin/curl`,
 		`network connect "[2001:db8::1]:80" deny p:3 exe=`,
 		`network bind "198.18.1.0:1" deny builtin exe=`,
 		`exec exec "/usr/bin/curl" allow p:3 exe=/usr/bin/curl`,

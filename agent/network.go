@@ -24,15 +24,12 @@ type sockets struct {
 	udp               [2]net.PacketConn // DNS
 }
 
-// openNetwork opens the one way out: sockets inside, the proxy behind them, the kernel's rules and the steering.
-func (r *run) openNetwork() error {
-	s, err := r.openSockets()
-	if err != nil {
-		return err
-	}
+// openNetwork opens the one way out: the kernel's rules, the proxy, and the steering to its sockets.
+func (r *run) openNetwork(s *sockets) (err error) {
 	if r.rules, err = newNetRules(r.policy, r.programs, r.guard, r.started, r.fail); err != nil {
 		return err
 	}
+	r.recorder.names.Store(r.rules)
 	cfg := dnsproxy.Config{
 		Policy: r.policy, Start: r.started, Identify: r.identify, Record: r.hub.Record, Learn: r.rules.learn,
 		Upstream: dnsproxy.NewResolver(r.resolver()), HostProxy: dnsproxy.HostProxyFromEnvironment(os.Getenv), MaxConns: maxConns,
@@ -124,14 +121,6 @@ func (r *run) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) {
 		Subject: policy.Subject{PID: p.PID, Exe: r.recorder.exe(p.PID, p.Exe), Args: p.Args},
 		Is:      r.programs.is(p.Exe), Verdict: p.Verdict, Rule: p.Rule,
 	}, true
-}
-
-// nameOf is the name behind a synthetic address.
-func (r *run) nameOf(a netip.Addr) (string, bool) {
-	if r.rules == nil {
-		return "", false // nothing runs yet
-	}
-	return r.rules.name(a)
 }
 
 // suggestAlways is the rule that would have allowed what a person was asked about.

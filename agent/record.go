@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,11 +16,24 @@ import (
 // recorder turns what the kernel reports into records.
 type recorder struct {
 	policy   *policy.Compiled
-	programs *programs
-	name     func(netip.Addr) (string, bool)     // the name behind a synthetic address
+	programs atomic.Pointer[programs]
+	names    atomic.Pointer[netRules]            // nil: no name is known yet
 	identify func(fd int) (loader.FileID, error) // as loader.Loader.Identify
 	record   func(policy.Decision)
+
+	half attempt // of event only
 }
+
+// attempt is one half of what a program with IPv4 and IPv6 sees as one: a name refused at its first address is tried
+// at the other, at once or, where the first hangs, after a quarter of a second (RFC 8305).
+type attempt struct {
+	pid  int
+	to   string // name:port
+	v6   bool
+	when time.Time
+}
+
+const otherFamily = 300 * time.Millisecond
 
 // planes are where each hook's decisions belong, and what they are called.
 var planes = map[loader.Hook]policy.Plane{
@@ -29,6 +44,9 @@ var planes = map[loader.Hook]policy.Plane{
 
 // event takes one event of the kernel. It is called in order, one at a time.
 func (r *recorder) event(e loader.Event) {
+	if r.secondHalf(e) {
+		return
+	}
 	d := policy.Decision{
 		Time: e.Time, Plane: planes[e.Hook], Action: e.Hook.String(), Object: r.object(e), Verdict: e.Verdict,
 		Rule: r.rule(e.Rule), Reason: e.Reason.String(), Revision: r.policy.Revision,
@@ -47,6 +65,33 @@ func (r *recorder) event(e loader.Event) {
 	r.record(d)
 }
 
+// secondHalf reports whether e is the refusal of a name's other address, for an attempt that is recorded already.
+func (r *recorder) secondHalf(e loader.Event) bool {
+	if e.Hook != loader.HookConnect || e.Verdict != policy.Deny {
+		return false
+	}
+	name, ok := r.name(e.Addr)
+	if !ok {
+		return false
+	}
+	now := attempt{e.PID, name + ":" + strconv.Itoa(int(e.Port)), e.Addr.Is6(), e.Time}
+	was := r.half
+	r.half = now
+	if now.pid != was.pid || now.to != was.to || now.v6 == was.v6 || now.when.Sub(was.when) > otherFamily {
+		return false
+	}
+	r.half = attempt{} // a third one is another attempt
+	return true
+}
+
+// name is the name behind a synthetic address.
+func (r *recorder) name(a netip.Addr) (string, bool) {
+	if rules := r.names.Load(); rules != nil {
+		return rules.name(a)
+	}
+	return "", false
+}
+
 func (r *recorder) object(e loader.Event) string {
 	switch e.Hook {
 	case loader.HookConnect, loader.HookSendto, loader.HookPacket:
@@ -54,7 +99,7 @@ func (r *recorder) object(e loader.Event) string {
 			return name + ":" + strconv.Itoa(int(e.Port))
 		}
 	case loader.HookExec:
-		if p := r.programs.path(e.Exe); p != "" && e.Verdict != policy.Deny {
+		if p := r.programs.Load().path(e.Exe); p != "" && e.Verdict != policy.Deny {
 			return p
 		}
 	}
@@ -75,7 +120,7 @@ func (r *recorder) exe(pid int, id loader.FileID) string {
 	if id.IsZero() {
 		return ""
 	}
-	if p := r.programs.path(id); p != "" || pid == 0 {
+	if p := r.programs.Load().path(id); p != "" || pid == 0 {
 		return p
 	}
 	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/exe", unix.O_PATH|unix.O_CLOEXEC, 0)

@@ -48,7 +48,7 @@ type run struct {
 	box      *sandbox.Sandbox
 	guard    *loader.Guard
 	programs *programs
-	recorder recorder
+	recorder recorder // takes events from guardIt on
 	rules    *netRules
 	steering interface{ Close() error }
 	proxy    *dnsproxy.Server
@@ -188,45 +188,36 @@ func (r *run) spec() sandbox.Spec {
 
 // guardIt puts the policy into the kernel, opens the way out, and starts the init, which waits.
 func (r *run) guardIt() (err error) {
-	r.recorder = recorder{policy: r.policy, programs: newPrograms(nil), name: r.nameOf, identify: r.loader.Identify, record: r.hub.Record}
+	r.recorder = recorder{policy: r.policy, identify: r.loader.Identify, record: r.hub.Record}
+	r.recorder.programs.Store(newPrograms(nil))
 	r.guard, err = r.loader.NewGuard(r.box.CgroupDir(), loader.Options{
 		MaxConns: maxConns, Default: r.policy.Network.Default, Revision: firstRevision, OnEvent: r.recorder.event,
 	})
 	if err != nil {
 		return err
 	}
+	// Three things that wait for different parts of the kernel.
 	var g errgroup.Group
+	var sockets *sockets
 	g.Go(r.box.Start)
-	g.Go(func() error {
-		if err := r.allowPrograms(); err != nil {
-			return err
-		}
-		return r.openNetwork()
+	g.Go(func() (err error) {
+		sockets, err = r.openSockets()
+		return err
 	})
+	g.Go(r.allowPrograms)
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return nil
+	return r.openNetwork(sockets)
 }
 
 // allowPrograms puts the exec list into the kernel.
 func (r *run) allowPrograms() error {
-	var list []program
+	var fds []int
 	var entries []loader.ExecEntry
-	add := func(f *os.File, e loader.ExecEntry) (loader.FileID, error) {
-		id, err := r.loader.Identify(int(f.Fd()))
-		if err == nil {
-			e.File = id
-			entries = append(entries, e)
-		}
-		return id, err
-	}
 	for _, p := range r.box.Programs() {
-		id, err := add(p.File, loader.ExecEntry{Rule: p.Rule})
-		if err != nil {
-			return err
-		}
-		list = append(list, program{p.Command, p.Path, id})
+		fds = append(fds, int(p.File.Fd()))
+		entries = append(entries, loader.ExecEntry{Rule: p.Rule})
 	}
 	for _, t := range r.box.ExecTrees() {
 		st, err := t.File.Stat()
@@ -234,12 +225,22 @@ func (r *run) allowPrograms() error {
 			return fmt.Errorf("run: %s, which may be executed: %w", t.Path, err)
 		}
 		_, rule, _ := r.policy.Files.Access(t.Path)
-		if _, err := add(t.File, loader.ExecEntry{Tree: st.IsDir(), Rule: rule.RuleFor(policy.Execute)}); err != nil {
-			return err
-		}
+		fds = append(fds, int(t.File.Fd()))
+		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
 	}
-	*r.recorder.programs = *newPrograms(list)
-	r.programs = r.recorder.programs
+	ids, err := r.loader.IdentifyAll(fds)
+	if err != nil {
+		return err
+	}
+	for i := range entries {
+		entries[i].File = ids[i]
+	}
+	list := make([]program, len(r.box.Programs()))
+	for i, p := range r.box.Programs() {
+		list[i] = program{p.Command, p.Path, ids[i]}
+	}
+	r.programs = newPrograms(list)
+	r.recorder.programs.Store(r.programs)
 	return r.guard.SetExec(entries)
 }
 
