@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/nemoclaw/nemoclaw/bpf"
@@ -37,6 +38,10 @@ var steerSpec = sync.OnceValues(func() (*ebpf.CollectionSpec, error) {
 	}
 	sockets := spec.Maps[bpf.SteerMapSockets]
 	sockets.Key, sockets.Value = nil, nil
+	code := spec.Programs[bpf.SteerProgSteer].Instructions
+	for i := range code {
+		code[i] = btf.WithFuncMetadata(code[i], nil).WithSource(nil)
+	}
 	return spec, nil
 })
 

@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 		victimMain()
 		os.Exit(0)
 	}
+	if os.Getenv(coldEnv) != "" {
+		coldMain()
+		os.Exit(0)
+	}
 	if os.Getenv(agentEnv) != "" {
 		agentMain()
 		os.Exit(1)
