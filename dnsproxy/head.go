@@ -298,7 +298,7 @@ func rewriteRequest(h *requestHead, path string) []byte {
 	} else {
 		out.WriteString("HTTP/1.1\r\n")
 	}
-	for _, line := range h.lines {
+	for line := range bytes.SplitSeq(bytes.TrimSuffix(h.fields, []byte("\r\n\r\n")), []byte("\r\n")) {
 		name, _, _ := bytes.Cut(line, []byte(":"))
 		if isField(name, "proxy-connection") || isField(name, "proxy-authorization") || isField(name, "connection") || isField(name, "keep-alive") {
 			continue

@@ -34,7 +34,7 @@ type requestHead struct {
 	websocket      bool // asks to become a WebSocket
 	expect         bool // Expect: 100-continue
 	http10         bool
-	lines          [][]byte // header lines without CRLF, for rewriting
+	fields         []byte // the header lines with their CRLFs and the empty line, for rewriting
 }
 
 // headEnd returns the length of the head that b starts with, with its empty line, or 0 when it is not complete. from is how
@@ -58,7 +58,8 @@ func parseRequestHead(b []byte) (*requestHead, error) {
 	if err := h.requestLine(line); err != nil {
 		return nil, err
 	}
-	f, err := parseFields(rest, func(line []byte) { h.lines = append(h.lines, line) })
+	h.fields = rest
+	f, err := parseFields(rest)
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +137,8 @@ type fields struct {
 	expect        string
 }
 
-// parseFields reads header lines up to and including the empty line, which must be the end of b. each sees every line.
-func parseFields(b []byte, each func([]byte)) (fields, error) {
+// parseFields reads header lines up to and including the empty line, which must be the end of b.
+func parseFields(b []byte) (fields, error) {
 	var f fields
 	for n := 0; ; n++ {
 		line, rest, err := cutLine(b)
@@ -159,9 +160,6 @@ func parseFields(b []byte, each func([]byte)) (fields, error) {
 		}
 		if err := f.note(name, value); err != nil {
 			return f, err
-		}
-		if each != nil {
-			each(line)
 		}
 		b = rest
 	}

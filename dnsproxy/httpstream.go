@@ -191,7 +191,7 @@ func (x *httpExchange) responseHead(b []byte) error {
 	if err != nil {
 		return err
 	}
-	f, err := parseFields(rest, nil)
+	f, err := parseFields(rest)
 	if err != nil {
 		return err
 	}
