@@ -74,9 +74,9 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	}
 	// The next start with the same run directory sweeps what its predecessor left.
 	for _, s := range killed {
-		next := harness.W.Prepare(t, harness.Box{Flags: []string{"--run-dir", s.RunDir()}}, "/workspace/probe", "exit 0")
-		if out, err := next.Cmd.CombinedOutput(); err != nil {
-			t.Fatalf("the start after a kill failed: %v\n%s", err, out)
+		r := harness.W.Run(t, harness.Box{Flags: []string{"--run-dir", s.RunDir()}}, "/workspace/probe", "exit 0")
+		if r.Code != 0 {
+			t.Fatalf("the start after a kill failed\n%s", r.Dump())
 		}
 		gone(t, s, nothing)
 	}

@@ -51,7 +51,7 @@ func TestServerNameMustBeTheName(t *testing.T) {
 	}
 	_, out = harness.W.Probe(t, harness.Box{Policy: policy, Env: harness.TrustCA()},
 		"tls sni.test 443 sni.test", "tls-cut sni.test 443 sni.test 40", "tls-cut sni.test 443 sni.test 1",
-		"tls-rec sni.test 443 sni.test 30", "tls-rec sni.test 443 sni.test 1")
+		"tls-rec sni.test 443 sni.test 30", "tls-rec sni.test 443 sni.test 40")
 	for _, o := range out {
 		if o.Errno != "" || !strings.Contains(o.Out, "hello from sni.test") {
 			t.Errorf("%q gave %q %q", o.Op, o.Errno, o.Out)

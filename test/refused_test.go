@@ -13,7 +13,7 @@ import (
 func TestConnectIsRefusedInTheCall(t *testing.T) {
 	t.Parallel()
 	a4, a6 := harness.W.Addr()
-	harness.W.DNS.Set("allowed.refuse.test", a4, a6)
+	harness.W.DNS.Set("allowed.refuse.test", a4)
 	harness.W.DNS.Set("other.refuse.test", a4, a6)
 	server := harness.W.TCP(t, a4, 443)
 	policy := network(`{domain: allowed.refuse.test, ports: [443], protocol: tcp}`) +
@@ -31,7 +31,7 @@ func TestConnectIsRefusedInTheCall(t *testing.T) {
 		fmt.Sprintf("fastopen %s 12", a4),
 		"tcp 198.51.100.1 443",
 		"tcp 169.254.169.254 80",
-		"tcp-to allowed.refuse.test 443", // last: shows that the sandbox did reach what it may
+		"say allowed.refuse.test 443 "+b64("hello"), // last: shows that the sandbox did reach what it may
 	)
 	for _, o := range out[:len(out)-1] {
 		check(t, o, "EPERM")
@@ -44,9 +44,9 @@ func TestConnectIsRefusedInTheCall(t *testing.T) {
 		fmt.Sprintf("[%s]:443", a6): "default",
 		fmt.Sprintf("%s:444", a4):   "default",
 		"203.0.113.250:22":          r.PolicyFile() + ":13",
-		fmt.Sprintf("%s:9", a4):     "default",
-		fmt.Sprintf("%s:10", a4):    "default",
-		fmt.Sprintf("[%s]:11", a6):  "default",
+		fmt.Sprintf("%s:9", a4):     "builtin",
+		fmt.Sprintf("%s:10", a4):    "builtin",
+		fmt.Sprintf("[%s]:11", a6):  "builtin",
 		fmt.Sprintf("%s:12", a4):    "default",
 		"198.51.100.1:443":          "default",
 		"169.254.169.254:80":        "default",

@@ -32,7 +32,7 @@ func TestSystemCalls(t *testing.T) {
 		"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "bpf", "perf_event_open", "userfaultfd",
 		"io_uring_setup", "io_uring_enter", "io_uring_register", "keyctl", "add_key", "request_key", "kexec_load", "init_module", "finit_module",
 		"delete_module", "setns", "unshare-user", "unshare-net", "unshare-mount", "clone-user", "open_by_handle_at", "personality", "reboot",
-		"swapon", "acct", "settimeofday", "sethostname", "quotactl", "setuid0", "x32-getpid", "clone3",
+		"swapon", "acct", "settimeofday", "sethostname", "quotactl", "x32-getpid", "clone3",
 	}
 	attempts := []string{"sys getpid"}
 	for _, name := range refused {
@@ -42,9 +42,11 @@ func TestSystemCalls(t *testing.T) {
 	for _, request := range []uint64{0x5412, 0x541c, 0x5423} {
 		attempts = append(attempts, fmt.Sprintf("ioctl 0 %#x", request), fmt.Sprintf("ioctl 0 %#x", request|1<<32))
 	}
+	attempts = append(attempts, "sys setuid0")
 	_, out := harness.W.Probe(t, harness.Box{}, attempts...)
 	check(t, out[0], "")
-	for _, o := range out[1:] {
+	check(t, out[len(out)-1], "EINVAL") // no uid 0 is mapped
+	for _, o := range out[1 : len(out)-1] {
 		want := []string{"EPERM"}
 		if strings.Contains(o.Op, "clone3") || strings.Contains(o.Op, "x32") || strings.Contains(o.Op, "io_uring") {
 			want = []string{"ENOSYS", "EPERM"} // so that a libc falls back

@@ -166,11 +166,11 @@ func TrustCA() []string {
 func (w *World) Start(t T, b Box, argv ...string) *Session {
 	t.Helper()
 	s := w.Prepare(t, b, argv...)
-	s.started = time.Now()
 	start := s.Cmd.Start
 	if b.HostNet {
 		start = func() error { return w.InHostNet(s.Cmd.Start) }
 	}
+	s.started = time.Now()
 	if err := start(); err != nil {
 		t.Fatalf("starting nemoclaw: %v", err)
 	}

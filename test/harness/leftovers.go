@@ -75,7 +75,7 @@ func (w *World) Processes(name string) []string {
 }
 
 // Leftovers lists what is still there of a run: processes, cgroups, mounts, files in its run directory, and, beside the shared
-// programs and maps, pins that carry its name.
+// programs and maps, pins that carry its name. The run directory's own lock is shared by all runs and stays.
 func (w *World) Leftovers(s *Session) []string {
 	var out []string
 	for _, p := range w.Processes(s.Name) {
@@ -93,7 +93,7 @@ func (w *World) Leftovers(s *Session) []string {
 	}
 	for _, root := range []string{s.RunDir(), w.BPFFS} {
 		_ = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil && path != root && (root != w.BPFFS || strings.Contains(path, s.Name)) {
+			if err == nil && path != root && path != filepath.Join(s.RunDir(), ".lock") && (root != w.BPFFS || strings.Contains(path, s.Name)) {
 				out = append(out, "file "+path)
 			}
 			return nil
