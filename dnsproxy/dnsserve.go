@@ -40,6 +40,9 @@ func (s *Server) ServeDNS(pc net.PacketConn) error {
 	}
 	if domain == unix.AF_INET6 {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		if err == nil { // IPv6 lets an answer leave only from an interface's own address otherwise; a route is not enough
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+		}
 	} else {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 	}
