@@ -26,6 +26,7 @@ enum {
 	MAX_EXECUTABLES = 1 << 17,
 	MAX_DEVICES = 1 << 16,
 	MAX_ASKERS = 4096,
+	MAX_DEPARTED = 4096,
 	TREE_DEPTH = 64, /* directories that an execute grant on a tree is looked for upward */
 };
 

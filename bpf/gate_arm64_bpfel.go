@@ -195,6 +195,7 @@ const (
 	GateMapAskers      = "askers"
 	GateMapConns       = "conns"
 	GateMapCounts      = "counts"
+	GateMapDeparted    = "departed"
 	GateMapDevices     = "devices"
 	GateMapExecutables = "executables"
 	GateMapFlows       = "flows"
@@ -287,6 +288,7 @@ type GateMapSpecs struct {
 	Askers      *ebpf.MapSpec `ebpf:"askers"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
+	Departed    *ebpf.MapSpec `ebpf:"departed"`
 	Devices     *ebpf.MapSpec `ebpf:"devices"`
 	Executables *ebpf.MapSpec `ebpf:"executables"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
@@ -331,6 +333,7 @@ type GateMaps struct {
 	Askers      *ebpf.Map `ebpf:"askers"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Counts      *ebpf.Map `ebpf:"counts"`
+	Departed    *ebpf.Map `ebpf:"departed"`
 	Devices     *ebpf.Map `ebpf:"devices"`
 	Executables *ebpf.Map `ebpf:"executables"`
 	Flows       *ebpf.Map `ebpf:"flows"`
@@ -351,6 +354,7 @@ func (m *GateMaps) Close() error {
 		m.Askers,
 		m.Conns,
 		m.Counts,
+		m.Departed,
 		m.Devices,
 		m.Executables,
 		m.Flows,

@@ -186,6 +186,7 @@ const (
 	JudgeMapAskers      = "askers"
 	JudgeMapConns       = "conns"
 	JudgeMapCounts      = "counts"
+	JudgeMapDeparted    = "departed"
 	JudgeMapDevices     = "devices"
 	JudgeMapExecutables = "executables"
 	JudgeMapFlows       = "flows"
@@ -254,6 +255,7 @@ type JudgeMapSpecs struct {
 	Askers      *ebpf.MapSpec `ebpf:"askers"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
+	Departed    *ebpf.MapSpec `ebpf:"departed"`
 	Devices     *ebpf.MapSpec `ebpf:"devices"`
 	Executables *ebpf.MapSpec `ebpf:"executables"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
@@ -298,6 +300,7 @@ type JudgeMaps struct {
 	Askers      *ebpf.Map `ebpf:"askers"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Counts      *ebpf.Map `ebpf:"counts"`
+	Departed    *ebpf.Map `ebpf:"departed"`
 	Devices     *ebpf.Map `ebpf:"devices"`
 	Executables *ebpf.Map `ebpf:"executables"`
 	Flows       *ebpf.Map `ebpf:"flows"`
@@ -318,6 +321,7 @@ func (m *JudgeMaps) Close() error {
 		m.Askers,
 		m.Conns,
 		m.Counts,
+		m.Departed,
 		m.Devices,
 		m.Executables,
 		m.Flows,

@@ -5,7 +5,8 @@
  * anybody else's.
  *
  * Maps that hold rules are hashes without LRU: when full, an insert fails and the loader says so; nothing is
- * silently forgotten. BPF_F_NO_PREALLOC: they are sized for the worst case and mostly empty.
+ * silently forgotten. Forgetting an entry of the two LRU maps takes nothing but a name from a record, or refuses a
+ * connection. BPF_F_NO_PREALLOC: they are sized for the worst case and mostly empty.
  */
 #ifndef NEMOCLAW_MAPS_H
 #define NEMOCLAW_MAPS_H
@@ -44,6 +45,13 @@ struct {
 	__type(key, struct asker_key);
 	__type(value, struct peer);
 } askers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_DEPARTED);
+	__type(key, struct tuple);
+	__type(value, struct peer);
+} departed SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

@@ -3,6 +3,9 @@
  * sock_ops: turns a judged socket into the connection's addresses and ports, which is what the proxy sees of it.
  * The entry is there before the SYN leaves and goes when the socket closes. Without an entry (map full, cap passed
  * by a race) the proxy finds nobody and refuses.
+ *
+ * A client that sends and closes at once is gone before the proxy has accepted: for that, a connection that was
+ * established leaves its entry in `departed`.
  */
 #ifndef NEMOCLAW_TRACK_H
 #define NEMOCLAW_TRACK_H
@@ -10,7 +13,7 @@
 #include "address.h"
 #include "maps.h"
 
-static __always_inline void forget_flow(struct flow *f)
+static __always_inline void forget_flow(struct flow *f, int established)
 {
 	__u64 cgid = f->cgid;
 	__u64 *n;
@@ -18,6 +21,8 @@ static __always_inline void forget_flow(struct flow *f)
 	if (!f->counted)
 		return;
 	f->counted = 0;
+	if (established)
+		bpf_map_update_elem(&departed, &f->tuple, &f->peer, BPF_ANY);
 	bpf_map_delete_elem(&flows, &f->tuple);
 	n = bpf_map_lookup_elem(&conns, &cgid);
 	if (n)
@@ -30,7 +35,7 @@ static __always_inline void start_flow(struct bpf_sock_ops *ctx, struct flow *f)
 	struct sandbox *box = sandbox_of(cgid);
 	__u64 *n = bpf_map_lookup_elem(&conns, &cgid);
 
-	forget_flow(f);
+	forget_flow(f, 0);
 	if (!box || !n)
 		return;
 	/* The sandbox's id is in the key: two sandboxes have the same addresses in their own namespaces. */
@@ -50,6 +55,8 @@ static __always_inline void start_flow(struct bpf_sock_ops *ctx, struct flow *f)
 		f->tuple.remote[2] = ctx->remote_ip6[2];
 		f->tuple.remote[3] = ctx->remote_ip6[3];
 	}
+	/* Who had the same addresses before must not be taken for this one. */
+	bpf_map_delete_elem(&departed, &f->tuple);
 	if (__sync_fetch_and_add(n, 1) >= box->max_conns ||
 	    bpf_map_update_elem(&flows, &f->tuple, &f->peer, BPF_ANY)) {
 		__sync_fetch_and_add(n, -1);
@@ -76,7 +83,7 @@ int track(struct bpf_sock_ops *ctx)
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
 		start_flow(ctx, f);
 	else if (ctx->args[1] == BPF_TCP_CLOSE)
-		forget_flow(f);
+		forget_flow(f, ctx->args[0] != BPF_TCP_SYN_SENT);
 	return 1;
 }
 

@@ -163,6 +163,23 @@ func TestExecOfStray(t *testing.T) {
 	must(t, exec.Command("/bin/true").Run())
 }
 
+// TestExecOfInit executes as the first process of a pid namespace, which ignores ordinary signals.
+func TestExecOfInit(t *testing.T) {
+	l := openLoader(t, privateConfig(t))
+	b := newBox(t, l, Options{})
+	run := func() error {
+		cmd := exec.Command("/bin/true")
+		cmd.SysProcAttr = inCgroup(b.dir)
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWPID
+		return cmd.Run()
+	}
+	if err := run(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("an init that is not allowed: %v", err)
+	}
+	must(t, b.SetExec([]ExecEntry{{File: held(t, l, "/bin/true"), Quiet: true}}))
+	must(t, run())
+}
+
 // TestIdentifyOnOverlay executes files of an overlay, whose inodes stat describes otherwise.
 func TestIdentifyOnOverlay(t *testing.T) {
 	w := newWorld(t, Options{})

@@ -154,7 +154,7 @@ func total(t *testing.T, l *Loader) int {
 	n := 0
 	for name, m := range l.maps.byName() {
 		switch name {
-		case bpf.GateMapAskers, bpf.GateMapStrays, bpf.GateMapIdentities:
+		case bpf.GateMapAskers, bpf.GateMapDeparted, bpf.GateMapStrays, bpf.GateMapIdentities:
 		case bpf.GateMapCounts:
 			var key uint64
 			var value []bpf.GateCounters

@@ -14,6 +14,7 @@ type mapSet struct {
 	sandboxes, conns, counts, strays         *ebpf.Map
 	rules, prefixes, members, grants, flows  *ebpf.Map
 	executables, devices, askers, identities *ebpf.Map
+	departed                                 *ebpf.Map
 }
 
 // byName returns where each map goes.
@@ -32,6 +33,7 @@ func (m *mapSet) byName() map[string]**ebpf.Map {
 		bpf.GateMapDevices:     &m.devices,
 		bpf.GateMapAskers:      &m.askers,
 		bpf.GateMapIdentities:  &m.identities,
+		bpf.GateMapDeparted:    &m.departed,
 	}
 }
 

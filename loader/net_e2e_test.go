@@ -86,6 +86,7 @@ type proxy struct {
 	g     *Guard
 	sock  Sockets
 	stops []func()
+	late  time.Duration // that the proxy takes until it asks who connected
 
 	mu    sync.Mutex
 	conns []accepted
@@ -167,6 +168,7 @@ func (p *proxy) listen(slot, network, addr string) *net.TCPListener {
 				return
 			}
 			a := accepted{slot: slot, client: addrPort(c.RemoteAddr()), server: addrPort(c.LocalAddr()), conn: c}
+			time.Sleep(p.late)
 			a.peer, a.known = p.g.Peer(a.client, a.server)
 			p.mu.Lock()
 			p.conns = append(p.conns, a)

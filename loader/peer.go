@@ -32,17 +32,20 @@ func peer(p *bpf.GatePeer) Peer {
 
 // Peer returns who opened the TCP connection between two addresses, as an accepted socket inside the sandbox's network
 // namespace names them: client is its remote address, server its local one. When it reports false nobody may be
-// served: the connection was not judged, is beyond the cap, or has ended.
+// served: the connection was not judged, is beyond the cap, or ended long ago.
 func (g *Guard) Peer(client, server netip.AddrPort) (Peer, bool) {
 	key := bpf.GateTuple{
 		Cgid: g.cgid, Local: words(client.Addr()), Remote: words(server.Addr()),
 		LocalPort: client.Port(), RemotePort: server.Port(),
 	}
 	var value bpf.GatePeer
-	if g.l.maps.flows.Lookup(key, &value) != nil {
-		return Peer{}, false
+	// A client that is done already was entered into departed before it was taken out of flows.
+	for _, m := range []*ebpf.Map{g.l.maps.flows, g.l.maps.departed} {
+		if m.Lookup(key, &value) == nil {
+			return peer(&value), true
+		}
 	}
-	return peer(&value), true
+	return Peer{}, false
 }
 
 // Asker returns who last sent a DNS query by UDP from an address, for records only: a port can change hands, and

@@ -99,6 +99,12 @@ func victimTry(f []string) (string, error) {
 			return "", err
 		}
 		return victimName(fd)
+	case "defer": // fd addr:port, with TCP_FASTOPEN_CONNECT
+		fd, to := victimTarget(f[1], f[2])
+		if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_FASTOPEN_CONNECT, 1); err != nil {
+			return "", err
+		}
+		return "", unix.Connect(fd, to)
 	case "sendto": // fd addr:port
 		fd, to := victimTarget(f[1], f[2])
 		return "", unix.Sendto(fd, []byte("hello"), 0, to)
