@@ -21,6 +21,7 @@ type terminal struct {
 	master *os.File
 	mu     sync.Mutex
 	shown  bytes.Buffer
+	done   chan struct{} // closed when nobody has the other end open any more and all was read
 }
 
 func openTerminal(t *testing.T) (*terminal, *os.File) {
@@ -41,8 +42,9 @@ func openTerminal(t *testing.T) (*terminal, *os.File) {
 	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 120}); err != nil {
 		t.Fatal(err)
 	}
-	term := &terminal{master: master}
+	term := &terminal{master: master, done: make(chan struct{})}
 	go func() {
+		defer close(term.done)
 		buf := make([]byte, 4096)
 		for {
 			n, err := master.Read(buf)
@@ -55,6 +57,14 @@ func openTerminal(t *testing.T) (*terminal, *os.File) {
 		}
 	}()
 	return term, os.NewFile(fd, "terminal")
+}
+
+// end waits for a run's end and for the last of what it showed.
+func (t *terminal) end(test *testing.T, s *harness.Session) *harness.Result {
+	test.Helper()
+	r := s.Wait(test, 20*time.Second)
+	<-t.done
+	return r
 }
 
 func (t *terminal) text() string {
@@ -118,7 +128,7 @@ func TestAskOnTheTerminal(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := s.Wait(t, 20*time.Second)
+			r := term.end(t, s)
 			if n := strings.Count(term.text(), `"out":"held data"`); n != tt.reached {
 				t.Errorf("%d of the attempts were answered, want %d\n%s\n%s", n, tt.reached, term.text(), r.Dump())
 			}
@@ -154,7 +164,7 @@ func TestHoldRunsOut(t *testing.T) {
 	server := harness.W.TCP(t, a4, 7000)
 	s, term := askBox(t, harness.Box{Policy: "hold: 1s\n" + askPolicy("late.ask.test")}, "/workspace/probe", "say late.ask.test 7000 "+b64("x"))
 	start := time.Now()
-	s.Wait(t, time.Minute)
+	term.end(t, s)
 	if took := time.Since(start); took < 900*time.Millisecond || took > 8*time.Second {
 		t.Errorf("the question was open for %s, want a second\n%s", took, term.text())
 	}
@@ -172,7 +182,7 @@ func TestTerminalInside(t *testing.T) {
 	if _, err := io.WriteString(term.master, "claw\r"); err != nil {
 		t.Fatal(err)
 	}
-	s.Wait(t, 30*time.Second)
+	term.end(t, s)
 	if !strings.Contains(term.text(), "True os.terminal_size(columns=120, lines=40) claw") {
 		t.Errorf("the terminal shows\n%s", term.text())
 	}

@@ -81,7 +81,7 @@ func TestSeedPolicyRefusesTheRest(t *testing.T) {
 	harness.W.DNS.Set("refused.seed.test", a4)
 	server := harness.W.HTTPS(t, a4, 443, harness.Hello)
 	tests := []struct{ name, script, want, object string }{
-		{"git", `git clone -q https://refused.seed.test/repo.git`, "Operation not permitted", "refused.seed.test:443"},
+		{"git", `git clone -q https://refused.seed.test/repo.git`, "Failed to connect to refused.seed.test port 443", "refused.seed.test:443"},
 		{"python3", `python3 -c 'import socket; socket.create_connection(("refused.seed.test", 443))'`, "PermissionError: [Errno 1]", "refused.seed.test:443"},
 		{"node", `node -e 'require("net").connect(443, "refused.seed.test").on("error", e => console.error(e.code))'`, "EPERM", "refused.seed.test:443"},
 		{"curl", `curl https://refused.seed.test`, "Permission denied", ""},

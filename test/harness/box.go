@@ -104,7 +104,7 @@ func (w *World) Prepare(t T, b Box, argv ...string) *Session {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := &Session{Name: fmt.Sprintf("t%d-%d", os.Getpid(), w.boxes.Add(1)), Dir: dir, Workspace: b.Workspace}
+	s := &Session{Name: fmt.Sprintf("t%d-%dx", os.Getpid(), w.boxes.Add(1)), Dir: dir, Workspace: b.Workspace, started: time.Now()}
 	if s.Workspace == "" {
 		s.Workspace = w.NewWorkspace(t, dir)
 	}

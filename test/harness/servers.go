@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -51,6 +52,7 @@ func (s *Server) Bytes() string {
 func (s *Server) note(r *http.Request) {
 	const most = 1 << 20
 	body, _ := io.ReadAll(io.LimitReader(r.Body, most)) // what came is what is kept
+	r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), r.Body))
 	req := Request{Method: r.Method, Host: r.Host, Path: r.URL.Path, Body: string(body)}
 	if r.TLS != nil {
 		req.SNI = r.TLS.ServerName
