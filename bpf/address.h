@@ -7,10 +7,10 @@
 
 enum { PORT_DNS = 53, PORT_CONNECT_PROXY = 3128 };
 
-#define MAPPED bpf_htonl(0x0000ffff)	     /* third word of ::ffff:a.b.c.d */
-#define SYNTHETIC4 bpf_htonl(0xc6120000)     /* 198.18.0.0/15 */
+#define MAPPED bpf_htonl(0x0000ffff)	 /* third word of ::ffff:a.b.c.d */
+#define SYNTHETIC4 bpf_htonl(0xc6120000) /* 198.18.0.0/15 */
 #define SYNTHETIC4_MASK bpf_htonl(0xfffe0000)
-#define SYNTHETIC6_0 bpf_htonl(0xfd6e656d)   /* fd6e:656d:6f63::/64 */
+#define SYNTHETIC6_0 bpf_htonl(0xfd6e656d) /* fd6e:656d:6f63::/64 */
 #define SYNTHETIC6_1 bpf_htonl(0x6f630000)
 #define RESERVED4_MASK bpf_htonl(0xffffff00) /* 198.18.0.0/24; in IPv6 fd6e:656d:6f63::/112 */
 #define CONNECT_PROXY4 bpf_htonl(0xc6120003) /* 198.18.0.3 */

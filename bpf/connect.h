@@ -67,13 +67,11 @@ static __always_inline int judge_tcp(const struct sandbox *box, struct counters 
 	}
 	if (!has_room(box, cgid)) {
 		bpf_sk_storage_delete(&judged, sk);
-		return refuse_connect(box, c, cgid, now, &s, addr, port, IPPROTO_TCP, RULE_BUILTIN,
-				      REASON_CONNECTIONS);
+		return refuse_connect(box, c, cgid, now, &s, addr, port, IPPROTO_TCP, RULE_BUILTIN, REASON_CONNECTIONS);
 	}
 	f = bpf_sk_storage_get(&judged, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!f)
-		return refuse_connect(box, c, cgid, now, &s, addr, port, IPPROTO_TCP, RULE_BUILTIN,
-				      REASON_NO_MEMORY);
+		return refuse_connect(box, c, cgid, now, &s, addr, port, IPPROTO_TCP, RULE_BUILTIN, REASON_NO_MEMORY);
 	fill_peer(&f->peer, &s, now);
 	f->peer.rule = a.rule;
 	f->peer.revision = box->revision;

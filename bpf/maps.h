@@ -13,13 +13,13 @@
 
 #include "abi.h"
 
-#define HASH(name, key_type, value_type, max)                                                                 \
-	struct {                                                                                              \
-		__uint(type, BPF_MAP_TYPE_HASH);                                                              \
-		__uint(map_flags, BPF_F_NO_PREALLOC);                                                         \
-		__uint(max_entries, max);                                                                     \
-		__type(key, key_type);                                                                        \
-		__type(value, value_type);                                                                    \
+#define HASH(name, key_type, value_type, max)                                                                          \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                                       \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                                                  \
+		__uint(max_entries, max);                                                                              \
+		__type(key, key_type);                                                                                 \
+		__type(value, value_type);                                                                             \
 	} name SEC(".maps")
 
 HASH(sandboxes, __u64, struct sandbox, MAX_SANDBOXES);

@@ -57,8 +57,7 @@ static __always_inline void start_flow(struct bpf_sock_ops *ctx, struct flow *f)
 	}
 	/* Who had the same addresses before must not be taken for this one. */
 	bpf_map_delete_elem(&departed, &f->tuple);
-	if (__sync_fetch_and_add(n, 1) >= box->max_conns ||
-	    bpf_map_update_elem(&flows, &f->tuple, &f->peer, BPF_ANY)) {
+	if (__sync_fetch_and_add(n, 1) >= box->max_conns || bpf_map_update_elem(&flows, &f->tuple, &f->peer, BPF_ANY)) {
 		__sync_fetch_and_add(n, -1);
 		return;
 	}

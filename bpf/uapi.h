@@ -76,27 +76,27 @@ struct bpf_sock {
 	__u32 protocol;
 	__u32 mark;
 	__u32 priority;
-	__u32 src_ip4;	   /* network byte order */
-	__u32 src_ip6[4];  /* network byte order */
-	__u32 src_port;	   /* host byte order */
-	__be16 dst_port;   /* network byte order */
+	__u32 src_ip4;	  /* network byte order */
+	__u32 src_ip6[4]; /* network byte order */
+	__u32 src_port;	  /* host byte order */
+	__be16 dst_port;  /* network byte order */
 	__u16 : 16;
-	__u32 dst_ip4;	   /* network byte order */
-	__u32 dst_ip6[4];  /* network byte order */
+	__u32 dst_ip4;	  /* network byte order */
+	__u32 dst_ip6[4]; /* network byte order */
 	__u32 state;
 	__s32 rx_queue_mapping;
 };
 
 struct bpf_sock_addr {
 	__u32 user_family;
-	__u32 user_ip4;	       /* network byte order */
-	__u32 user_ip6[4];     /* network byte order */
-	__u32 user_port;       /* network byte order */
+	__u32 user_ip4;	   /* network byte order */
+	__u32 user_ip6[4]; /* network byte order */
+	__u32 user_port;   /* network byte order */
 	__u32 family;
 	__u32 type;
 	__u32 protocol;
-	__u32 msg_src_ip4;     /* network byte order */
-	__u32 msg_src_ip6[4];  /* network byte order */
+	__u32 msg_src_ip4;    /* network byte order */
+	__u32 msg_src_ip6[4]; /* network byte order */
 	union {
 		struct bpf_sock *sk;
 		__u64 : 64;
@@ -107,14 +107,14 @@ struct bpf_sock_ops {
 	__u32 op;
 	__u32 args[4];
 	__u32 family;
-	__u32 remote_ip4;      /* network byte order */
-	__u32 local_ip4;       /* network byte order */
-	__u32 remote_ip6[4];   /* network byte order */
-	__u32 local_ip6[4];    /* network byte order */
-	__u32 remote_port;     /* network byte order, in the upper half of a little-endian word */
-	__u32 local_port;      /* host byte order */
+	__u32 remote_ip4;    /* network byte order */
+	__u32 local_ip4;     /* network byte order */
+	__u32 remote_ip6[4]; /* network byte order */
+	__u32 local_ip6[4];  /* network byte order */
+	__u32 remote_port;   /* network byte order, in the upper half of a little-endian word */
+	__u32 local_port;    /* host byte order */
 	__u32 is_fullsock;
-	__u32 unused[23];      /* tcp_sock statistics, not read here */
+	__u32 unused[23]; /* tcp_sock statistics, not read here */
 	__u64 bytes_received;
 	__u64 bytes_acked;
 	union {
@@ -128,7 +128,7 @@ struct __sk_buff {
 	__u32 pkt_type;
 	__u32 mark;
 	__u32 queue_mapping;
-	__u32 protocol;	       /* network byte order */
+	__u32 protocol;	  /* network byte order */
 	__u32 unused[31]; /* vlan, cb, addresses: not read here */
 	union {
 		void *flow_keys;
@@ -144,7 +144,7 @@ struct __sk_buff {
 };
 
 struct bpf_cgroup_dev_ctx {
-	__u32 access_type;     /* (access << 16) | type */
+	__u32 access_type; /* (access << 16) | type */
 	__u32 major;
 	__u32 minor;
 };
@@ -159,13 +159,13 @@ struct bpf_sk_lookup {
 	};
 	__u32 family;
 	__u32 protocol;
-	__u32 remote_ip4;      /* network byte order */
-	__u32 remote_ip6[4];   /* network byte order */
-	__be16 remote_port;    /* network byte order */
+	__u32 remote_ip4;    /* network byte order */
+	__u32 remote_ip6[4]; /* network byte order */
+	__be16 remote_port;  /* network byte order */
 	__u16 : 16;
-	__u32 local_ip4;       /* network byte order */
-	__u32 local_ip6[4];    /* network byte order */
-	__u32 local_port;      /* host byte order */
+	__u32 local_ip4;    /* network byte order */
+	__u32 local_ip6[4]; /* network byte order */
+	__u32 local_port;   /* host byte order */
 	__u32 ingress_ifindex;
 };
 
