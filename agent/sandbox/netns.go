@@ -109,8 +109,18 @@ func rtnetlink(fd int, m []byte, what string) error {
 	return nil
 }
 
-// inNetns runs f on a thread that is in the network namespace. Sockets stay in the namespace that they were made in.
-func inNetns(netns int, f func() error) error {
+// inNetns runs f on a thread that is in the sandbox's network namespace. Sockets stay in the namespace that they were
+// made in.
+func (s *Sandbox) inNetns(f func() error) error {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return fmt.Errorf("no socket can be opened: %w", ErrGone)
+	}
+	netns := s.NetnsFD()
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -154,7 +164,7 @@ func listenConfig() net.ListenConfig {
 // Listen opens a stream listener in the sandbox's network namespace; network and addr are net.Listen's.
 func (s *Sandbox) Listen(network, addr string) (net.Listener, error) {
 	var l net.Listener
-	err := inNetns(s.NetnsFD(), func() (err error) {
+	err := s.inNetns(func() (err error) {
 		lc := listenConfig()
 		l, err = lc.Listen(context.Background(), network, addr)
 		return err
@@ -165,7 +175,7 @@ func (s *Sandbox) Listen(network, addr string) (net.Listener, error) {
 // ListenPacket opens a datagram socket in the sandbox's network namespace; network and addr are net.ListenPacket's.
 func (s *Sandbox) ListenPacket(network, addr string) (net.PacketConn, error) {
 	var c net.PacketConn
-	err := inNetns(s.NetnsFD(), func() (err error) {
+	err := s.inNetns(func() (err error) {
 		lc := listenConfig()
 		c, err = lc.ListenPacket(context.Background(), network, addr)
 		return err

@@ -66,6 +66,9 @@ func (p *planner) place(e *entry) error {
 	}
 	access, denied := p.effective(e.path)
 	t := p.treeAt(e.path)
+	if e.source == "" && e.kind == kindMissing && e.own && underAny(e.path, policy.PrivateDirs) {
+		p.warn(e.text, e.written+" is a path of the sandbox's own private directory, which starts empty: what the host has there is not visible")
+	}
 	switch {
 	case under(e.path, "/proc"):
 		return p.placeProc(e, access)
@@ -302,6 +305,15 @@ func (p *planner) hideSecrets() {
 			}
 		}
 	}
+	slices.Sort(p.plan.hidden)
+	above := ""
+	p.plan.hidden = slices.DeleteFunc(p.plan.hidden, func(at string) bool {
+		if above != "" && under(at, above) {
+			return true
+		}
+		above = at
+		return false
+	})
 }
 
 // addGrants lists the Landlock rules: what each mount may be used for, and execute where a rule says so.

@@ -49,6 +49,8 @@ func (s *Sandbox) Exec(req ExecRequest) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.use.RLock() // the descriptors of the view are not closed while it is held
+	defer s.use.RUnlock()
 	if err := s.alive(); err != nil {
 		return nil, err
 	}

@@ -58,6 +58,7 @@ type Sandbox struct {
 	pidfd    int // of PID 1; -1 before Start
 	pid      int
 
+	use       sync.RWMutex // held for writing while descriptors are closed
 	mu        sync.Mutex
 	closed    bool
 	gone      bool // the init ended
@@ -417,6 +418,8 @@ func (s *Sandbox) awaitReader() {
 
 // release gives back what is no process.
 func (s *Sandbox) release() error {
+	s.use.Lock()
+	defer s.use.Unlock()
 	var failed []error
 	drain(&s.relays)
 	if s.programs != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -22,23 +21,23 @@ type watchedMount struct {
 // watcher waits for changes of a sandbox's mounts. Inside nobody can make any; but when somebody on the host replaces
 // a file or removes a directory that a mask lies on, the kernel takes the mask away.
 type watcher struct {
-	file *os.File // mountinfo of the init
+	file int    // mountinfo of the init; not an os.File: Go's poller would take the events
 	wake [2]int   // a pipe; closing its end stops the watcher
 	done chan struct{}
 }
 
 // watchMasks starts watching. A sandbox without masks that could be lost has a watcher that does nothing.
 func (s *Sandbox) watchMasks() (*watcher, error) {
-	w := &watcher{wake: [2]int{-1, -1}}
+	w := &watcher{file: -1, wake: [2]int{-1, -1}}
 	if len(s.view.watched) == 0 {
 		return w, nil
 	}
 	var err error
-	if w.file, err = os.Open("/proc/" + strconv.Itoa(s.pid) + "/mountinfo"); err != nil {
+	if w.file, err = unix.Open("/proc/"+strconv.Itoa(s.pid)+"/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("sandbox: watching the masks: %w", err)
 	}
 	if err := unix.Pipe2(w.wake[:], unix.O_CLOEXEC); err != nil {
-		w.file.Close()
+		closeFD(&w.file)
 		return nil, fmt.Errorf("sandbox: watching the masks: %w", err)
 	}
 	w.done = make(chan struct{})
@@ -51,7 +50,7 @@ func (s *Sandbox) watchMasks() (*watcher, error) {
 
 // loop looks at the mounts at once, and then after each change: there is a moment between composing and watching.
 func (w *watcher) loop(s *Sandbox) {
-	watch := []unix.PollFd{{Fd: int32(w.file.Fd()), Events: unix.POLLPRI}, {Fd: int32(w.wake[0]), Events: unix.POLLIN}}
+	watch := []unix.PollFd{{Fd: int32(w.file), Events: unix.POLLPRI}, {Fd: int32(w.wake[0]), Events: unix.POLLIN}}
 	left := s.view.watched
 	for {
 		mounts, err := readAll(w.file)
@@ -76,18 +75,20 @@ func (w *watcher) loop(s *Sandbox) {
 }
 
 // readAll reads a file of /proc from its start.
-func readAll(f *os.File) ([]byte, error) {
+func readAll(fd int) ([]byte, error) {
 	var all []byte
 	buf := make([]byte, 1<<16)
 	for {
-		n, err := f.ReadAt(buf, int64(len(all)))
-		all = append(all, buf[:n]...)
-		if n == 0 || err != nil {
-			if len(all) > 0 {
-				return all, nil
-			}
+		n, err := unix.Pread(fd, buf, int64(len(all)))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
 			return nil, err
+		case n == 0:
+			return all, nil
 		}
+		all = append(all, buf[:n]...)
 	}
 }
 
@@ -146,5 +147,5 @@ func (w *watcher) stop() {
 	closeFD(&w.wake[1])
 	<-w.done
 	closeFD(&w.wake[0])
-	w.file.Close()
+	closeFD(&w.file)
 }
