@@ -56,34 +56,36 @@ func measureStart(b *bench) {
 // measureFiles: the same worker inside a sandbox and outside, on the same files.
 func measureFiles(b *bench) {
 	s := b.box("/workspace/bench", "work")
-	b.makeTree(s.Workspace)
+	// A tree each: git remembers owners, which differ inside, so on one tree each would spoil the other's index.
+	b.makeTree(s.Workspace, "native")
+	b.makeTree(s.Workspace, "inside")
 	inside := b.startWorker("nemoclaw", s.Cmd)
 	outside := exec.Command(filepath.Join(s.Workspace, "bench"), "work")
 	outside.Dir = s.Workspace
 	native := b.startWorker("native", outside)
 	workers := []*worker{native, inside}
+	places := []string{filepath.Join(s.Workspace, "native"), "/workspace/inside"}
 	for _, j := range []struct {
 		what, job string
 		n         int
 		arg       string
 	}{
-		{"open + close in the workspace", "open", 20000, "tree/d3/f3"},
+		{"open + close in the workspace", "open", 20000, "native/d3/f3"},
 		{"open + close below /usr", "open", 20000, "/usr/bin/git"},
-		{"stat in the workspace", "stat", 20000, "tree/d3/f3"},
+		{"stat in the workspace", "stat", 20000, "native/d3/f3"},
 		{"fork + exec of /bin/true", "exec", 40, "/bin/true"},
-		{"git status, 1,000 files", "exec", 5, "git -C /PLACE/tree status --porcelain"},
-		{"tar of the same tree", "exec", 5, "tar -cf /dev/null -C /PLACE tree"},
+		{"git status, 1,000 files", "exec", 5, "git -C PLACE status --porcelain"},
+		{"tar of the same tree", "exec", 5, "tar -cf /dev/null -C PLACE ."},
 	} {
-		places := []string{s.Workspace, "/workspace"}
 		b.contest(j.what, "µs", []string{"native", "nemoclaw"}, func(i int) float64 {
-			return workers[i].do(j.job, j.n, strings.ReplaceAll(j.arg, "/PLACE", places[i]))
+			return workers[i].do(j.job, j.n, strings.ReplaceAll(j.arg, "PLACE", places[i]))
 		})
 	}
 }
 
 // makeTree makes a git repository of 1,000 small files.
-func (b *bench) makeTree(ws string) {
-	tree := filepath.Join(ws, "tree")
+func (b *bench) makeTree(ws, name string) {
+	tree := filepath.Join(ws, name)
 	for d := range 20 {
 		dir := filepath.Join(tree, fmt.Sprintf("d%d", d))
 		b.must(os.MkdirAll(dir, 0o755))
