@@ -53,6 +53,7 @@ type run struct {
 	steering interface{ Close() error }
 	proxy    *dnsproxy.Server
 	wire     chan *loader.Wire // holds it once it is set
+	refusals fileRefusals
 	terminal *terminal
 	process  *sandbox.Process
 
@@ -196,7 +197,7 @@ func (r *run) guardIt() (err error) {
 	if err != nil {
 		return err
 	}
-	// Three things that wait for different parts of the kernel.
+	// Each waits for another part of the kernel.
 	var g errgroup.Group
 	var sockets *sockets
 	g.Go(r.box.Start)
@@ -205,6 +206,7 @@ func (r *run) guardIt() (err error) {
 		return err
 	})
 	g.Go(r.allowPrograms)
+	g.Go(r.followRefusals)
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -321,6 +323,7 @@ func (r *run) finish(status int) error {
 	if r.steering != nil {
 		done(r.steering.Close())
 	}
+	done(r.refusals.stop())
 	var lost uint64
 	if r.guard != nil {
 		r.guard.Drain()
@@ -365,7 +368,7 @@ func (r *run) lost() uint64 {
 func (r *run) summarise(status int, lost uint64) {
 	s := summary{
 		policy: r.policyName, revision: r.policy.Revision, lost: lost, warnings: r.warnings, log: r.log.Path(),
-		unseen: unseenFiles(r.policy, false), failed: status != 0, terminal: term.Is(r.o.Stderr),
+		unseen: unseenFiles(r.policy, r.refusals.reader != nil), failed: status != 0, terminal: term.Is(r.o.Stderr),
 	}
 	s.refused, s.more = r.hub.Refusals()
 	s.colour = s.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"

@@ -76,15 +76,19 @@ const workspaceRule = "filesystem: {allow: [{path: /workspace, permissions: [rea
 
 func compileYAML(t testing.TB, text string) *policy.Compiled {
 	t.Helper()
-	parsed, err := policy.Parse("test.yaml", []byte(text))
+	c, err := parsePolicy(text)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	c, err := policy.Compile(parsed)
-	if err != nil {
-		t.Fatal(err)
-	}
 	return c
+}
+
+func parsePolicy(text string) (*policy.Compiled, error) {
+	parsed, err := policy.Parse("test.yaml", []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	return policy.Compile(parsed)
 }
 
 // box is a running sandbox of a test.

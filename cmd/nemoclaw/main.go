@@ -45,7 +45,7 @@ func main() {
 // execute runs one command line and returns its exit status.
 func execute(args []string, stdout, stderr *os.File) int {
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean the process's own
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteC()

@@ -15,6 +15,7 @@ import (
 func newRun() *cobra.Command {
 	o := agent.Options{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	var resolver string
+	var env []string
 	cmd := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND [ARG...]",
 		Short: "Run a command in a sandbox, under a policy",
@@ -38,10 +39,9 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.Command = args
-			for _, e := range o.Env {
-				if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
-					return usage(fmt.Errorf("--env %q: want NAME=VALUE", e))
-				}
+			var err error
+			if o.Env, err = environment(env, os.LookupEnv); err != nil {
+				return usage(err)
 			}
 			if resolver != "" {
 				a, err := parseResolver(resolver)
@@ -62,7 +62,7 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 	f.StringVarP(&o.PolicyFile, "policy", "p", "", "policy `FILE` (default: the one that nemoclaw init writes)")
 	f.StringVarP(&o.Workspace, "workspace", "w", "", "`DIR` to show as /workspace, read-write (default: the current directory)")
 	f.StringVar(&o.Name, "name", "", "`NAME` of the sandbox (default: the policy's, with a suffix)")
-	f.StringArrayVarP(&o.Env, "env", "e", nil, "`NAME=VALUE` for the command's environment, which is otherwise made from nothing (can be given several times)")
+	f.StringArrayVarP(&env, "env", "e", nil, "`NAME=VALUE` for the command's environment, which is made from nothing; NAME alone passes yours on (can be given several times)")
 	f.StringVar(&o.JSONEvents, "json-events", "", "write every decision as a JSON line to `FILE`, or to an open descriptor as fd:N")
 	f.BoolVar(&o.NoPrompt, "no-prompt", false, "refuse what the policy would ask about, even if there is a terminal")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no summary and no warnings at the end")
@@ -85,6 +85,26 @@ func must(err error) {
 	if err != nil {
 		panic(err)
 	}
+}
+
+// environment completes what --env was given: a name alone takes the value that it has here.
+func environment(given []string, lookup func(string) (string, bool)) ([]string, error) {
+	var out []string
+	for _, e := range given {
+		name, _, whole := strings.Cut(e, "=")
+		if name == "" {
+			return nil, fmt.Errorf("--env %q: want NAME=VALUE or NAME", e)
+		}
+		if !whole {
+			value, ok := lookup(name)
+			if !ok {
+				return nil, fmt.Errorf("--env %s: it is not set here, so it can't be passed on; give NAME=VALUE", name)
+			}
+			e = name + "=" + value
+		}
+		out = append(out, e)
+	}
+	return out, nil
 }
 
 // parseResolver reads an address with or without a port; the port is 53 when it is left out.

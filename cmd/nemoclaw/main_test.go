@@ -1,0 +1,320 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/agent/hub"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// home is where the tests start: some change the directory.
+var home, _ = os.Getwd()
+
+// call runs one command line as main does.
+func call(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	files := map[string]*os.File{}
+	for _, name := range []string{"out", "err"} {
+		f, err := os.Create(filepath.Join(t.TempDir(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files[name] = f
+	}
+	status = execute(args, files["out"], files["err"])
+	read := func(f *os.File) string {
+		b, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	return status, read(files["out"]), read(files["err"])
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join(home, "testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; run the test with -update and look at what it wrote", err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s: %s", path, diff)
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHelp keeps every help text in a file, so that a change of one is seen.
+func TestHelp(t *testing.T) {
+	for name, args := range map[string][]string{
+		"help":                {"--help"},
+		"help-run":            {"run", "--help"},
+		"help-init":           {"init", "--help"},
+		"help-policy":         {"policy", "--help"},
+		"help-policy-check":   {"policy", "check", "--help"},
+		"help-policy-explain": {"policy", "explain", "--help"},
+		"help-policy-schema":  {"policy", "schema", "--help"},
+		"help-policy-presets": {"policy", "presets", "--help"},
+		"help-audit":          {"audit", "--help"},
+		"help-audit-verify":   {"audit", "verify", "--help"},
+		"help-version":        {"version", "--help"},
+	} {
+		status, out, err := call(t, args...)
+		if status != 0 || err != "" {
+			t.Errorf("%v: status %d, %s", args, status, err)
+		}
+		golden(t, name, out)
+	}
+	if _, plain, _ := call(t); !strings.Contains(plain, "Available Commands") {
+		t.Errorf("without arguments: %s", plain)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	policyFile, err := filepath.Abs("testdata/good.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"no-such"}, `unknown command "no-such" for "nemoclaw"`},
+		{[]string{"runn"}, "run"}, // what was meant
+		{[]string{"--no-such"}, "unknown flag: --no-such"},
+		{[]string{"run"}, "no command was given"},
+		{[]string{"run", "--no-such", "--", "x"}, "unknown flag: --no-such"},
+		{[]string{"run", "--env", "=x", "x"}, `--env "=x": want NAME=VALUE`},
+		{[]string{"run", "--env", "NEMOCLAW_NOT_SET", "x"}, "--env NEMOCLAW_NOT_SET: it is not set here"},
+		{[]string{"run", "--resolver", "nowhere", "x"}, `--resolver "nowhere": want an address`},
+		{[]string{"init", "a", "b"}, "at most 1 arg"},
+		{[]string{"policy", "no-such"}, `unknown command "no-such" for "nemoclaw policy"`},
+		{[]string{"policy", "check"}, "at least 1 arg"},
+		{[]string{"policy", "check", "-o", "xml", policyFile}, `-o "xml": want text or json`},
+		{[]string{"policy", "explain", policyFile}, "nothing was asked"},
+		{[]string{"policy", "explain", policyFile, "--connect", "pypi.org"}, "expected host:port"},
+		{[]string{"policy", "explain", policyFile, "--read", "/x", "--expect", "maybe"}, "want allow, ask or deny"},
+		{[]string{"audit", "verify"}, "at least 1 arg"},
+		{[]string{"audit", "verify", "--head", "12", "x"}, "want SEQ:HASH"},
+	} {
+		status, out, err := call(t, c.args...)
+		if status != statusUsage || out != "" || !strings.Contains(err, c.want) || !strings.HasPrefix(err, "nemoclaw: ") || !strings.Contains(err, "--help'") {
+			t.Errorf("%v: status %d, out %q, err %q; want %q", c.args, status, out, err, c.want)
+		}
+	}
+}
+
+func TestInit(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if status, _, err := call(t, "init"); status != 0 || !strings.Contains(err, "wrote nemoclaw.yaml") {
+		t.Fatalf("status %d, %s", status, err)
+	}
+	b, err := os.ReadFile("nemoclaw.yaml")
+	if err != nil || !bytes.Equal(b, policy.Initial()) {
+		t.Errorf("it wrote %q, %v", b, err)
+	}
+	if status, _, err := call(t, "policy", "check", "nemoclaw.yaml"); status != 0 {
+		t.Errorf("what it wrote is refused: %s", err)
+	}
+	write(t, "nemoclaw.yaml", "mine")
+	if status, _, err := call(t, "init"); status != statusFailed || !strings.Contains(err, "nemoclaw.yaml is there already") {
+		t.Errorf("over a file: status %d, %s", status, err)
+	}
+	if b, err := os.ReadFile("nemoclaw.yaml"); err != nil || string(b) != "mine" {
+		t.Errorf("the file was touched: %q, %v", b, err)
+	}
+	if status, _, err := call(t, "init", "--force"); status != 0 {
+		t.Errorf("--force: %s", err)
+	}
+	if status, out, _ := call(t, "init", "-"); status != 0 || out != string(policy.Initial()) {
+		t.Errorf("to standard output: status %d, %q", status, out)
+	}
+	if status, _, err := call(t, "init", "no/such/dir.yaml"); status != statusFailed || !strings.Contains(err, "no such file") {
+		t.Errorf("into nothing: status %d, %s", status, err)
+	}
+}
+
+func TestPolicyCheck(t *testing.T) {
+	t.Chdir("testdata")
+	status, out, errs := call(t, "policy", "check", "good.yaml")
+	if status != 0 || !strings.HasPrefix(out, "good.yaml: ok (revision ") || errs != "" {
+		t.Errorf("good.yaml: status %d, %q, %q", status, out, errs)
+	}
+	status, out, errs = call(t, "policy", "check", "good.yaml", "bad.yaml", "missing.yaml")
+	if status != statusFailed || strings.Count(out, "\n") != 1 {
+		t.Errorf("status %d, %q", status, out)
+	}
+	for _, want := range []string{"bad.yaml:2:3: ", "bad.yaml:5:", "missing.yaml"} {
+		if !strings.Contains(errs, want) {
+			t.Errorf("%q is not in %q", want, errs)
+		}
+	}
+	status, out, errs = call(t, "policy", "check", "-o", "json", "good.yaml", "bad.yaml", "missing.yaml")
+	var got []struct {
+		File     string
+		Valid    bool
+		Revision string
+		Errors   []wrong
+		Warnings []string
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || status != statusFailed || errs != "" {
+		t.Fatalf("json: status %d, %v, %q, %q", status, err, out, errs)
+	}
+	if len(got) != 3 || !got[0].Valid || got[0].Revision == "" || got[1].Valid || len(got[1].Errors) < 2 || got[1].Errors[0].Line != 2 || len(got[2].Errors) != 1 {
+		t.Errorf("json: %+v", got)
+	}
+}
+
+func TestPolicyExplain(t *testing.T) {
+	t.Chdir("testdata")
+	status, out, errs := call(t, "policy", "explain", "good.yaml", "--read", "/root/.ssh/id", "--write", "/workspace/x", "--exec", "git", "--connect", "example.com:443", "--connect", "other.test:22")
+	if status != 0 || errs != "" {
+		t.Fatalf("status %d, %s", status, errs)
+	}
+	golden(t, "explain", out)
+	status, out, errs = call(t, "policy", "explain", "good.yaml", "-o", "json", "--connect", "example.com:443", "--expect", "deny")
+	var got []struct{ Verdict, Rule, Object string }
+	if err := json.Unmarshal([]byte(out), &got); err != nil || status != statusFailed || len(got) != 1 || got[0].Verdict != "allow" || !strings.Contains(errs, "1 of 1 answers are not deny") {
+		t.Errorf("status %d, %v, %q, %q", status, err, out, errs)
+	}
+	if status, _, errs := call(t, "policy", "explain", "bad.yaml", "--read", "/"); status != statusFailed || !strings.Contains(errs, "bad.yaml:2:3") {
+		t.Errorf("a bad policy: status %d, %q", status, errs)
+	}
+}
+
+func TestSchemaAndPresets(t *testing.T) {
+	if status, out, _ := call(t, "policy", "schema"); status != 0 || !json.Valid([]byte(out)) {
+		t.Errorf("schema: status %d, %.80q", status, out)
+	}
+	status, out, _ := call(t, "policy", "presets")
+	if status != 0 || !strings.Contains(out, "npm\n") {
+		t.Errorf("presets: status %d, %q", status, out)
+	}
+	var list []string
+	if _, out, _ := call(t, "policy", "presets", "-o", "json"); json.Unmarshal([]byte(out), &list) != nil || len(list) < 4 {
+		t.Errorf("presets as JSON: %q", out)
+	}
+	if status, out, _ := call(t, "policy", "presets", "npm"); status != 0 || !strings.Contains(out, "npmjs.org") {
+		t.Errorf("the preset npm: status %d, %q", status, out)
+	}
+	if status, _, errs := call(t, "policy", "presets", "no-such"); status != statusFailed || !strings.Contains(errs, "no-such") {
+		t.Errorf("no such preset: status %d, %q", status, errs)
+	}
+}
+
+func TestAuditVerify(t *testing.T) {
+	dir := t.TempDir()
+	log, err := audit.Open(dir, "box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := hub.New("box", log)
+	for range 5 {
+		h.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "x", Object: "good"})
+	}
+	h.Close()
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := log.Path()
+	status, out, errs := call(t, "audit", "verify", file)
+	if status != 0 || errs != "" || !strings.HasPrefix(out, file+": ok (records 1 to 5, head 5:") {
+		t.Fatalf("status %d, %q, %q", status, out, errs)
+	}
+	head := log.Head().String()
+	if status, out, _ := call(t, "audit", "verify", "--head", head, file); status != 0 {
+		t.Errorf("with its own head: %q", out)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := filepath.Join(t.TempDir(), "bad.jsonl")
+	write(t, bad, strings.Replace(string(b), "good", "evil", 3)[:len(b)])
+	if status, out, _ := call(t, "audit", "verify", bad, file); status != statusFailed || !strings.HasPrefix(out, bad+":1: record 1 changed: ") || !strings.Contains(out, file+": ok") {
+		t.Errorf("status %d, %q", status, out)
+	}
+	cut := filepath.Join(t.TempDir(), "cut.jsonl")
+	write(t, cut, strings.Join(strings.SplitAfter(string(b), "\n")[:3], ""))
+	if status, out, _ := call(t, "audit", "verify", "--head", head, cut); status != statusFailed || !strings.HasPrefix(out, cut+":4: record 4 lost: ") {
+		t.Errorf("status %d, %q", status, out)
+	}
+	if status, _, errs := call(t, "audit", "verify", filepath.Join(dir, "missing")); status != statusFailed || !strings.Contains(errs, "no such file") {
+		t.Errorf("status %d, %q", status, errs)
+	}
+	status, out, _ = call(t, "audit", "verify", "-o", "json", file, bad, "missing")
+	var got []struct {
+		OK    bool
+		Lines int
+		Head  string
+		Error string
+		Fault *audit.Fault
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || status != statusFailed || len(got) != 3 {
+		t.Fatalf("status %d, %v, %s", status, err, out)
+	}
+	if !got[0].OK || got[0].Head != head || got[1].OK || got[1].Fault.Kind != audit.Changed || got[2].Error == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if status, out, _ := call(t, "version"); status != 0 || !strings.HasPrefix(out, "nemoclaw ") {
+		t.Errorf("status %d, %q", status, out)
+	}
+	var v struct{ Version, Go string }
+	if _, out, _ := call(t, "version", "-o", "json"); json.Unmarshal([]byte(out), &v) != nil || v.Version == "" || v.Go == "" {
+		t.Errorf("%q", out)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if status, out, errs := call(t, "completion", shell); status != 0 || !strings.Contains(out, "nemoclaw") {
+			t.Errorf("%s: status %d, %s", shell, status, errs)
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	here := func(name string) (string, bool) { return "value of " + name, name == "TOKEN" }
+	got, err := environment([]string{"A=1", "B=", "C=x=y", "TOKEN"}, here)
+	if diff := cmp.Diff([]string{"A=1", "B=", "C=x=y", "TOKEN=value of TOKEN"}, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}
+
+func TestParseResolver(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1:53", "192.0.2.1:5353": "192.0.2.1:5353", "2001:db8::1": "[2001:db8::1]:53",
+		"[2001:db8::1]": "[2001:db8::1]:53", "[2001:db8::1]:5353": "[2001:db8::1]:5353",
+	} {
+		if got, err := parseResolver(in); err != nil || got.String() != want {
+			t.Errorf("%s: %v, %v; want %s", in, got, err, want)
+		}
+	}
+}
