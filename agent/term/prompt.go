@@ -37,10 +37,10 @@ func (r *Relay) Prompter(kind string) *Prompter {
 }
 
 const (
-	// Before a question: end whatever control string the program has left open (CAN, ST), keep the cursor while its
-	// scroll region is undone (DECSC, DECSTBM, DECRC), then undo what could hide or garble text: origin and insert
-	// mode, no wrapping, colours and "hidden", line-drawing characters, a hidden cursor. Below it the screen is cleared.
-	calm = "\x18\x1b\\\x1b7\x1b[r\x1b8\x1b[?6l\x1b[4l\x1b[?7h\x1b[0m\x0f\x1b(B\x1b[?25h\r\n\x1b[J"
+	// Before a question: end whatever control string the program has left open (CAN, ST), keep the cursor (DECSC, DECRC)
+	// while its origin mode and scroll region are undone, which move it; then undo what could hide or garble text:
+	// insert mode, no wrapping, colours and "hidden", line-drawing characters, a hidden cursor. Clear what is below.
+	calm = "\x18\x1b\\\x1b7\x1b[?6l\x1b[r\x1b8\x1b[4l\x1b[?7h\x1b[0m\x0f\x1b(B\x1b[?25h\r\n\x1b[J"
 	bold = "\x1b[1m"
 	norm = "\x1b[0m"
 )
@@ -122,9 +122,6 @@ func (p *Prompter) question(q ask.Question, cols int) string {
 	row("program", orUnknown(q.Subject.Exe))
 	row("command", orUnknown(q.Subject.Args))
 	row("rule", q.Rule)
-	if q.Reason != "" {
-		row("why", q.Reason)
-	}
 	var wait []string
 	if !q.Until.IsZero() {
 		wait = append(wait, fmt.Sprintf("denied in %d s", int(q.Until.Sub(p.now()).Round(time.Second)/time.Second)))

@@ -321,14 +321,12 @@ func TestQuestionText(t *testing.T) {
 	p := &Prompter{plain: true, now: func() time.Time { return time.Unix(100, 0) }}
 	q := question()
 	q.Until = time.Unix(142, 0)
-	q.Reason = "no rule allows it"
 	got := strings.TrimPrefix(p.question(q, 60), calm)
 	want := strings.ReplaceAll(bold+`nemoclaw: a program in the sandbox asks`+norm+`
   to        connect github.com:443
   program   /usr/bin/git
   command   git clone \x1b[2J\u202ehttps://github.com
   rule      p.yaml:7
-  why       no rule allows it
             denied in 42 s, 2 more waiting
   allow: [o]nce, for this [r]un, [a]lways   deny: [Enter] once, [d] for this run, [D] all questions: `, "\n", "\r\n")
 	if got != want {
