@@ -53,6 +53,7 @@ type conn struct {
 	addrs    []netip.Addr
 
 	deadline int64 // of the state it is in; 0: none
+	headAt   int64 // when a later request's head began that is not complete; 0: none is open
 	cancel   context.CancelFunc
 	dial     *dialing
 
@@ -212,7 +213,7 @@ func (c *conn) work(limit time.Duration, f func(context.Context), after, drop fu
 			defer c.s.guard("connection")
 			f(ctx)
 		}()
-		c.l.post(func() {
+		posted := c.l.post(func() {
 			switch {
 			case c.state == stWait:
 				c.cancel = nil
@@ -221,6 +222,9 @@ func (c *conn) work(limit time.Duration, f func(context.Context), after, drop fu
 				drop()
 			}
 		})
+		if !posted && drop != nil {
+			drop()
+		}
 	}()
 }
 
@@ -295,17 +299,20 @@ func (c *conn) admitName(e cachedName) {
 
 // admit keeps the addresses that the guard lets through; with none left the connection is refused.
 func (c *conn) admit(addrs []netip.Addr) {
-	ok, bad, why := c.s.admitted(c.pol, addrs, c.to.port, c.peer.Is)
-	if len(ok) == 0 {
+	ok, bad, by, why := c.s.admitted(c.pol, addrs, c.to.port, c.peer.Is)
+	switch {
+	case len(ok) > 0:
+		c.addrs = ok
+		c.proceed()
+	case by != nil:
+		c.refuse(rulePos(c.pol, by), fmt.Sprintf("it leads to %s, and %s", bad, why), alertAccess)
+	default:
 		reason := fmt.Sprintf("it leads to %s, and %s; name that address in a cidr rule if it is meant", bad, why)
 		if c.to.name == "" {
 			reason = fmt.Sprintf("%s may not be dialled: %s; name it in a cidr rule within that range if it is meant", bad, why)
 		}
 		c.refuse("builtin", reason, alertAccess)
-		return
 	}
-	c.addrs = ok
-	c.proceed()
 }
 
 // interleave orders addresses as RFC 8305 does: families take turns, IPv6 first, each in the order of its answer.

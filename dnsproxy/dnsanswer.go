@@ -39,23 +39,6 @@ type dnsState struct {
 	buckets map[policy.RuleID]*bucket // by wildcard rule
 }
 
-type noted struct {
-	at    time.Time
-	count uint64
-}
-
-// bucket limits how fast new names may appear under one wildcard: the label is a way to send data out, one query at a time.
-type bucket struct {
-	tokens float64
-	at     time.Time
-}
-
-const (
-	maxSlowQueries = 256
-	foldFor        = 5 * time.Second
-	maxNoted       = 4096
-)
-
 func (d *dnsState) init() {
 	d.answers.m = make(map[string]*answer)
 	d.slow = make(chan struct{}, maxSlowQueries)
@@ -79,13 +62,18 @@ func (c *answerCache) get(key []byte, now int64) *answer {
 	return nil
 }
 
-func (c *answerCache) put(key string, a *answer) {
+// put keeps an answer unless the policy it was made by is not current any longer. SetPolicy stores the new one before it
+// clears the cache, so an answer of the old one is either seen here or cleared there.
+func (c *answerCache) put(key string, a *answer, current func() bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !current() {
+		return
+	}
 	if len(c.m) >= maxAnswers {
 		clear(c.m)
 	}
 	c.m[key] = a
-	c.mu.Unlock()
 }
 
 func (c *answerCache) clear() {
@@ -133,13 +121,14 @@ func (s *Server) quick(q *query, now int64) *answer {
 
 // slow makes the answer to a question that quick had none for, and keeps it. It may wait for upstream.
 func (s *Server) slow(ctx context.Context, name string, qtype uint16) *answer {
-	a, keep := s.compute(ctx, name, qtype)
+	p := s.pol.Load()
+	a, keep := s.compute(ctx, p, name, qtype)
 	if keep <= 0 {
 		return a
 	}
 	kept := *a // the shared ones must not be written to
 	kept.until = s.now() + int64(keep)
-	s.dns.answers.put(name+string([]byte{byte(qtype >> 8), byte(qtype)}), &kept)
+	s.dns.answers.put(name+string([]byte{byte(qtype >> 8), byte(qtype)}), &kept, func() bool { return s.pol.Load() == p })
 	return &kept
 }
 
@@ -149,7 +138,7 @@ func isSpecial(name string) bool {
 }
 
 // compute decides one question. keep is how long the answer may be repeated.
-func (s *Server) compute(ctx context.Context, name string, qtype uint16) (a *answer, keep time.Duration) {
+func (s *Server) compute(ctx context.Context, p *policy.Compiled, name string, qtype uint16) (a *answer, keep time.Duration) {
 	switch {
 	case name == ProxyName:
 		return addressAnswer(qtype, ProxyAddr4, ProxyAddr6, answerTTL), answerKeep
@@ -158,7 +147,6 @@ func (s *Server) compute(ctx context.Context, name string, qtype uint16) (a *ans
 	case strings.HasSuffix(name, ".in-addr.arpa"), strings.HasSuffix(name, ".ip6.arpa"):
 		return s.reverse(name, qtype)
 	}
-	p := s.pol.Load()
 	class, rule := s.classify(p, name)
 	switch class {
 	case nameBlocked:
@@ -293,61 +281,6 @@ func (s *Server) address(p *policy.Compiled, name string, rule *policy.NetRule) 
 		s.noteDNS(d, "learn failed")
 		return a4, a6, ansInternal
 	}
-}
-
-func (s *Server) takeToken(id policy.RuleID) bool {
-	s.dns.mu.Lock()
-	defer s.dns.mu.Unlock()
-	now := time.Now()
-	b := s.dns.buckets[id]
-	if b == nil {
-		b = &bucket{tokens: float64(s.cfg.WildcardBurst), at: now}
-		s.dns.buckets[id] = b
-	}
-	b.tokens = min(float64(s.cfg.WildcardBurst), b.tokens+now.Sub(b.at).Seconds()*s.cfg.WildcardRate)
-	b.at = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
-
-// noteDNS records a decision unless the same was recorded in the last seconds; the next record then tells how many were
-// folded into it. A resolver library asks for several types and tries several times, and that is one attempt.
-func (s *Server) noteDNS(d policy.Decision, key string) { s.note(d, key, foldFor) }
-
-// noteOnce records a decision once in the server's life.
-func (s *Server) noteOnce(d policy.Decision, key string) { s.note(d, key, 1<<62) }
-
-func (s *Server) note(d policy.Decision, key string, fold time.Duration) {
-	s.dns.mu.Lock()
-	now := time.Now()
-	n, ok := s.dns.noted[key]
-	if ok && now.Sub(n.at) < fold {
-		n.count++
-		s.dns.noted[key] = n
-		s.dns.mu.Unlock()
-		return
-	}
-	if len(s.dns.noted) >= maxNoted && key != "" {
-		for k, v := range s.dns.noted {
-			if now.Sub(v.at) >= foldFor && k != "full" {
-				delete(s.dns.noted, k)
-			}
-		}
-		if len(s.dns.noted) >= maxNoted { // a flood: one line for all of it
-			s.dns.mu.Unlock()
-			s.note(d, "", fold)
-			return
-		}
-	}
-	s.dns.noted[key] = noted{at: now}
-	s.dns.mu.Unlock()
-	if n.count > 0 {
-		d.Count = n.count + 1
-	}
-	s.cfg.Record(d)
 }
 
 // addressAnswer answers A and AAAA with the matching address, everything else with no data.

@@ -89,19 +89,20 @@ func embedded(a netip.Addr) []netip.Addr {
 
 // admits reports whether an address may be dialled on port for a caller. An address of the internet may unless a CIDR rule
 // denies it; an inward address only when an allow rule's CIDR lies within the inward range, so that it names that range and
-// does not merely contain it (0.0.0.0/0 is not permission to reach cloud metadata). why says what is wrong, for the record.
-func admits(n *policy.Network, rules func([]*policy.NetRule) []*policy.NetRule, a netip.Addr, port uint16, is func(string) bool) (ok bool, why string) {
+// does not merely contain it (0.0.0.0/0 is not permission to reach cloud metadata). why says what is wrong, for the record,
+// and by is the deny rule that says so, nil when the guard itself does.
+func admits(n *policy.Network, rules func([]*policy.NetRule) []*policy.NetRule, a netip.Addr, port uint16, is func(string) bool) (ok bool, by *policy.NetRule, why string) {
 	a = a.Unmap()
 	verdict, rule := n.Judge(rules(n.MatchAddr(a)), port, is)
 	if rule != nil && verdict == policy.Deny {
-		return false, "a rule denies " + rule.Prefix.String()
+		return false, rule, "a rule denies " + rule.Prefix.String()
 	}
 	zone, what, bad := inwardRange(a)
 	if !bad {
-		return true, ""
+		return true, nil, ""
 	}
 	if !isSynthetic(a) && rule != nil && verdict == policy.Allow && zone.Overlaps(rule.Prefix) && rule.Prefix.Bits() >= zone.Bits() {
-		return true, ""
+		return true, nil, ""
 	}
-	return false, "it is " + what + " (" + zone.String() + ")"
+	return false, nil, "it is " + what + " (" + zone.String() + ")"
 }

@@ -269,6 +269,28 @@ func TestHTTPChunkAttacks(t *testing.T) {
 	}
 }
 
+// A head that comes in drops is cut off, the first of a connection and a later one.
+func TestHTTPSlowHead(t *testing.T) {
+	w := httpWorld(t, nil, func(_ *world, c *Config) { c.HeaderTimeout = 500 * time.Millisecond })
+	for _, before := range []string{"", "GET /first HTTP/1.1\r\nHost: web.example\r\n\r\n"} {
+		c := w.mustName("web.example", 80)
+		io.WriteString(c, before+"GET /slow HTTP/1.1\r\n")
+		go func() {
+			for range 100 {
+				if _, err := io.WriteString(c, "X"); err != nil {
+					return
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
+		start := time.Now()
+		got, _ := io.ReadAll(c)
+		if took := time.Since(start); took > 4*time.Second || strings.Contains(string(got), "/slow") {
+			t.Errorf("held for %v: %q", took, got)
+		}
+	}
+}
+
 func TestHTTPPipelining(t *testing.T) {
 	w := httpWorld(t, nil)
 	var req strings.Builder

@@ -112,17 +112,18 @@ func (l *loop) closeFDs() {
 	sysClose(l.wake)
 }
 
-// post has f run on the loop's thread. After the loop has stopped f is dropped.
-func (l *loop) post(f func()) {
+// post has f run on the loop's thread; false: the loop has stopped, and f never will.
+func (l *loop) post(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.dead {
-		return
+		return false
 	}
 	l.mail = append(l.mail, f)
 	if len(l.mail) == 1 {
 		signalEvent(l.wake)
 	}
+	return true
 }
 
 func (l *loop) readMail() {
@@ -342,6 +343,8 @@ func (l *loop) sweep() {
 	for c := range l.conns {
 		if c.deadline != 0 && l.now >= c.deadline {
 			l.guarded(c, c.timedOut)
+		} else if c.headAt != 0 && c.state == stRelay && l.now-c.headAt > int64(l.s.cfg.HeaderTimeout) {
+			c.abort() // a head that comes in drops; what came before it was fine and is recorded
 		} else if r := c.rule.rule; r != nil && r.Expires > 0 && c.state == stRelay && l.s.expired(r) {
 			l.guarded(c, func() { c.rejudge(c.pol) })
 		}

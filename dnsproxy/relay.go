@@ -215,6 +215,14 @@ func (c *conn) pass(d *dir, dst *sock, data []byte, held, request bool) bool {
 	case n < len(data):
 		d.hold = append(d.hold, data[n:]...)
 	}
+	if request {
+		switch {
+		case len(d.hold) == 0 || err != nil:
+			c.headAt = 0
+		case c.headAt == 0 || n > 0:
+			c.headAt = c.l.now
+		}
+	}
 	switch {
 	case err == nil:
 		return ok

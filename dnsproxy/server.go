@@ -223,14 +223,14 @@ func (s *Server) decision(p *policy.Compiled, plane policy.Plane, action, object
 }
 
 // admitted splits resolved addresses into those that may be dialled and a reason for the first that may not.
-func (s *Server) admitted(p *policy.Compiled, addrs []netip.Addr, port uint16, is func(string) bool) (ok []netip.Addr, refused netip.Addr, why string) {
+func (s *Server) admitted(p *policy.Compiled, addrs []netip.Addr, port uint16, is func(string) bool) (ok []netip.Addr, refused netip.Addr, by *policy.NetRule, why string) {
 	for _, a := range addrs {
-		good, reason := admits(&p.Network, s.live, a, port, is)
+		good, rule, reason := admits(&p.Network, s.live, a, port, is)
 		if good {
 			ok = append(ok, a.Unmap())
 		} else if why == "" {
-			refused, why = a, reason
+			refused, by, why = a, rule, reason
 		}
 	}
-	return ok, refused, why
+	return ok, refused, by, why
 }

@@ -34,6 +34,7 @@ network:
       protocol: tcp
   deny:
     - domain: bad.example
+    - cidr: 203.0.113.66/32
 `
 
 // tlsWorld has good.example and ech.example served over real TLS.
@@ -251,6 +252,19 @@ func TestInwardAnswersAreRefused(t *testing.T) {
 		if n := w.dials(); len(n) != 0 {
 			t.Errorf("%s: dialled %v", a, n)
 		}
+	}
+}
+
+// A deny rule for an address holds for the names that lead there.
+func TestDeniedAddressBehindAName(t *testing.T) {
+	w := tlsWorld(t)
+	w.ask("good.example", dns.TypeA)
+	w.s.names.put("good.example", cachedName{Addresses: Addresses{IPv4: []netip.Addr{netip.MustParseAddr("203.0.113.66")}}, until: never})
+	c := w.mustName("good.example", 443)
+	c.Write(helloFor("good.example"))
+	io.Copy(io.Discard, c)
+	if d := w.wantOne(policy.Deny, "good.example:443", "203.0.113.66"); d.Rule != "test.yaml:16" {
+		t.Errorf("rule %s", d.Rule)
 	}
 }
 
