@@ -272,7 +272,7 @@ func TestDNSMalformed(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.Write(tc.pkt)
+			_, _ = c.Write(tc.pkt)
 			wait := 5 * time.Second
 			if tc.rcode < 0 {
 				wait = 50 * time.Millisecond
@@ -312,7 +312,7 @@ func TestDNSOverTCP(t *testing.T) {
 		b, _ := q.Pack()
 		out = append(binary.BigEndian.AppendUint16(out, uint16(len(b))), b...)
 	}
-	c.Write(out)
+	_, _ = c.Write(out)
 	dc := &dns.Conn{Conn: c}
 	for i := range names {
 		m, err := dc.ReadMsg()
@@ -320,7 +320,7 @@ func TestDNSOverTCP(t *testing.T) {
 			t.Fatalf("%d: %v %v", i, err, m)
 		}
 	}
-	c.Write([]byte{0xff, 0xff, 0, 0})
+	_, _ = c.Write([]byte{0xff, 0xff, 0, 0})
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && err == nil {
 		t.Error("a query of 65,535 bytes was waited for")
 	}
@@ -543,7 +543,7 @@ func TestBookSurvives(t *testing.T) {
 		return b
 	}
 	b := open(4096)
-	b.add("exact.example", true)
+	_, _, _ = b.add("exact.example", true)
 	a4, a6, err := b.add("learnt.example", false)
 	if err != nil || a4.String() != "198.18.1.1" || a6.String() != "fd6e:656d:6f63::1:1" {
 		t.Fatal(a4, a6, err)
@@ -551,9 +551,9 @@ func TestBookSurvives(t *testing.T) {
 	if _, _, ok := b.lookup("other.example"); ok {
 		t.Error("found what was never added")
 	}
-	b.close()
+	_ = b.close()
 	f, _ := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
-	f.WriteString("learnt 2 torn.exam")
+	_, _ = f.WriteString("learnt 2 torn.exam")
 	f.Close()
 	b = open(2)
 	if n := b.pendingNames(); len(n) != 2 {
@@ -563,7 +563,7 @@ func TestBookSurvives(t *testing.T) {
 		t.Error("a name is visible before the kernel was told again")
 	}
 	for _, n := range b.pendingNames() {
-		b.add(n, false)
+		_, _, _ = b.add(n, false)
 	}
 	if n, ok := b.name(a4); !ok || n != "learnt.example" {
 		t.Error(n, ok)
@@ -580,8 +580,8 @@ func TestBookSurvives(t *testing.T) {
 	if c4, _, err := b.add("more.exact.example", true); err != nil || c4.String() != "198.18.1.3" {
 		t.Error(c4, err)
 	}
-	b.close()
-	os.WriteFile(file, []byte("exact 0 a.example\nlearnt 5 b.example\n"), 0o600)
+	_ = b.close()
+	_ = os.WriteFile(file, []byte("exact 0 a.example\nlearnt 5 b.example\n"), 0o600)
 	if _, err := openBook(file, 10, nil); err == nil || !strings.Contains(err.Error(), "line 2") {
 		t.Error(err)
 	}
@@ -609,8 +609,8 @@ func TestIndexes(t *testing.T) {
 func TestHostFiles(t *testing.T) {
 	dir := t.TempDir()
 	hosts, conf := filepath.Join(dir, "hosts"), filepath.Join(dir, "resolv.conf")
-	os.WriteFile(hosts, []byte("# c\n10.1.1.1 Intern.Example intern # x\n::1 intern.example\nbogus line\n"), 0o600)
-	os.WriteFile(conf, []byte("search corp.example\nnameserver 127.0.0.53 \nnameserver bogus\nnameserver 2001:db8::53\noptions ndots:5\n"), 0o600)
+	_ = os.WriteFile(hosts, []byte("# c\n10.1.1.1 Intern.Example intern # x\n::1 intern.example\nbogus line\n"), 0o600)
+	_ = os.WriteFile(conf, []byte("search corp.example\nnameserver 127.0.0.53 \nnameserver bogus\nnameserver 2001:db8::53\noptions ndots:5\n"), 0o600)
 	r := NewResolver(ResolverConfig{ResolvConf: conf, Hosts: hosts})
 	a, err := r.Lookup(t.Context(), "intern.example")
 	if err != nil || fmt.Sprint(a.IPv4, a.IPv6) != "[10.1.1.1] [::1]" {
@@ -641,7 +641,7 @@ func TestDNSAnswersFromTheAddressAsked(t *testing.T) {
 	if err != nil {
 		t.Skip("no IPv6 on this host")
 	}
-	go w.s.ServeDNS(pc)
+	go func() { _ = w.s.ServeDNS(pc) }()
 	q := new(dns.Msg)
 	q.SetQuestion("both.example.", dns.TypeA)
 	to := fmt.Sprintf("[::1]:%d", pc.LocalAddr().(*net.UDPAddr).Port)

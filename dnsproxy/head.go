@@ -237,7 +237,7 @@ func (c *conn) proxyConnect(h *requestHead, end int) {
 	}
 	if err == nil {
 		if ht, herr := parseAuthority(h.host, t.port); herr != nil || ht.host() != t.host() {
-			err = errors.New("Host and target disagree")
+			err = errors.New("the Host header and the target disagree")
 		}
 	}
 	if err == nil {

@@ -105,7 +105,7 @@ func TestHTTPRefusals(t *testing.T) {
 	seen := make(chan string, 100)
 	w := httpWorld(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		seen <- r.Host + r.URL.Path
-		io.WriteString(rw, "ok")
+		_, _ = io.WriteString(rw, "ok")
 	}))
 	const h = "Host: web.example\r\n"
 	for _, tc := range []struct {
@@ -179,7 +179,7 @@ func TestHTTPRefusals(t *testing.T) {
 					if err != nil {
 						t.Fatalf("first response: %v in %q", err, got)
 					}
-					io.Copy(io.Discard, resp.Body)
+					_, _ = io.Copy(io.Discard, resp.Body)
 					if p := <-seen; p != "web.example/first" {
 						t.Fatalf("the server saw %s", p)
 					}
@@ -274,7 +274,7 @@ func TestHTTPSlowHead(t *testing.T) {
 	w := httpWorld(t, nil, func(_ *world, c *Config) { c.HeaderTimeout = 500 * time.Millisecond })
 	for _, before := range []string{"", "GET /first HTTP/1.1\r\nHost: web.example\r\n\r\n"} {
 		c := w.mustName("web.example", 80)
-		io.WriteString(c, before+"GET /slow HTTP/1.1\r\n")
+		_, _ = io.WriteString(c, before+"GET /slow HTTP/1.1\r\n")
 		go func() {
 			for range 100 {
 				if _, err := io.WriteString(c, "X"); err != nil {
@@ -349,7 +349,7 @@ func TestHTTPResponseFraming(t *testing.T) {
 		{"bare LF", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok\r\n\r\n", "HTTP/1.1 502"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := upstreamSays(t, func(c net.Conn, _ *bufio.Reader) { io.WriteString(c, tc.says) })
+			w := upstreamSays(t, func(c net.Conn, _ *bufio.Reader) { _, _ = io.WriteString(c, tc.says) })
 			got := w.raw("web.example", get)
 			if got != tc.want && !(strings.HasPrefix(tc.want, "HTTP/1.1 502") && strings.HasPrefix(got, tc.want)) {
 				t.Errorf("got %q, want %q", got, tc.want)
@@ -358,10 +358,10 @@ func TestHTTPResponseFraming(t *testing.T) {
 	}
 	t.Run("a second response nobody asked for", func(t *testing.T) {
 		w := upstreamSays(t, func(c net.Conn, r *bufio.Reader) {
-			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			time.Sleep(50 * time.Millisecond)
-			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
-			r.ReadByte()
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+			_, _ = r.ReadByte()
 		})
 		if got := w.raw("web.example", get); strings.Contains(got, "poison") {
 			t.Errorf("got %q", got)
@@ -373,7 +373,7 @@ func TestHTTPExpectContinue(t *testing.T) {
 	w := httpWorld(t, nil)
 	c := w.httpClient("web.example")
 	c.Transport.(*http.Transport).ExpectContinueTimeout = 5 * time.Second
-	req, _ := http.NewRequest("POST", "http://web.example/e", strings.NewReader("body"))
+	req, _ := http.NewRequest(http.MethodPost, "http://web.example/e", strings.NewReader("body"))
 	req.Header.Set("Expect", "100-continue")
 	resp, err := c.Do(req)
 	if err != nil {
@@ -388,17 +388,17 @@ func TestHTTPExpectContinue(t *testing.T) {
 		// The server answers before the body; what the client then sends could be body or a new request, so nothing passes.
 		extra := make(chan string, 1)
 		w := upstreamSays(t, func(c net.Conn, r *bufio.Reader) {
-			io.WriteString(c, "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
+			_, _ = io.WriteString(c, "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
 			c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 			b, _ := io.ReadAll(r)
 			extra <- string(b)
 		})
 		c := w.mustName("web.example", 80)
-		io.WriteString(c, "POST / HTTP/1.1\r\nHost: web.example\r\nExpect: 100-continue\r\nContent-Length: 60\r\n\r\n")
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: web.example\r\nExpect: 100-continue\r\nContent-Length: 60\r\n\r\n")
 		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
 			t.Fatal(err)
 		}
-		io.WriteString(c, "GET /smuggled HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+		_, _ = io.WriteString(c, "GET /smuggled HTTP/1.1\r\nHost: evil.example\r\n\r\n")
 		if got := <-extra; got != "" {
 			t.Errorf("the server got %q", got)
 		}
@@ -407,18 +407,18 @@ func TestHTTPExpectContinue(t *testing.T) {
 
 func TestHTTPWebSocket(t *testing.T) {
 	w := upstreamSays(t, func(c net.Conn, r *bufio.Reader) {
-		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
-		io.Copy(c, r)
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		_, _ = io.Copy(c, r)
 	})
 	c := w.mustName("web.example", 80)
 	// The bytes behind the head wait until the upstream has agreed.
-	io.WriteString(c, "GET /ws HTTP/1.1\r\nHost: web.example\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n\x81\x05early")
+	_, _ = io.WriteString(c, "GET /ws HTTP/1.1\r\nHost: web.example\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n\x81\x05early")
 	r := bufio.NewReader(c)
 	resp, err := http.ReadResponse(r, nil)
-	if err != nil || resp.StatusCode != 101 {
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp, err)
 	}
-	io.WriteString(c, "CONNECT evil.example:1 HTTP/1.1\r\n")
+	_, _ = io.WriteString(c, "CONNECT evil.example:1 HTTP/1.1\r\n")
 	want := "\x81\x05earlyCONNECT evil.example:1 HTTP/1.1\r\n"
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(r, got); err != nil || string(got) != want {
@@ -460,7 +460,7 @@ func TestProxyURI(t *testing.T) {
 	}
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
-	if resp.StatusCode != 403 || !strings.Contains(string(body), "domain: evil.example") {
+	if resp.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "domain: evil.example") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	d := w.wantOne(policy.Deny, "evil.example:80", "no rule")

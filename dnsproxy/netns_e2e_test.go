@@ -80,13 +80,13 @@ func (g *airGap) dial(network, to string) (c net.Conn, err error) {
 func TestAirGap(t *testing.T) {
 	g := newAirGap(t)
 	fake := newFakeDNS(t)
-	srv := &http.Server{TLSConfig: serverTLS(t, "good.example"), Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { io.WriteString(rw, "hello "+r.Host) })}
+	srv := &http.Server{TLSConfig: serverTLS(t, "good.example"), Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(rw, "hello "+r.Host) })}
 	up, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	go srv.ServeTLS(up, "", "")
-	defer srv.Close()
+	go func() { _ = srv.ServeTLS(up, "", "") }()
+	defer func() { _ = srv.Close() }()
 	fake.add("good.example", netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("2001:db8::9"))
 	var mu sync.Mutex
 	var records []policy.Decision
@@ -106,7 +106,7 @@ func TestAirGap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	g.do(func() {
 		lc := net.ListenConfig{}
 		lc.SetMultipathTCP(false)
@@ -122,8 +122,8 @@ func TestAirGap(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			go s.ServeTCP(l)
-			go s.ServeDNS(pc)
+			go func() { _ = s.ServeTCP(l) }()
+			go func() { _ = s.ServeDNS(pc) }()
 		}
 	})
 	for _, server := range []string{"8.8.8.8:53", ResolverAddr4.String() + ":53", "[2001:4860:4860::8888]:53", "[" + ResolverAddr6.String() + "]:53"} {

@@ -105,7 +105,7 @@ func TestRelayHalfClose(t *testing.T) {
 		fmt.Fprintf(c, "got %d bytes", len(b))
 	}))
 	c := w.mustName("local.example", port)
-	io.WriteString(c, "hello")
+	_, _ = io.WriteString(c, "hello")
 	_ = c.(*net.TCPConn).CloseWrite()
 	got, err := io.ReadAll(c)
 	if err != nil || string(got) != "got 5 bytes" {
@@ -121,7 +121,7 @@ func TestRelayHalfClose(t *testing.T) {
 }
 
 func TestRelayServerSpeaksFirst(t *testing.T) {
-	w, port := rawWorld(t, tcpServer(t, func(c net.Conn) { io.WriteString(c, "220 ready\r\n"); echo(c) }))
+	w, port := rawWorld(t, tcpServer(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 ready\r\n"); echo(c) }))
 	c := w.mustName("local.example", port)
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil || line != "220 ready\r\n" {
@@ -131,11 +131,11 @@ func TestRelayServerSpeaksFirst(t *testing.T) {
 
 func TestRelayResetIsPassedOn(t *testing.T) {
 	w, port := rawWorld(t, tcpServer(t, func(c net.Conn) {
-		io.ReadFull(c, make([]byte, 1))
+		_, _ = io.ReadFull(c, make([]byte, 1))
 		_ = c.(*net.TCPConn).SetLinger(0)
 	}))
 	c := w.mustName("local.example", port)
-	io.WriteString(c, "x")
+	_, _ = io.WriteString(c, "x")
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Fatalf("error = %v, want a reset", err)
 	}
@@ -146,8 +146,8 @@ func TestRelayBackPressure(t *testing.T) {
 	release := make(chan struct{})
 	w, port := rawWorld(t, tcpServer(t, func(c net.Conn) {
 		<-release
-		io.Copy(io.Discard, c)
-		io.WriteString(c, "done")
+		_, _ = io.Copy(io.Discard, c)
+		_, _ = io.WriteString(c, "done")
 	}))
 	c := w.mustName("local.example", port)
 	c.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
@@ -191,7 +191,7 @@ func TestConnectionCap(t *testing.T) {
 		}
 		conns = append(conns, c)
 		c.SetDeadline(time.Now().Add(2 * time.Second))
-		io.WriteString(c, "x")
+		_, _ = io.WriteString(c, "x")
 		if _, err := io.ReadFull(c, make([]byte, 1)); err == nil {
 			open++
 		}
@@ -242,7 +242,7 @@ func TestHappyEyeballs(t *testing.T) {
 		w.s.names.put("local.example", e)
 		c := w.mustName("local.example", port)
 		start := time.Now()
-		io.WriteString(c, "x")
+		_, _ = io.WriteString(c, "x")
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -281,7 +281,7 @@ func TestAsk(t *testing.T) {
 	t.Run("allowed", func(t *testing.T) {
 		w.forget()
 		c := w.mustName("asked.example", port)
-		io.WriteString(c, "held bytes")
+		_, _ = io.WriteString(c, "held bytes")
 		q := <-asked
 		if q.d.Object != object || q.d.Verdict != policy.Ask || q.d.Subject.PID != 42 {
 			t.Errorf("asked %+v", q.d)
@@ -324,7 +324,7 @@ func TestAsk(t *testing.T) {
 func TestAskWithNobodyThere(t *testing.T) {
 	w, port := rawWorld(t, tcpServer(t, echo))
 	if c, err := w.toName("asked.example", port); err == nil {
-		io.Copy(io.Discard, c)
+		_, _ = io.Copy(io.Discard, c)
 		c.Close()
 	}
 	w.wantOne(policy.Deny, fmt.Sprintf("asked.example:%d", port), "nobody is there")
@@ -335,7 +335,7 @@ func TestGranted(t *testing.T) {
 		c.Granted = func(d policy.Decision) bool { return strings.HasPrefix(d.Object, "asked.example:") }
 	})
 	c := w.mustName("asked.example", port)
-	io.WriteString(c, "x")
+	_, _ = io.WriteString(c, "x")
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -345,14 +345,14 @@ func TestGranted(t *testing.T) {
 func TestCommands(t *testing.T) {
 	w, port := rawWorld(t, tcpServer(t, echo))
 	if c, err := w.toName("cmd.example", port); err == nil {
-		io.Copy(io.Discard, c)
+		_, _ = io.Copy(io.Discard, c)
 		c.Close()
 	}
 	w.wantOne(policy.Deny, fmt.Sprintf("cmd.example:%d", port), "no rule")
 	w.forget()
 	w.command = "python3"
 	c := w.mustName("cmd.example", port)
-	io.WriteString(c, "x")
+	_, _ = io.WriteString(c, "x")
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestExpiryAndSetPolicy(t *testing.T) {
 	w, port := rawWorld(t, tcpServer(t, echo))
 	short, kept := w.mustName("short.example", port), w.mustName("local.example", port)
 	for _, c := range []net.Conn{short, kept} {
-		io.WriteString(c, "x")
+		_, _ = io.WriteString(c, "x")
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -376,7 +376,7 @@ func TestExpiryAndSetPolicy(t *testing.T) {
 		// The cached answer may live for up to a minute; ask for a type that was not asked before.
 		t.Errorf("an expired rule still lists its name: %v", r)
 	}
-	io.WriteString(kept, "y")
+	_, _ = io.WriteString(kept, "y")
 	if _, err := io.ReadFull(kept, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +416,7 @@ func TestHostProxy(t *testing.T) {
 		lines = append(lines, req.Method+" "+req.Host+" "+req.Header.Get("Proxy-Authorization"))
 		mu.Unlock()
 		if strings.HasPrefix(req.Host, "cmd.") {
-			io.WriteString(c, "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+			_, _ = io.WriteString(c, "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
 			return
 		}
 		up, err := net.Dial("tcp", real)
@@ -424,9 +424,9 @@ func TestHostProxy(t *testing.T) {
 			return
 		}
 		defer up.Close()
-		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
-		go io.Copy(up, r)
-		io.Copy(c, up)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { _, _ = io.Copy(up, r) }()
+		_, _ = io.Copy(c, up)
 	})
 	env := map[string]string{"https_proxy": "http://user:pass@" + hostProxy, "NO_PROXY": "direct.example"}
 	w, port := rawWorld(t, real, func(w *world, c *Config) {
@@ -434,7 +434,7 @@ func TestHostProxy(t *testing.T) {
 		w.command = "python3"
 	})
 	c := w.mustName("local.example", port)
-	io.WriteString(c, "through")
+	_, _ = io.WriteString(c, "through")
 	got := make([]byte, 7)
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "through" {
 		t.Fatalf("%q %v", got, err)
@@ -463,8 +463,8 @@ func TestHostProxy(t *testing.T) {
 func TestCloseEndsConnections(t *testing.T) {
 	w, port := rawWorld(t, tcpServer(t, echo))
 	c := w.mustName("local.example", port)
-	io.WriteString(c, "x")
-	io.ReadFull(c, make([]byte, 1))
+	_, _ = io.WriteString(c, "x")
+	_, _ = io.ReadFull(c, make([]byte, 1))
 	if err := w.s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -472,7 +472,7 @@ func TestCloseEndsConnections(t *testing.T) {
 		t.Error("the connection is still open")
 	}
 	l, _ := net.Listen("tcp", "127.0.0.1:0")
-	if err := w.s.ServeTCP(l); err != errClosed {
+	if err := w.s.ServeTCP(l); !errors.Is(err, errClosed) {
 		t.Errorf("serving after close: %v", err)
 	}
 }

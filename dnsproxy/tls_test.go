@@ -40,7 +40,7 @@ network:
 // tlsWorld has good.example and ech.example served over real TLS.
 func tlsWorld(t testing.TB, opts ...worldOption) *world {
 	w := newWorld(t, tlsPolicy, opts...)
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { io.WriteString(rw, "hello "+r.Host) }))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(rw, "hello "+r.Host) }))
 	srv.TLS = serverTLS(t, "good.example", "ech.example", "other.example")
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
@@ -214,7 +214,7 @@ func TestTLSSlowHello(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	io.Copy(io.Discard, c)
+	_, _ = io.Copy(io.Discard, c)
 	if took := time.Since(start); took > 4*time.Second {
 		t.Fatalf("a slow ClientHello was held for %v", took)
 	}
@@ -239,7 +239,7 @@ func TestInwardAnswersAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Write(helloFor("good.example"))
+		_, _ = c.Write(helloFor("good.example"))
 		c.SetDeadline(time.Now().Add(5 * time.Second))
 		if got, _ := io.ReadAll(c); !bytes.Equal(got, tlsAlert(alertAccess)) {
 			t.Errorf("%s: got %x", a, got)
@@ -261,8 +261,8 @@ func TestDeniedAddressBehindAName(t *testing.T) {
 	w.ask("good.example", dns.TypeA)
 	w.s.names.put("good.example", cachedName{Addresses: Addresses{IPv4: []netip.Addr{netip.MustParseAddr("203.0.113.66")}}, until: never})
 	c := w.mustName("good.example", 443)
-	c.Write(helloFor("good.example"))
-	io.Copy(io.Discard, c)
+	_, _ = c.Write(helloFor("good.example"))
+	_, _ = io.Copy(io.Discard, c)
 	if d := w.wantOne(policy.Deny, "good.example:443", "203.0.113.66"); d.Rule != "test.yaml:16" {
 		t.Errorf("rule %s", d.Rule)
 	}
@@ -310,8 +310,8 @@ func TestRebinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.Write(helloFor("good.example"))
-	io.Copy(io.Discard, c)
+	_, _ = c.Write(helloFor("good.example"))
+	_, _ = io.Copy(io.Discard, c)
 	w.wantOne(policy.Deny, "good.example:443", "10.0.0.1")
 }
 
@@ -361,7 +361,7 @@ func TestPlainRefusals(t *testing.T) {
 		w.nobody = true
 		defer func() { w.nobody = false }()
 		if c, err := w.to(netip.AddrPortFrom(syn, 443)); err == nil {
-			io.Copy(io.Discard, c)
+			_, _ = io.Copy(io.Discard, c)
 			c.Close()
 		}
 		w.wantOne(policy.Deny, netip.AddrPortFrom(syn, 443).String(), "did not note who")

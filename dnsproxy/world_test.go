@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -99,7 +100,7 @@ func newWorld(t testing.TB, yaml string, opts ...worldOption) *world {
 		done.Add(1)
 		go func() {
 			defer done.Done()
-			if err := f(); err != errClosed {
+			if err := f(); !errors.Is(err, errClosed) {
 				t.Errorf("serve: %v", err)
 			}
 		}()
