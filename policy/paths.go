@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -28,7 +27,7 @@ var commandsOfCLI = map[string]bool{
 	"uninstall": true, "update": true, "upgrade": true, "version": true,
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+var nameForm = lazily(`^[a-z0-9][a-z0-9-]*$`)
 
 // ValidName reports why name can't be a sandbox's: it is 1 to 63 lower-case letters, digits and hyphens, no hyphen
 // first, and no command of nemoclaw.

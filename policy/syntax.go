@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -23,7 +22,7 @@ const (
 // middle of one nothing reads, after it everything does again.
 var openLines = []int{0, 1, 2, 3, 5, 8, 13, 21, 34}
 
-var yamlPrefix = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var yamlPrefix = lazily(`^yaml: (?:line (\d+): )?`)
 
 // syntaxHelp says in plain words what the YAML reader's messages mean in a policy.
 var syntaxHelp = map[string]string{

@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,7 @@ func text(n *yaml.Node) (string, *problem) {
 		if n.ShortTag() != "!!str" {
 			return "", &problem{"expected a text, found " + kindOf(n), "write " + show(n.Value)}
 		}
-		if reserved.MatchString(n.Value) {
+		if isReserved(n.Value) {
 			return "", &problem{n.Value + " is not a text to every YAML reader", "write " + show(n.Value)}
 		}
 	}
@@ -61,16 +60,16 @@ func (w *Word) read(n *yaml.Node, f *field) *problem {
 }
 
 var (
-	wholeNumber  = regexp.MustCompile(`^(0|[1-9][0-9]*)$`)
-	octalLike    = regexp.MustCompile(`^[-+]?0(o[0-7_]*|[0-9_]+)$`)
-	decimalForm  = regexp.MustCompile(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
-	sizeForm     = regexp.MustCompile(`^([1-9][0-9]*)(KiB|MiB|GiB|TiB)?$`)
-	sizeMeant    = regexp.MustCompile(`^([1-9][0-9]*) ?([kmgtKMGT])([iI]?[bB])?$`)
-	durationForm = regexp.MustCompile(`^([0-9]+h)?([0-9]+m)?([0-9]+s)?$`)
+	wholeNumber  = lazily(`^(0|[1-9][0-9]*)$`)
+	octalLike    = lazily(`^[-+]?0(o[0-7_]*|[0-9_]+)$`)
+	decimalForm  = lazily(`^(0|[1-9][0-9]*)(\.[0-9]+)?$`)
+	sizeForm     = lazily(`^([1-9][0-9]*)(KiB|MiB|GiB|TiB)?$`)
+	sizeMeant    = lazily(`^([1-9][0-9]*) ?([kmgtKMGT])([iI]?[bB])?$`)
+	durationForm = lazily(`^([0-9]+h)?([0-9]+m)?([0-9]+s)?$`)
 )
 
 // plainNumber checks that a node is a number without quotes that every YAML reader takes for the same one.
-func plainNumber(n *yaml.Node, form *regexp.Regexp, what string) *problem {
+func plainNumber(n *yaml.Node, form *lazy, what string) *problem {
 	switch {
 	case n.Style&quotedStyles != 0 && form.MatchString(n.Value):
 		return &problem{"expected " + what + ", found " + kindOf(n), "remove the quotes"}
