@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -69,13 +68,22 @@ type Sandbox struct {
 	relays    sync.WaitGroup // of output, of all commands
 }
 
-var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+// isName reports whether a name can be a directory's, a cgroup's and a host's.
+func isName(name string) bool {
+	const most = 63
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c != '-' || i == 0) {
+			return false
+		}
+	}
+	return name != "" && len(name) <= most
+}
 
 func (spec *Spec) check() error {
 	switch {
 	case os.Geteuid() != 0:
 		return errors.New("sandbox: making a sandbox needs root: namespaces, mounts and cgroups are made as the host's root, so that nothing inside can undo them")
-	case !nameForm.MatchString(spec.Name):
+	case !isName(spec.Name):
 		return fmt.Errorf("sandbox: the name %q must be 1 to 63 lower-case letters, digits and hyphens, no hyphen first", spec.Name)
 	case spec.Policy == nil || spec.RunDir == "" || spec.CgroupParent == "" || spec.Nameserver == "":
 		return errors.New("sandbox: a Spec needs Policy, RunDir, CgroupParent and Nameserver")
