@@ -52,7 +52,7 @@ func (s *summary) String() string {
 	if s.lost > 0 {
 		fmt.Fprintf(&b, "nemoclaw: %d refusals came faster than they could be written down: they were refused and counted, but are not in the log\n", s.lost)
 	}
-	if len(s.unseen) > 0 && (len(s.refused) > 0 || s.failed) {
+	if len(s.unseen) > 0 && (len(s.refused) > 0 || s.failed && s.terminal) {
 		fmt.Fprintf(&b, "nemoclaw: refused files that could not be seen (%s):\n", "level static")
 		for _, u := range s.unseen {
 			fmt.Fprintf(&b, "  %s\n", text.Escape(u))
