@@ -290,6 +290,10 @@ func (c *conn) badRequest(d *dir, err error) {
 
 // badResponse ends a connection whose upstream's framing can't be trusted.
 func (c *conn) badResponse(err error) {
+	if errors.Is(err, errUnasked) && len(c.u2c.pend) == 0 {
+		c.linger(nil) // often a 408 on an idle connection; for the client it has simply ended
+		return
+	}
 	if c.x.respBody.state != bodyDone || c.x.cnt == 0 || len(c.u2c.pend) > 0 {
 		c.abort()
 		return
