@@ -193,19 +193,3 @@ func TestExplicitProxy(t *testing.T) {
 	}
 	quiet(t)
 }
-
-func TestConnectionCap(t *testing.T) {
-	t.Parallel()
-	a4, _ := harness.W.Addr()
-	harness.W.DNS.Set("cap.test", a4)
-	server := harness.W.TCP(t, a4, 7000)
-	const tries = 6000
-	r, out := harness.W.Probe(t, harness.Box{Policy: network(`{domain: cap.test, ports: [7000], protocol: tcp}`) + "  # the probe opens many\n"},
-		fmt.Sprintf("hold cap.test 7000 %d", tries))
-	if server.Conns() > tries || out[0].Out == "0" {
-		t.Errorf("%d connections arrived, the probe opened %s\n%s", server.Conns(), out[0].Out, r.Dump())
-	}
-	if r.Code != 0 {
-		t.Errorf("the sandbox did not survive\n%s", r.Dump())
-	}
-}

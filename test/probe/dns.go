@@ -3,11 +3,32 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
+
+// lookups FROM TO ZONE: how many of nFROM.ZONE, ... have an address.
+func lookups(w []string) (string, error) {
+	from, err := strconv.Atoi(w[1])
+	if err != nil {
+		return "", err
+	}
+	to, err := strconv.Atoi(w[2])
+	if err != nil {
+		return "", err
+	}
+	found := 0
+	for i := from; i < to; i++ {
+		out, err := query([]string{"", "198.18.0.2", fmt.Sprintf("n%d.%s", i, w[3]), "A"})
+		if err == nil && strings.HasPrefix(out, "NOERROR; ") {
+			found++
+		}
+	}
+	return strconv.Itoa(found), nil
+}
 
 // query asks as a stub resolver of the old kind does: one unconnected socket, sendto and recvfrom, and an answer counts
 // only when it comes from the address that was asked.

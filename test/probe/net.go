@@ -29,6 +29,7 @@ var netAttempts = map[string]attempt{
 	"udpconn": udpconn,                                                  // udpconn ADDR PORT: connect, then send
 	"dns":     query,                                                    // dns SERVER NAME TYPE: an unconnected query; the answer must come from SERVER
 	"lookup":  lookup,                                                   // lookup NAME
+	"lookups": lookups,                                                  // lookups FROM TO ZONE
 	"get":     get,                                                      // get URL: HTTP or HTTPS, no proxy
 	"tls":     tlsTo,                                                    // tls HOST PORT SNI: handshake and one HEAD request
 	"tls-cut": tlsCut,                                                   // tls-cut HOST PORT SNI BYTES: the ClientHello in segments of BYTES
@@ -305,16 +306,22 @@ func hold(w []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	opened := 0
+	var open []int
+	defer func() {
+		for _, fd := range open {
+			unix.Close(fd)
+		}
+	}()
 	var last error
 	for range count {
-		if _, err := connect(unix.SOCK_STREAM, a); err != nil {
+		fd, err := connect(unix.SOCK_STREAM, a)
+		if err != nil {
 			last = err
 			continue
 		}
-		opened++
+		open = append(open, fd)
 	}
-	return strconv.Itoa(opened), last
+	return strconv.Itoa(len(open)), last
 }
 
 func handshake(c net.Conn, conf *tls.Config) (string, error) {
