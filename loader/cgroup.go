@@ -120,7 +120,7 @@ var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n",
 
 func isFS(path string, magic int64) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && int64(st.Type) == magic
+	return unix.Statfs(path, &st) == nil && st.Type == magic
 }
 
 // contains reports whether the cgroup of dir is below c: a sandbox anywhere else would have no program on it.
@@ -154,7 +154,7 @@ func (c cgroup) contains(dir *os.File) (bool, error) {
 
 func isFDFS(fd int, magic int64) bool {
 	var st unix.Statfs_t
-	return unix.Fstatfs(fd, &st) == nil && int64(st.Type) == magic
+	return unix.Fstatfs(fd, &st) == nil && st.Type == magic
 }
 
 // removeCgroup removes a cgroup that has no children. That it does not exist is no error.

@@ -14,10 +14,10 @@ import (
 
 // Options are what a sandbox is guarded with from the start.
 type Options struct {
-	MaxConns int            // TCP connections at a time, towards anything but the sandbox itself
+	MaxConns int            // TCP connections at a time, towards anything but the sandbox itself; 0: none
 	Default  policy.Verdict // of connections that no rule matches: Deny or Ask
 	Revision uint32         // of the rules that are put first
-	OnEvent  func(Event)    // called for each event, one at a time, in order; must not block for long, nor call Close
+	OnEvent  func(Event)    // called for each event, one at a time, in order; must not block for long, nor call Drain or Close
 }
 
 // Guard is what the kernel holds of one sandbox. Its methods may be called from any goroutine. An entry that can't be
@@ -65,6 +65,13 @@ func (l *Loader) NewGuard(dir *os.File, opt Options) (*Guard, error) {
 		grants:  make(map[bpf.GateGrantKey]struct{}),
 	}
 	g.live = newRuleset(g, opt.Revision)
+	// The sandbox's own entry is first in and last out: as long as anything is left, Sweep can see whose it is.
+	if err := l.maps.sandboxes.Update(id, g.sandbox, ebpf.UpdateNoExist); err != nil {
+		if errors.Is(err, ebpf.ErrKeyExist) {
+			return nil, fmt.Errorf("guard cgroup %s: it has a guard already", dir.Name())
+		}
+		return nil, putError("the sandbox", err)
+	}
 	l.mu.Lock()
 	l.guards[id] = g
 	l.mu.Unlock()
@@ -76,13 +83,6 @@ func (l *Loader) NewGuard(dir *os.File, opt Options) (*Guard, error) {
 
 func (g *Guard) start() error {
 	m := &g.l.maps
-	// The sandbox's own entry is first in and last out: as long as anything is left, Sweep can see whose it is.
-	if err := m.sandboxes.Update(g.cgid, g.sandbox, ebpf.UpdateNoExist); err != nil {
-		if errors.Is(err, ebpf.ErrKeyExist) {
-			return fmt.Errorf("guard cgroup %d: it has a guard already", g.cgid)
-		}
-		return putError("the sandbox", err)
-	}
 	if err := m.counts.Put(g.cgid, make([]bpf.GateCounters, g.l.cpus)); err != nil {
 		return putError("the sandbox's counters", err)
 	}
@@ -187,6 +187,9 @@ func (g *Guard) Close() error {
 	g.closed = true
 	m := &g.l.maps
 	var errs []error
+	// From here on deny rules go, so nothing may depend on the default any more.
+	g.sandbox.Verdict, g.sandbox.MaxConns, g.sandbox.Trees = uint8(policy.Deny), 0, 0
+	errs = append(errs, g.update())
 	g.live.remove(&errs)
 	for rs := range g.staged {
 		rs.remove(&errs)

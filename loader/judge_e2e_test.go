@@ -260,7 +260,7 @@ func BenchmarkStart(b *testing.B) {
 	})
 	g, err := l.NewGuard(dir, Options{})
 	must(b, err)
-	defer g.Close()
+	defer func() { must(b, g.Close()) }()
 	b.Run("identify", func(b *testing.B) {
 		f, err := os.OpenFile("/bin/true", unix.O_PATH, 0)
 		must(b, err)

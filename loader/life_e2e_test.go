@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -66,66 +65,6 @@ func fillGuard(l *Loader, g *Guard) error {
 		g.SetCommandSet(1, []Member{{File: exe}}),
 		g.Grant(Grant{Addr: addr(name4), Port: 444, Verdict: policy.Allow}),
 	)
-}
-
-// coldEnv makes the test binary a fresh process that does what the start of a sandbox needs, and says what it cost.
-const coldEnv = "NEMOCLAW_LOADER_COLD"
-
-func coldMain() {
-	f := strings.Split(os.Getenv(coldEnv), "|")
-	start := time.Now()
-	l, err := Open(Config{BPFFS: f[0], Parent: f[1]})
-	opened := time.Since(start)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	dir, err := os.Open(f[2])
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	start = time.Now()
-	g, err := l.NewGuard(dir, Options{MaxConns: 5})
-	guarded := time.Since(start)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	ns, err := os.Open("/proc/self/ns/net")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	start = time.Now()
-	c, err := g.AttachNetns(int(ns.Fd()), Sockets{})
-	steered := time.Since(start)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	start = time.Now()
-	err = errors.Join(c.Close(), g.Close(), l.Close())
-	fmt.Println("open", opened, "guard", guarded, "netns", steered, "close", time.Since(start), err)
-}
-
-// TestColdStart shows what a fresh process pays when the programs are loaded already.
-func TestColdStart(t *testing.T) {
-	cfg := privateConfig(t)
-	l := openLoader(t, cfg)
-	dir := makeCgroup(t, l)
-	ns := newNet(t)
-	for range 5 {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), coldEnv+"="+cfg.BPFFS+"|"+cfg.Parent+"|"+dir.Name())
-		var out []byte
-		var err error
-		ns.do(func() { out, err = cmd.CombinedOutput() })
-		if err != nil || !strings.HasSuffix(string(out), "<nil>\n") {
-			t.Errorf("%s %v", out, err)
-		}
-		t.Logf("%s", out)
-	}
 }
 
 // startAgent runs an agent in another process.
@@ -288,7 +227,7 @@ func TestRingsRunOut(t *testing.T) {
 		openLoader(t, cfg)
 	}
 	if l, err := Open(cfg); err == nil {
-		l.Close()
+		must(t, l.Close())
 		t.Error("one more agent than there are rings")
 	} else if !strings.Contains(err.Error(), "64") {
 		t.Errorf("error %q does not say how many", err)
@@ -384,8 +323,13 @@ func TestGuardRefuses(t *testing.T) {
 	cfg := privateConfig(t)
 	l := openLoader(t, cfg)
 	b := newBox(t, l, Options{})
+	must(t, fillGuard(l, b.Guard))
+	before := total(t, l)
 	if _, err := l.NewGuard(b.dir, Options{}); err == nil {
 		t.Error("a second guard for one cgroup")
+	}
+	if n := total(t, l); n != before {
+		t.Errorf("%d entries after a second guard was refused, want %d", n, before)
 	}
 	if _, ok := b.Peer(netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("10.0.0.1:1")); ok {
 		t.Error("a peer nobody has seen")
@@ -431,60 +375,6 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		if _, err := Open(tt.cfg); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("open %+v: %v", tt.cfg, err)
-		}
-	}
-}
-
-// TestFullMaps fills maps up: what does not fit is an error, and denied.
-func TestFullMaps(t *testing.T) {
-	w := newWorld(t, Options{})
-	fill(t, w.l.maps.grants, 1<<16, func(i int) bpf.GateGrantKey { return bpf.GateGrantKey{Port: uint32(i)} }, bpf.GateGrant{})
-	fill(t, w.l.maps.members, 1<<16, func(i int) bpf.GateMemberKey { return bpf.GateMemberKey{Set: uint32(i)} }, bpf.GateMember{})
-	fill(t, w.l.maps.prefixes, 1<<18, func(i int) bpf.GatePrefixKey {
-		return bpf.GatePrefixKey{Bits: prefixBits + 128, Cgid: 1, Addr: [4]uint32{uint32(i)}}
-	}, bpf.GateRule{})
-	for what, err := range map[string]error{
-		"grant":  w.Grant(Grant{Addr: addr(name4), Port: 443, Verdict: policy.Allow}),
-		"set":    w.SetCommandSet(1, []Member{{w.exe, policy.Allow, 1}}),
-		"prefix": w.PutPrefix(netip.MustParsePrefix("10.0.0.0/8"), []PortRule{{Port: 443, Verdict: policy.Allow}}),
-	} {
-		if err == nil || !strings.Contains(err.Error(), "full") {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	must(t, w.PutName(addr("198.18.1.2"), netip.Addr{}, []PortRule{{Port: 443, Set: 1, Verdict: policy.Deny}}))
-	for _, to := range []string{name4 + ":443", "198.18.1.2:443", "10.1.1.1:443"} {
-		if answer, _ := w.in.connect("tcp", to); answer != "EPERM" {
-			t.Errorf("what did not fit: connect %s: %s", to, answer)
-		}
-	}
-}
-
-func TestFullFlowsAreServedNobody(t *testing.T) {
-	w := newWorld(t, Options{})
-	must(t, w.PutName(addr(name4), addr(name6), []PortRule{{Port: 443, Verdict: policy.Allow}}))
-	fill(t, w.l.maps.flows, 1<<18, func(i int) bpf.GateTuple { return bpf.GateTuple{Cgid: 1, Local: [4]uint32{uint32(i)}} }, bpf.GatePeer{})
-	w.in.get("connect %s %s:443", w.in.socket("tcp", name4+":443"), name4)
-	if a := w.proxy.next(); a.known {
-		t.Errorf("the proxy knows a connection that could not be remembered: %+v", a)
-	}
-	if n, err := w.Connections(); n != 0 || err != nil {
-		t.Errorf("%d connections counted (%v)", n, err)
-	}
-}
-
-// fill enters n keys.
-func fill[K comparable, V any](t *testing.T, m *ebpf.Map, n int, key func(int) K, value V) {
-	t.Helper()
-	const step = 1 << 14
-	values := slices.Repeat([]V{value}, step)
-	for at := 0; at < n; at += step {
-		var keys []K
-		for i := range step {
-			keys = append(keys, key(at+i))
-		}
-		if _, err := m.BatchUpdate(keys, values, nil); err != nil && !isFull(err) {
-			t.Fatal(err)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -86,7 +87,7 @@ type proxy struct {
 	g     *Guard
 	sock  Sockets
 	stops []func()
-	late  time.Duration // that the proxy takes until it asks who connected
+	late  atomic.Int64 // nanoseconds that the proxy takes until it asks who connected
 
 	mu    sync.Mutex
 	conns []accepted
@@ -168,7 +169,7 @@ func (p *proxy) listen(slot, network, addr string) *net.TCPListener {
 				return
 			}
 			a := accepted{slot: slot, client: addrPort(c.RemoteAddr()), server: addrPort(c.LocalAddr()), conn: c}
-			time.Sleep(p.late)
+			time.Sleep(time.Duration(p.late.Load()))
 			a.peer, a.known = p.g.Peer(a.client, a.server)
 			p.mu.Lock()
 			p.conns = append(p.conns, a)
@@ -192,7 +193,7 @@ func (p *proxy) echo(network, addr string) *net.UDPConn {
 		return nil
 	}
 	c := pc.(*net.UDPConn)
-	p.stops = append(p.stops, func() { c.Close() })
+	p.stops = append(p.stops, func() { pc.Close() })
 	go func() {
 		buf := make([]byte, 512)
 		for {

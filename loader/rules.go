@@ -163,32 +163,44 @@ func (rs *Ruleset) remove(errs *[]error) {
 // Swap makes a ruleset live, in one step: a connection is judged by the old rules or by the new ones, never by some
 // of each. It then removes the old one, which waits until no connect in progress can be using it (some milliseconds).
 func (g *Guard) Swap(rs *Ruleset) error {
+	old, err := g.makeLive(rs)
+	if err != nil || old == nil {
+		return err
+	}
+	// The programs run under RCU; this command waits for a grace period. Without it (no kernel refuses it) the old
+	// rules stay until Close: removing them early would deny connects in progress.
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.staged, old)
+	var errs []error
+	old.remove(&errs)
+	return errors.Join(errs...)
+}
+
+// makeLive returns the ruleset that was live before, nil when nothing changed.
+func (g *Guard) makeLive(rs *Ruleset) (*Ruleset, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case g.closed:
-		return errClosed
+		return nil, errClosed
 	case rs.removed:
-		return fmt.Errorf("make rules live: revision %d was removed", rs.revision)
+		return nil, fmt.Errorf("make rules live: revision %d was removed", rs.revision)
 	case rs == g.live:
-		return nil
+		return nil, nil
 	}
 	old, before := g.live, g.sandbox
 	g.sandbox.Revision = rs.revision
 	if err := g.update(); err != nil {
 		g.sandbox = before
-		return err
+		return nil, err
 	}
 	delete(g.staged, rs)
-	g.live = rs
-	// The programs run under RCU; this command waits for a grace period.
-	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
-		g.staged[old] = struct{}{} // Close removes it; early removal would deny connects in progress
-		return nil
-	}
-	var errs []error
-	old.remove(&errs)
-	return errors.Join(errs...)
+	g.live, g.staged[old] = rs, struct{}{}
+	return old, nil
 }
 
 const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL

@@ -136,7 +136,7 @@ func TestConnectionsAreForgotten(t *testing.T) {
 func TestClientIsGoneBeforeAccept(t *testing.T) {
 	w := newWorld(t, Options{})
 	must(t, w.PutName(addr(name4), addr(name6), []PortRule{{Port: 443, Verdict: policy.Allow, Rule: 6}}))
-	w.proxy.late = 100 * time.Millisecond
+	w.proxy.late.Store(int64(100 * time.Millisecond))
 	for _, to := range []string{name4 + ":443", "[" + name6 + "]:443"} {
 		fd := w.in.socket("tcp", to)
 		name := w.in.get("connect %s %s", fd, to)
