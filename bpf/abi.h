@@ -18,7 +18,7 @@ enum {
 	RINGS = 64,	     /* event rings, hence agents that can run at the same time */
 	RING_BYTES = 128 * 1024,
 	MAX_SANDBOXES = 4096,
-	MAX_RULES = 1 << 20,
+	MAX_RULES = 1 << 19,
 	MAX_PREFIXES = 1 << 18,
 	MAX_GRANTS = 1 << 16,
 	MAX_MEMBERS = 1 << 16,

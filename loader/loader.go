@@ -3,7 +3,8 @@
 //
 // The programs are loaded once and stay: attached by pinned links to one parent cgroup, so they are in force when the
 // agent is killed, and the next start only opens pins. Everything of one sandbox is entries keyed by its cgroup id.
-// A process below the parent whose cgroup has no entry may do nothing.
+// A process below the parent whose cgroup has no entry may do nothing. While loaded they take about 30 MiB of kernel
+// memory, most of it hash tables sized for the worst case, and cost every exec on the host two look-ups.
 //
 // Package loader never decides anything, never writes a log, and knows nothing of names: it turns rules that were
 // already compiled into entries. Beside package bpf it is the only one that imports cilium/ebpf.
