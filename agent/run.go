@@ -330,6 +330,9 @@ func (r *run) finish(status int) error {
 		lost = r.lost()
 		done(r.guard.Close())
 	}
+	if r.loader != nil {
+		done(r.loader.Close())
+	}
 	if r.process != nil {
 		r.note("exit", "status "+strconv.Itoa(status), "")
 	}
