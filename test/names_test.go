@@ -193,13 +193,19 @@ func TestResolver(t *testing.T) {
 	harness.W.DNS.Set("both.dns.test", a4, a6)
 	harness.W.DNS.Set("four.dns.test", a4)
 	harness.W.DNS.Set("wild.card.dns.test", a4)
+	_, configs, err := harness.ECH("both.dns.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	harness.W.DNS.SetECH("both.dns.test", configs)
 	policy := network(`{domain: both.dns.test, ports: [443], protocol: tls}`, `{domain: four.dns.test, ports: [443], protocol: tls}`,
 		`{domain: missing.dns.test, ports: [443], protocol: tls}`, `{domain: "*.card.dns.test", ports: [443], protocol: tls}`)
 	r, out := harness.W.Probe(t, harness.Box{Policy: policy},
 		"dns 198.18.0.2 both.dns.test A", "dns 198.18.0.2 both.dns.test AAAA", "dns 198.18.0.2 four.dns.test AAAA",
 		"dns 198.18.0.2 missing.dns.test A", "dns 198.18.0.2 wild.card.dns.test A", "dns 198.18.0.2 secret-data.elsewhere.test TXT",
 		"dns 198.18.0.2 secret-data.elsewhere.test A", "dns 198.18.0.2 both.dns.test ANY", "dns fd6e:656d:6f63::2 both.dns.test A",
-		"dns 198.51.100.53 secret-data.elsewhere.test A")
+		"dns 198.51.100.53 secret-data.elsewhere.test A",
+		"dns 198.18.0.2 both.dns.test HTTPS", "dns 198.18.0.2 0.1.18.198.in-addr.arpa PTR")
 	want := []string{"NOERROR; both.dns.test. ", "NOERROR; both.dns.test. ", "NOERROR", "NXDOMAIN", "NOERROR; wild.card.dns.test. "}
 	for i, w := range want {
 		if !strings.HasPrefix(out[i].Out, w) {
@@ -214,6 +220,12 @@ func TestResolver(t *testing.T) {
 	}
 	if !strings.HasPrefix(out[8].Out, "NOERROR; both.dns.test. ") {
 		t.Errorf("the resolver's IPv6 address gave %q %s", out[8].Out, out[8].Errno)
+	}
+	if https := out[10].Out; !strings.HasPrefix(https, "NOERROR") || strings.Contains(https, "ech=") {
+		t.Errorf("an HTTPS record is shown as %q %s", https, out[10].Errno)
+	}
+	if ptr := out[11].Out; !strings.HasPrefix(ptr, "NOERROR; 0.1.18.198.in-addr.arpa. ") || !strings.Contains(ptr, "dns.test.") {
+		t.Errorf("the name of a synthetic address is %q %s", ptr, out[11].Errno)
 	}
 	if n := harness.W.DNS.Asked("elsewhere.test"); n > 0 {
 		t.Errorf("%d questions for a name without a rule left the host\n%s", n, r.Dump())

@@ -14,11 +14,12 @@ import (
 type DNS struct {
 	mu    sync.Mutex
 	names map[string]func() []netip.Addr
+	ech   map[string][]byte
 	asked map[string]int
 }
 
 func newDNS(addr string) (*DNS, error) {
-	d := &DNS{names: map[string]func() []netip.Addr{}, asked: map[string]int{}}
+	d := &DNS{names: map[string]func() []netip.Addr{}, ech: map[string][]byte{}, asked: map[string]int{}}
 	pc, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		return nil, err
@@ -43,6 +44,13 @@ func (d *DNS) SetFunc(name string, f func() []netip.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.names[dns.CanonicalName(name)] = f
+}
+
+// SetECH makes name answer HTTPS questions with a list of ECH configurations.
+func (d *DNS) SetECH(name string, list []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ech[dns.CanonicalName(name)] = list
 }
 
 // Asked counts the questions for name and for anything below it.
@@ -71,8 +79,14 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 	name := dns.CanonicalName(q.Name)
 	d.mu.Lock()
 	d.asked[name]++
-	f := d.names[name]
+	f, ech := d.names[name], d.ech[name]
 	d.mu.Unlock()
+	if q.Qtype == dns.TypeHTTPS && ech != nil {
+		m.Answer = append(m.Answer, &dns.HTTPS{SVCB: dns.SVCB{
+			Hdr: dns.RR_Header{Name: q.Name, Class: dns.ClassINET, Rrtype: dns.TypeHTTPS, Ttl: 1}, Priority: 1, Target: ".",
+			Value: []dns.SVCBKeyValue{&dns.SVCBAlpn{Alpn: []string{"h2"}}, &dns.SVCBECHConfig{ECH: ech}},
+		}})
+	}
 	if f == nil {
 		m.Rcode = dns.RcodeNameError
 		return
