@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ const (
 	KindEnv                        // /usr/bin/env, the launcher in the first line of scripts
 )
 
-// Program is one file that may be executed, held open so that its inode number stays its own.
+// Program is one file that may be executed, held open so that its inode stays its own.
 type Program struct {
 	Command string // as the policy writes it; of a helper, the command it helps
 	Path    string // inside, symbolic links followed
@@ -49,7 +50,8 @@ const headSize = 4096
 // maxShebang is how many interpreters of interpreters the kernel follows.
 const maxShebang = 5
 
-// programs resolves the exec list in the composed view.
+// programs resolves the exec list in the composed view. It is in the way of every start, and a policy with git has 200
+// names for a few files, so a name costs little more than its opening.
 type programs struct {
 	root     int // of the view
 	prefix   string
@@ -58,6 +60,7 @@ type programs struct {
 	known    map[inode]int // in list
 	denied   map[inode]string
 	loaders  map[string]bool
+	listed   map[string]map[string]struct{} // names in the smaller directories of PATH
 	warnings []string
 }
 
@@ -66,14 +69,17 @@ type inode struct{ dev, ino uint64 }
 // resolvePrograms finds the policy's commands in the view and gives each the Landlock right to be executed. prefix is
 // where the view's root is mounted in the calling thread's mount namespace.
 func resolvePrograms(c *policy.Compiled, root int, prefix string, rules *ruleset) (*programs, error) {
-	p := &programs{root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{}, loaders: map[string]bool{}}
+	p := &programs{
+		root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{},
+		loaders: map[string]bool{}, listed: map[string]map[string]struct{}{},
+	}
 	for _, d := range c.Exec.Deny {
-		f, _, err := p.find(d.Name)
+		f, err := p.find(d.Name)
 		if err != nil {
 			continue // what is not there can't be executed
 		}
-		p.denied[identity(f)] = c.Rule(d.ID).Pos
-		f.Close()
+		p.denied[f.inode] = c.Rule(d.ID).Pos
+		f.close()
 	}
 	for _, a := range c.Exec.Allow {
 		if err := p.add(a, a.Name, KindCommand, c.Rule(a.ID).Pos); err != nil {
@@ -104,68 +110,136 @@ func (p *programs) close() {
 	p.list = nil
 }
 
+// found is an executable file of the view, open.
+type found struct {
+	fd    int
+	inode inode
+	name  string // as it was opened
+}
+
+func (f found) close() { unix.Close(f.fd) }
+
 // add resolves one name and lets it be executed.
 func (p *programs) add(a policy.Command, name string, kind ProgramKind, where string) error {
-	f, real, err := p.find(name)
+	f, err := p.find(name)
 	if err != nil {
 		if kind == KindCommand {
 			p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s is not allowed to run: %v", where, name, err))
 		}
 		return nil // a helper that is not installed helps nobody
 	}
-	id := identity(f)
-	if at, ok := p.denied[id]; ok {
-		f.Close()
+	if at, ok := p.denied[f.inode]; ok {
+		f.close()
 		if kind == KindCommand {
 			p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s is denied at %s", where, name, at))
 		}
 		return nil
 	}
-	if _, ok := p.known[id]; ok {
-		f.Close()
+	if _, ok := p.known[f.inode]; ok {
+		f.close()
 		return nil
 	}
-	program := Program{Command: a.Name, Path: real, File: f, Rule: a.ID, Kind: kind}
-	head, err := p.head(f)
+	real, err := p.real(f.fd)
+	var head []byte
 	if err == nil {
-		program.Script = bytes.HasPrefix(head, []byte("#!"))
-		err = p.rules.allow(int(f.Fd()), llExecute, true)
+		head, err = readHead(f.fd)
+	}
+	if err == nil {
+		err = p.rules.allow(f.fd, llExecute, true)
 	}
 	if err == nil {
 		err = p.allowLoader(head)
 	}
 	if err != nil {
-		f.Close()
-		return fmt.Errorf("sandbox: %s: letting %s be executed: %w", where, real, err)
+		f.close()
+		return fmt.Errorf("sandbox: %s: letting %s be executed: %w", where, f.name, err)
 	}
-	p.known[id] = len(p.list)
-	p.list = append(p.list, program)
+	p.known[f.inode] = len(p.list)
+	p.list = append(p.list, Program{
+		Command: a.Name, Path: real, File: os.NewFile(uintptr(f.fd), real), Rule: a.ID, Kind: kind,
+		Script: bytes.HasPrefix(head, []byte("#!")),
+	})
 	return nil
 }
 
 // find looks for a command as execvp would inside: an absolute path, or the first executable file on PATH.
-func (p *programs) find(name string) (*os.File, string, error) {
+func (p *programs) find(name string) (found, error) {
 	if name[0] == '/' {
 		return p.open(name)
 	}
-	failed := fmt.Errorf("it is not on the sandbox's PATH (%s): install it, or give its absolute path", policy.SearchPath)
+	var failed error
 	for dir := range strings.SplitSeq(policy.SearchPath, ":") {
-		f, real, err := p.open(dir + "/" + name)
+		if !p.mayHave(dir, name) {
+			continue
+		}
+		f, err := p.open(dir + "/" + name)
 		if err == nil {
-			return f, real, nil
+			return f, nil
 		}
 		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
 			failed = err
 		}
 	}
-	return nil, "", failed
+	if failed == nil {
+		failed = fmt.Errorf("it is not on the sandbox's PATH (%s): install it, or give its absolute path", policy.SearchPath)
+	}
+	return found{}, failed
 }
 
-// open opens an executable regular file of the view.
-func (p *programs) open(name string) (*os.File, string, error) {
-	fd, err := openIn(p.root, name, unix.O_PATH)
+// smallDir is how many bytes of directory entries make looking for a name in a list cheaper than trying to open it.
+const smallDir = 16 << 10
+
+// mayHave reports whether a directory can have an entry. Most names are in the fourth directory of PATH, and those
+// before it are small.
+func (p *programs) mayHave(dir, name string) bool {
+	names, known := p.listed[dir]
+	if !known {
+		names = p.names(dir)
+		p.listed[dir] = names
+	}
+	if names == nil {
+		return true
+	}
+	_, ok := names[name]
+	return ok
+}
+
+// names lists a directory; nil when it is large or can't be read.
+func (p *programs) names(dir string) map[string]struct{} {
+	fd, err := openIn(p.root, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return map[string]struct{}{}
+	}
 	if err != nil {
-		return nil, "", fmt.Errorf("%s can't be opened in the sandbox's view: %w", name, err)
+		return nil
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, smallDir)
+	var names []string
+	for {
+		n, err := unix.Getdents(fd, buf)
+		switch {
+		case err != nil || len(names) > smallDir/32:
+			return nil
+		case n == 0:
+			set := make(map[string]struct{}, len(names))
+			for _, name := range names {
+				set[name] = struct{}{}
+			}
+			return set
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
+}
+
+// open opens an executable regular file of the view, to read: what it is shows in its first bytes.
+func (p *programs) open(name string) (found, error) {
+	fd, err := openIn(p.root, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if errors.Is(err, unix.ENXIO) {
+		return found{}, fmt.Errorf("%s is not a regular file", name) // a socket, or a device without a driver
+	}
+	if err != nil {
+		return found{}, fmt.Errorf("%s can't be opened in the sandbox's view: %w", name, err)
 	}
 	var at unix.Stat_t
 	err = unix.Fstat(fd, &at)
@@ -178,24 +252,19 @@ func (p *programs) open(name string) (*os.File, string, error) {
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, "", err
+		return found{}, err
 	}
-	link := make([]byte, unix.PathMax)
-	n, err := unix.Readlink(fmt.Sprintf("/proc/thread-self/fd/%d", fd), link)
-	if err != nil {
-		unix.Close(fd)
-		return nil, "", err
-	}
-	real := strings.TrimPrefix(string(link[:n]), p.prefix)
-	return os.NewFile(uintptr(fd), real), real, nil
+	return found{fd, inode{at.Dev, at.Ino}, name}, nil
 }
 
-func identity(f *os.File) inode {
-	var at unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &at); err != nil {
-		return inode{}
+// real is the path of an open file inside, symbolic links followed.
+func (p *programs) real(fd int) (string, error) {
+	var link [unix.PathMax]byte
+	n, err := unix.Readlink("/proc/thread-self/fd/"+strconv.Itoa(fd), link[:])
+	if err != nil {
+		return "", err
 	}
-	return inode{at.Dev, at.Ino}
+	return strings.TrimPrefix(string(link[:n]), p.prefix), nil
 }
 
 // expand lists what a helper means: a pattern's matches, or the name itself.
@@ -221,13 +290,8 @@ func (p *programs) expand(helper string) []string {
 	return found
 }
 
-// head reads the start of an O_PATH file.
-func (p *programs) head(f *os.File) ([]byte, error) {
-	fd, err := unix.Open(fmt.Sprintf("/proc/thread-self/fd/%d", f.Fd()), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
+// readHead reads the start of a file.
+func readHead(fd int) ([]byte, error) {
 	head := make([]byte, headSize)
 	n, err := unix.Pread(fd, head, 0)
 	return head[:max(n, 0)], err
@@ -301,12 +365,8 @@ func (p *programs) checkScripts() error {
 
 // missingInterpreter follows a script's interpreters to the one that is not allowed; "" when all are.
 func (p *programs) missingInterpreter(script *os.File) string {
-	f := script
+	head, err := readHead(int(script.Fd()))
 	for range maxShebang {
-		head, err := p.head(f)
-		if f != script {
-			f.Close()
-		}
 		if err != nil {
 			return ""
 		}
@@ -320,16 +380,21 @@ func (p *programs) missingInterpreter(script *os.File) string {
 		if name == "" {
 			return ""
 		}
-		if f, _, err = p.find(name); err != nil {
+		f, err := p.find(name)
+		if err != nil {
 			return name
 		}
-		if _, ok := p.known[identity(f)]; !ok {
-			f.Close()
+		_, known := p.known[f.inode]
+		if known {
+			head, err = readHead(f.fd)
+		}
+		f.close()
+		if !known {
 			return name
 		}
-	}
-	if f != script {
-		f.Close()
+		if err != nil {
+			return ""
+		}
 	}
 	return ""
 }

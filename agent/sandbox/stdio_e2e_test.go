@@ -263,7 +263,7 @@ func TestTerminal(t *testing.T) {
 	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
 	_, slave := terminal(t)
 	p := b.exec(ExecRequest{Args: []string{"python3", "-c", `
-import os, sys, fcntl, termios, signal, time
+import os, sys, fcntl, termios, signal
 print(os.ttyname(0), os.ttyname(1), os.isatty(2), os.get_terminal_size())
 with open("/dev/tty", "w") as tty: tty.write("tty\n")
 print(os.stat(os.ttyname(0)).st_uid, os.getsid(0) == os.getpid(), os.tcgetpgrp(0) == os.getpid())
@@ -272,12 +272,11 @@ try:
     print("TIOCSTI")
 except OSError as e:
     print(e.errno)
-def resized(*_):
-    print(os.get_terminal_size())
-    sys.exit(3)
-signal.signal(signal.SIGWINCH, resized)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
 print("ready", flush=True)
-time.sleep(20)
+signal.sigwait([signal.SIGWINCH])
+print(os.get_terminal_size())
+sys.exit(3)
 `}, Stdin: slave, Stdout: slave, Stderr: slave})
 	master := p.Terminal()
 	if master == nil {
