@@ -72,8 +72,17 @@ func openReal(p string) (int, error) {
 
 // openIn opens a path of the view as a process inside would resolve it.
 func openIn(root int, p string, flags uint64) (int, error) {
+	return openat2(root, p, flags, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+}
+
+// openStrict is openIn for a path that is a real one: a symbolic link anywhere in it gives ELOOP.
+func openStrict(root int, p string, flags uint64) (int, error) {
+	return openat2(root, p, flags, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS)
+}
+
+func openat2(root int, p string, flags, resolve uint64) (int, error) {
 	for {
-		fd, err := unix.Openat2(root, p, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+		fd, err := unix.Openat2(root, p, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve})
 		if !errors.Is(err, unix.EAGAIN) { // a rename on the host while the path was walked
 			return fd, err
 		}

@@ -61,6 +61,7 @@ type programs struct {
 	denied   map[inode]string
 	loaders  map[string]bool
 	listed   map[string]map[string]struct{} // names in the smaller directories of PATH
+	buf      []byte                         // for what is read of files, links and directories
 	warnings []string
 }
 
@@ -71,7 +72,7 @@ type inode struct{ dev, ino uint64 }
 func resolvePrograms(c *policy.Compiled, root int, prefix string, rules *ruleset) (*programs, error) {
 	p := &programs{
 		root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{},
-		loaders: map[string]bool{}, listed: map[string]map[string]struct{}{},
+		loaders: map[string]bool{}, listed: map[string]map[string]struct{}{}, buf: make([]byte, max(headSize, smallDir, unix.PathMax)),
 	}
 	for _, d := range c.Exec.Deny {
 		f, err := p.find(d.Name)
@@ -115,6 +116,7 @@ type found struct {
 	fd    int
 	inode inode
 	name  string // as it was opened
+	real  bool   // no symbolic link was followed: name is the path
 }
 
 func (f found) close() { unix.Close(f.fd) }
@@ -139,10 +141,10 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		f.close()
 		return nil
 	}
-	real, err := p.real(f.fd)
+	real, err := p.real(f)
 	var head []byte
 	if err == nil {
-		head, err = readHead(f.fd)
+		head, err = p.head(f.fd)
 	}
 	if err == nil {
 		err = p.rules.allow(f.fd, llExecute, true)
@@ -187,7 +189,7 @@ func (p *programs) find(name string) (found, error) {
 }
 
 // smallDir is how many bytes of directory entries make looking for a name in a list cheaper than trying to open it.
-const smallDir = 16 << 10
+const smallDir = 8 << 10
 
 // mayHave reports whether a directory can have an entry. Most names are in the fourth directory of PATH, and those
 // before it are small.
@@ -214,27 +216,29 @@ func (p *programs) names(dir string) map[string]struct{} {
 		return nil
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, smallDir)
-	var names []string
-	for {
-		n, err := unix.Getdents(fd, buf)
-		switch {
-		case err != nil || len(names) > smallDir/32:
-			return nil
-		case n == 0:
-			set := make(map[string]struct{}, len(names))
-			for _, name := range names {
-				set[name] = struct{}{}
-			}
-			return set
-		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	n, err := unix.Getdents(fd, p.buf[:smallDir])
+	if err != nil {
+		return nil
 	}
+	_, count, names := unix.ParseDirent(p.buf[:n], -1, nil)
+	if n, err = unix.Getdents(fd, p.buf[:smallDir]); n != 0 || err != nil {
+		return nil
+	}
+	set := make(map[string]struct{}, count)
+	for _, name := range names {
+		set[name] = struct{}{}
+	}
+	return set
 }
 
 // open opens an executable regular file of the view, to read: what it is shows in its first bytes.
 func (p *programs) open(name string) (found, error) {
-	fd, err := openIn(p.root, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	fd, err := openStrict(p.root, name, flags)
+	real := err == nil
+	if errors.Is(err, unix.ELOOP) {
+		fd, err = openIn(p.root, name, flags)
+	}
 	if errors.Is(err, unix.ENXIO) {
 		return found{}, fmt.Errorf("%s is not a regular file", name) // a socket, or a device without a driver
 	}
@@ -254,17 +258,19 @@ func (p *programs) open(name string) (found, error) {
 		unix.Close(fd)
 		return found{}, err
 	}
-	return found{fd, inode{at.Dev, at.Ino}, name}, nil
+	return found{fd, inode{at.Dev, at.Ino}, name, real}, nil
 }
 
 // real is the path of an open file inside, symbolic links followed.
-func (p *programs) real(fd int) (string, error) {
-	var link [unix.PathMax]byte
-	n, err := unix.Readlink("/proc/thread-self/fd/"+strconv.Itoa(fd), link[:])
+func (p *programs) real(f found) (string, error) {
+	if f.real {
+		return path.Clean(f.name), nil
+	}
+	n, err := unix.Readlink("/proc/thread-self/fd/"+strconv.Itoa(f.fd), p.buf)
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimPrefix(string(link[:n]), p.prefix), nil
+	return strings.TrimPrefix(string(p.buf[:n]), p.prefix), nil
 }
 
 // expand lists what a helper means: a pattern's matches, or the name itself.
@@ -290,11 +296,10 @@ func (p *programs) expand(helper string) []string {
 	return found
 }
 
-// readHead reads the start of a file.
-func readHead(fd int) ([]byte, error) {
-	head := make([]byte, headSize)
-	n, err := unix.Pread(fd, head, 0)
-	return head[:max(n, 0)], err
+// head reads the start of a file. It is valid until the next use of p.buf.
+func (p *programs) head(fd int) ([]byte, error) {
+	n, err := unix.Pread(fd, p.buf[:headSize], 0)
+	return p.buf[:max(n, 0)], err
 }
 
 // allowLoader lets the dynamic loader of a program be executed: the kernel does that on the program's behalf. The
@@ -312,17 +317,18 @@ func (p *programs) allowLoader(head []byte) error {
 // tree that a sandbox may write.
 func interpreterOf(head []byte) string {
 	const headerSize, entrySize = 64, 56
+	const phoff, phentsize, phnum = 32, 54, 56 // offsets in the header
 	if len(head) < headerSize || !bytes.HasPrefix(head, []byte(elf.ELFMAG)) || elf.Class(head[elf.EI_CLASS]) != elf.ELFCLASS64 ||
 		elf.Data(head[elf.EI_DATA]) != elf.ELFDATA2LSB {
 		return ""
 	}
-	var header elf.Header64
-	if binary.Read(bytes.NewReader(head), binary.LittleEndian, &header) != nil || header.Phentsize != entrySize {
+	first := binary.LittleEndian.Uint64(head[phoff:])
+	if binary.LittleEndian.Uint16(head[phentsize:]) != entrySize {
 		return ""
 	}
-	for i := range uint64(header.Phnum) {
-		at := header.Phoff + i*entrySize
-		if at < header.Phoff || at > uint64(len(head))-entrySize {
+	for i := range uint64(binary.LittleEndian.Uint16(head[phnum:])) {
+		at := first + i*entrySize
+		if at < first || at > uint64(len(head))-entrySize {
 			return ""
 		}
 		if elf.ProgType(binary.LittleEndian.Uint32(head[at:])) != elf.PT_INTERP {
@@ -365,7 +371,7 @@ func (p *programs) checkScripts() error {
 
 // missingInterpreter follows a script's interpreters to the one that is not allowed; "" when all are.
 func (p *programs) missingInterpreter(script *os.File) string {
-	head, err := readHead(int(script.Fd()))
+	head, err := p.head(int(script.Fd()))
 	for range maxShebang {
 		if err != nil {
 			return ""
@@ -386,7 +392,7 @@ func (p *programs) missingInterpreter(script *os.File) string {
 		}
 		_, known := p.known[f.inode]
 		if known {
-			head, err = readHead(f.fd)
+			head, err = p.head(f.fd)
 		}
 		f.close()
 		if !known {
