@@ -50,6 +50,8 @@ var attacks = []struct{ name, native, inside string }{
 	{"setuid", "ok", "EINVAL"}, {"setgroups", "ok", "EPERM"}, {"mknod", "ok", "EACCES"}, {"mknod-sda", "ok", "EACCES"}, {"sethostname", "ok", "EPERM"},
 	{"memfd", "ok", "EACCES"}, {"memfd-exec", "ok", "EACCES"}, {"nice", "ok", "EACCES"}, {"reboot", "EINVAL", "EPERM"}, {"swapoff", "ENOENT", "EPERM"},
 	{"chown", "ok", "EINVAL"},
+	{"set-id", "ok", "EPERM"}, {"set-gid", "ok", "EPERM"}, {"set-id-2", "ok", "EPERM"}, {"set-id-high", "ok", "EPERM"}, {"chmod", "ok", "ok"},
+	{"core-limit", "ok", "EALREADY"}, // the call says it worked, and the limit stays
 }
 
 func TestAttacks(t *testing.T) {

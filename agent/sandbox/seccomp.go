@@ -32,12 +32,13 @@ const (
 
 func callErrno(e unix.Errno) verdict { return unix.SECCOMP_RET_ERRNO | verdict(e) }
 
-// condition compares the low 32 bits of an argument, masked, with a list of values.
+// condition compares 32 bits of an argument, masked, with a list of values.
 type condition struct {
 	arg    int
 	mask   uint32 // 0: all bits
 	any    []uint32
 	negate bool // true when the argument is none of any
+	high   bool // of a pointer: the high half, which an int has not
 }
 
 // check is one line of a decision about a system call: when all conditions hold, do it.
@@ -148,7 +149,11 @@ func judge(c call) []bpf.Instruction {
 func compileCheck(k check) []bpf.Instruction {
 	rest := []bpf.Instruction{bpf.RetConstant{Val: uint32(k.do)}}
 	for _, when := range slices.Backward(k.when) {
-		block := []bpf.Instruction{bpf.LoadAbsolute{Off: uint32(offArgs + when.arg*sizeArg), Size: 4}}
+		offset := offArgs + when.arg*sizeArg
+		if when.high {
+			offset += sizeArg / 2
+		}
+		block := []bpf.Instruction{bpf.LoadAbsolute{Off: uint32(offset), Size: 4}}
 		if when.mask != 0 {
 			block = append(block, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: when.mask})
 		}

@@ -79,6 +79,22 @@ func reference(name string, noMemfd bool, args [6]uint64) verdict {
 		if low(0)&namespaces != 0 {
 			return errno(unix.EPERM)
 		}
+	case "chmod", "fchmod", "mknod":
+		if low(1)&0o6000 != 0 {
+			return errno(unix.EPERM)
+		}
+	case "fchmodat", "fchmodat2", "mknodat":
+		if low(2)&0o6000 != 0 {
+			return errno(unix.EPERM)
+		}
+	case "setrlimit":
+		if low(0) == 4 {
+			return errno(0)
+		}
+	case "prlimit64":
+		if low(1) == 4 && args[2] != 0 {
+			return errno(0)
+		}
 	case "unshare":
 		if low(0)&(namespaces|0x80) != 0 {
 			return errno(unix.EPERM)
@@ -164,7 +180,7 @@ func TestFilterNumbers(t *testing.T) {
 }
 
 // interesting are argument values at which a decision may change; each is also tried with bits above the low 32.
-var interesting = []uint64{0, 1, 2, 3, 5, 6, 8, 10, 16, 17, 40, 58, 132, 262, 0x80, 0x801, 0x80002, 0x80803, 0x5412, 0x541c,
+var interesting = []uint64{0, 1, 2, 3, 4, 5, 0o755, 0o4755, 0o2755, 1 << 32, 6, 8, 10, 16, 17, 40, 58, 132, 262, 0x80, 0x801, 0x80002, 0x80803, 0x5412, 0x541c,
 	0x5423, 0x5401, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000, 0x7e020000, 0x3d0f00,
 	0x1200011, 0x7fffffff, 0x80000000, 0xffffffff}
 
@@ -174,7 +190,7 @@ func TestFilterAgainstReference(t *testing.T) {
 			vm, names := newFilter(t, arch.name, noMemfd), numbers(t, arch.name)
 			for nr := range uint32(lastKnown + 1) {
 				values := interesting
-				if !strings.Contains(" clone unshare seccomp personality ioctl socket socketpair ", " "+names[int(nr)]+" ") {
+				if !strings.Contains(" clone unshare seccomp personality ioctl socket socketpair chmod fchmod fchmodat fchmodat2 mknod mknodat setrlimit prlimit64 ", " "+names[int(nr)]+" ") {
 					values = []uint64{0, rand.Uint64()} // the arguments do not count
 				}
 				for _, a := range values {

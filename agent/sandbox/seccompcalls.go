@@ -8,6 +8,7 @@ const (
 	tiocsti       = 0x5412
 	tioclinux     = 0x541c
 	tiocsetd      = 0x5423
+	setIDs        = unix.S_ISUID | unix.S_ISGID
 	queryPersona  = 0xffffffff
 	newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
 		unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
@@ -16,6 +17,7 @@ const (
 var (
 	denied  = callErrno(unix.EPERM)
 	unknown = callErrno(unix.ENOSYS) // for what programs try first and have an older way for
+	ignored = callErrno(0)           // says that it worked, and does nothing
 )
 
 // is, masked and has write conditions.
@@ -51,7 +53,23 @@ var calls = []call{
 	{name: "open_by_handle_at", amd64: 304, arm64: 265, otherwise: denied},
 	{name: "fanotify_init", amd64: 300, arm64: 262, otherwise: denied},
 
-	// Other processes.
+	// A file in the workspace belongs to the workspace's owner on the host, and nosuid is only the sandbox's own mount:
+	// whoever starts a set-user-ID file there becomes that owner, root perhaps. Creating a file with such a mode makes an
+	// empty one, and writing to it takes the bits away; so only these can give them to a program.
+	{name: "chmod", amd64: 90, arm64: -1, otherwise: callAllow, checks: []check{{[]condition{has(1, setIDs)}, denied}}},
+	{name: "fchmod", amd64: 91, arm64: 52, otherwise: callAllow, checks: []check{{[]condition{has(1, setIDs)}, denied}}},
+	{name: "fchmodat", amd64: 268, arm64: 53, otherwise: callAllow, checks: []check{{[]condition{has(2, setIDs)}, denied}}},
+	{name: "fchmodat2", amd64: 452, arm64: 452, otherwise: callAllow, checks: []check{{[]condition{has(2, setIDs)}, denied}}},
+	{name: "mknod", amd64: 133, arm64: -1, otherwise: callAllow, checks: []check{{[]condition{has(1, setIDs)}, denied}}},
+	{name: "mknodat", amd64: 259, arm64: 33, otherwise: callAllow, checks: []check{{[]condition{has(2, setIDs)}, denied}}},
+
+	// Other processes. RLIMIT_CORE stays 1, the one value with which a crash does not start the host's core_pattern
+	// program, as root (fs/coredump.c); programs that set it to 0 have what they want.
+	{name: "setrlimit", amd64: 160, arm64: 164, otherwise: callAllow, checks: []check{
+		{[]condition{is(0, unix.RLIMIT_CORE)}, ignored}}},
+	{name: "prlimit64", amd64: 302, arm64: 261, otherwise: callAllow, checks: []check{
+		{[]condition{is(1, unix.RLIMIT_CORE), isNot(2, 0)}, ignored},
+		{[]condition{is(1, unix.RLIMIT_CORE), {arg: 2, any: []uint32{0}, negate: true, high: true}}, ignored}}},
 	{name: "ptrace", amd64: 101, arm64: 117, otherwise: denied},
 	{name: "process_vm_readv", amd64: 310, arm64: 270, otherwise: denied},
 	{name: "process_vm_writev", amd64: 311, arm64: 271, otherwise: denied},

@@ -18,7 +18,8 @@ var streamNames = [3]string{"standard input", "standard output", "standard error
 
 // streams are a command's standard streams: what is passed inside, and what is relayed outside.
 //
-// What may be passed is what gives nothing but its bytes: pipes and regular files, with the one mode that is needed. A
+// What may be passed is what gives nothing but its bytes: pipes and regular files, with the one mode that is needed,
+// and for output empty. A
 // socket would be a way out, since its network namespace and cgroup are its maker's; a terminal would take input that
 // the host's shell reads (TIOCSTI); a directory is a way to the host's files.
 type streams struct {
@@ -67,6 +68,11 @@ func (s *Sandbox) openStream(st *streams, i int, f *os.File) error {
 	case unix.S_IFIFO:
 		return s.passPipe(st, i, fd)
 	case unix.S_IFREG:
+		// What others have written to the file before is not the command's to rewrite, and with the file it could:
+		// O_APPEND can be taken off, and ftruncate and pwrite need no offset.
+		if i > 0 && (flags&unix.O_APPEND != 0 || at.Size > 0) {
+			return st.relayThrough(i, fd)
+		}
 		return passFile(st, i, fd, flags)
 	case unix.S_IFSOCK:
 		return st.relayThrough(i, fd)

@@ -126,6 +126,31 @@ func TestRegularFiles(t *testing.T) {
 	}
 }
 
+// What others wrote to a file before the command is not the command's to rewrite.
+func TestOutputFileKeepsWhatWasThere(t *testing.T) {
+	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
+	forge := "import fcntl, os\nfcntl.fcntl(1, fcntl.F_SETFL, 0)\nos.write(1, b'mine\\n')\nfor f in (lambda: os.pwrite(1, b'FORGED', 0), lambda: os.ftruncate(1, 0)):\n" +
+		"    try: f()\n    except OSError: pass\n"
+	for _, flags := range []int{os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_APPEND, os.O_WRONLY} {
+		name := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(name, []byte("earlier\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := os.OpenFile(name, flags, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Seek(0, io.SeekEnd); err != nil {
+			t.Fatal(err)
+		}
+		status(t, b.exec(ExecRequest{Args: []string{"python3", "-c", forge}, Stdout: out}))
+		out.Close()
+		if text, _ := os.ReadFile(name); string(text) != "earlier\nmine\n" {
+			t.Errorf("opened with %#x: %q", flags, text)
+		}
+	}
+}
+
 func TestRefusedStreams(t *testing.T) {
 	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
 	dir, err := os.Open("/")

@@ -257,7 +257,37 @@ var attacks = map[string]func() error{
 	"nice":        func() error { return unix.Setpriority(unix.PRIO_PROCESS, 0, -5) },
 	"reboot":      func() error { return call(unix.SYS_REBOOT, 0, 0, 0, 0) },
 	"swapoff":     func() error { return call(unix.SYS_SWAPOFF, text("/nowhere")) },
+	"set-id":      func() error { return setID(unix.SYS_FCHMODAT, 0o4755) },
+	"set-gid":     func() error { return setID(unix.SYS_FCHMODAT, 0o2755) },
+	"set-id-2":    func() error { return setID(452, 0o4755) }, // fchmodat2
+	"set-id-high": func() error { return setID(unix.SYS_FCHMODAT, 1<<32|0o4755) },
+	"chmod":       func() error { return setID(unix.SYS_FCHMODAT, 0o1755) },
+	"core-limit":  coreLimit,
 	"chown":       func() error { os.WriteFile("c", nil, 0o600); return os.Chown("c", 0, 0) },
+}
+
+// setID gives a file a mode.
+func setID(nr, mode uintptr) error {
+	if err := os.WriteFile("s", nil, 0o600); err != nil {
+		return err
+	}
+	at := unix.AT_FDCWD
+	return call(nr, uintptr(at), text("s"), mode)
+}
+
+// coreLimit sets RLIMIT_CORE to 0, with which the kernel runs the host's core_pattern program, and says whether it is.
+func coreLimit() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return err
+	}
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &now); err != nil {
+		return err
+	}
+	if now.Cur == 1 {
+		return unix.EALREADY
+	}
+	return nil
 }
 
 // routeDelete asks the kernel to delete the route that makes every address local.
