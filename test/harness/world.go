@@ -69,13 +69,13 @@ func Inside(f func() int) int {
 	if os.Getenv(inside) == "" {
 		return outside()
 	}
-	w, err := newWorld()
-	if err != nil {
+	w := &World{Parent: fmt.Sprintf("nemoclaw-test-%d", os.Getpid())}
+	defer w.close()
+	if err := w.make(); err != nil {
 		fmt.Fprintln(os.Stderr, "harness:", err)
 		return 1
 	}
 	W = w
-	defer w.close()
 	return f()
 }
 
@@ -113,42 +113,41 @@ func outside() int {
 	return 0
 }
 
-func newWorld() (*World, error) {
-	w := &World{Parent: fmt.Sprintf("nemoclaw-test-%d", os.Getpid())}
+func (w *World) make() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("making the mounts private: %w", err)
+		return fmt.Errorf("making the mounts private: %w", err)
 	}
 	var err error
 	if w.hostNet, err = os.Open("/proc/" + os.Getenv(inside) + "/ns/net"); err != nil {
-		return nil, err
+		return err
 	}
 	// Below /var/tmp: a workspace on tmpfs would not show what an ordinary file system does.
 	if w.Dir, err = os.MkdirTemp("/var/tmp", "nemoclaw-test-"); err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.Chmod(w.Dir, 0o755); err != nil {
-		return nil, err
+		return err
 	}
 	w.BPFFS = filepath.Join(w.Dir, "bpf")
 	if err := os.Mkdir(w.BPFFS, 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	if err := unix.Mount("bpf", w.BPFFS, "bpf", 0, "mode=0700"); err != nil {
-		return nil, fmt.Errorf("mounting a BPF file system: %w", err)
+		return fmt.Errorf("mounting a BPF file system: %w", err)
 	}
 	if err := w.network(); err != nil {
-		return nil, fmt.Errorf("making the test's network: %w", err)
+		return fmt.Errorf("making the test's network: %w", err)
 	}
 	if w.seen, err = newCapture(); err != nil {
-		return nil, fmt.Errorf("capturing packets: %w", err)
+		return fmt.Errorf("capturing packets: %w", err)
 	}
 	if w.CA, err = newCA(); err != nil {
-		return nil, err
+		return err
 	}
 	if w.DNS, err = newDNS(Resolver.String()); err != nil {
-		return nil, err
+		return err
 	}
-	return w, w.binaries()
+	return w.binaries()
 }
 
 // network makes every address of the world's ranges local, and everything else leave by a device where the capture sees
@@ -235,6 +234,9 @@ func goBuild(out, pkg string) error {
 
 // close removes what the kernel would keep: the parent cgroup (its programs and pins go with the BPF file system) and the files.
 func (w *World) close() {
+	if w.Dir == "" {
+		return // it was not even begun
+	}
 	if err := unix.Unmount(w.BPFFS, unix.MNT_DETACH); err != nil {
 		fmt.Fprintln(os.Stderr, "harness: unmounting the BPF file system:", err)
 	}
