@@ -266,12 +266,18 @@ func (c *conn) answer200() bool {
 func (c *conn) resolve() {
 	c.resolved = true
 	if c.s.cfg.HostProxy != nil && c.s.cfg.HostProxy(c.to.host(), c.to.port) != nil {
+		if c.to.name != "" && !c.learn() {
+			return
+		}
 		c.viaProxy = true
 		c.proceed()
 		return
 	}
 	if c.to.name == "" {
 		c.admit([]netip.Addr{c.to.addr})
+		return
+	}
+	if !c.learn() {
 		return
 	}
 	if e, ok := c.s.names.get(c.to.name); ok {
@@ -287,6 +293,16 @@ func (c *conn) resolve() {
 		}
 		c.admitName(e)
 	}, nil)
+}
+
+// learn makes sure that the name is one of the sandbox's: a name that comes by CONNECT, in a URI or as SNI meets the same
+// limits as one that was asked of the resolver, because each new one is told to the host's resolvers.
+func (c *conn) learn() bool {
+	_, _, refused := c.s.address(c.pol, c.to.name, c.rule.rule)
+	if refused != nil {
+		c.refuse(rulePos(c.pol, c.rule.rule), "too many new names: the limits of the sandbox's resolver apply here too", alertAccess)
+	}
+	return refused == nil
 }
 
 func (c *conn) admitName(e cachedName) {

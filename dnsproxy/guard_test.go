@@ -53,6 +53,7 @@ network:
 		{none, "127.0.0.1", 443, false},
 		{none, "127.255.255.254", 443, false},
 		{none, "169.254.169.254", 443, false},
+		{none, "168.63.129.16", 443, false}, // Azure's metadata
 		{none, "169.254.0.1", 443, false},
 		{none, "172.16.0.1", 443, false},
 		{none, "172.31.255.255", 443, false},

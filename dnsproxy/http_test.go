@@ -564,3 +564,19 @@ func TestProxyConnectByRule(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A name that comes by CONNECT is told to the host's resolvers too, so it meets the limits of one that is asked by DNS.
+func TestProxyConnectMeetsTheWildcardRate(t *testing.T) {
+	w := httpWorld(t, nil, func(_ *world, c *Config) { c.WildcardBurst, c.WildcardRate = 10, 0.001 })
+	limited := 0
+	for i := range 30 {
+		name := fmt.Sprintf("data-%d.wild.example:80", i)
+		got := w.rawProxy("CONNECT " + name + " HTTP/1.1\r\nHost: " + name + "\r\n\r\n")
+		if strings.HasPrefix(got, "HTTP/1.1 403") && strings.Contains(got, "too many new names") {
+			limited++
+		}
+	}
+	if asked := len(w.dns.asked()); limited != 20 || asked > 10 {
+		t.Errorf("%d of 30 were refused, %d names asked upstream; want 20 and 10", limited, asked)
+	}
+}
