@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
@@ -47,46 +50,99 @@ func (r *run) openNetwork(s *sockets) (err error) {
 		return err
 	}
 	for i := range 2 {
-		go r.serve(func() error { return r.proxy.ServeTCP(s.raw[i]) })
-		go r.serve(func() error { return r.proxy.ServeConnect(s.connect[i]) })
-		go r.serve(func() error { return r.proxy.ServeDNSTCP(s.dns[i]) })
-		go r.serve(func() error { return r.proxy.ServeDNS(s.udp[i]) })
+		for _, x := range []struct {
+			socket any
+			serve  func() error
+		}{
+			{s.raw[i], func() error { return r.proxy.ServeTCP(s.raw[i]) }},
+			{s.connect[i], func() error { return r.proxy.ServeConnect(s.connect[i]) }},
+			{s.dns[i], func() error { return r.proxy.ServeDNSTCP(s.dns[i]) }},
+			{s.udp[i], func() error { return r.proxy.ServeDNS(s.udp[i]) }},
+		} {
+			if err := r.serve(conn(x.socket), x.serve); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// serve runs one of the proxy's servers. That one of them fails while the sandbox lives is the end of the run.
-func (r *run) serve(f func() error) {
-	if err := f(); err != nil && !r.ending.Load() {
-		r.fail(fmt.Errorf("the sandbox was stopped: its proxy failed: %w", err))
+// serve starts one of the proxy's servers when the first packet comes to its socket: servers have threads, and many
+// commands use no network. That a server fails while the sandbox lives is the end of the run.
+func (r *run) serve(socket syscall.Conn, f func() error) error {
+	idle, err := watched(socket)
+	if err != nil {
+		return fmt.Errorf("run: waiting for the sandbox's first packet: %w", err)
 	}
+	r.idle = append(r.idle, idle)
+	go func() {
+		if err := awaitPacket(idle); err != nil {
+			return // closed: nothing came
+		}
+		if err := f(); err != nil && !r.ending.Load() {
+			r.fail(fmt.Errorf("the sandbox was stopped: its proxy failed: %w", err))
+		}
+	}()
+	return nil
+}
+
+// watched returns a second descriptor of a socket, for waiting: a listener itself can only be accepted from.
+func watched(socket syscall.Conn) (*os.File, error) {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var failed error
+	err = raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
+}
+
+// awaitPacket waits until a socket can be read. It closes the descriptor.
+func awaitPacket(f *os.File) error {
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+	})
 }
 
 func (r *run) openSockets() (*sockets, error) {
 	var s sockets
-	for i, family := range []struct {
-		suffix             string
-		raw, dns, explicit netip.Addr
-	}{
-		{"4", dnsproxy.RawAddr4, dnsproxy.ResolverAddr4, dnsproxy.ProxyAddr4},
-		{"6", dnsproxy.RawAddr6, dnsproxy.ResolverAddr6, dnsproxy.ProxyAddr6},
-	} {
-		for _, l := range []struct {
-			to   *net.Listener
-			addr netip.Addr
-			port uint16
-		}{{&s.raw[i], family.raw, dnsproxy.RawPort}, {&s.dns[i], family.dns, 53}, {&s.connect[i], family.explicit, dnsproxy.ProxyPort}} {
+	err := r.box.Open(func(lc *net.ListenConfig) error {
+		for i, family := range []struct {
+			suffix             string
+			raw, dns, explicit netip.Addr
+		}{
+			{"4", dnsproxy.RawAddr4, dnsproxy.ResolverAddr4, dnsproxy.ProxyAddr4},
+			{"6", dnsproxy.RawAddr6, dnsproxy.ResolverAddr6, dnsproxy.ProxyAddr6},
+		} {
+			for _, l := range []struct {
+				to   *net.Listener
+				addr netip.Addr
+				port uint16
+			}{{&s.raw[i], family.raw, dnsproxy.RawPort}, {&s.dns[i], family.dns, 53}, {&s.connect[i], family.explicit, dnsproxy.ProxyPort}} {
+				var err error
+				if *l.to, err = lc.Listen(context.Background(), "tcp"+family.suffix, netip.AddrPortFrom(l.addr, l.port).String()); err != nil {
+					return err
+				}
+			}
 			var err error
-			if *l.to, err = r.box.Listen("tcp"+family.suffix, netip.AddrPortFrom(l.addr, l.port).String()); err != nil {
-				return nil, err
+			if s.udp[i], err = lc.ListenPacket(context.Background(), "udp"+family.suffix, netip.AddrPortFrom(family.dns, 53).String()); err != nil {
+				return err
 			}
 		}
-		var err error
-		if s.udp[i], err = r.box.ListenPacket("udp"+family.suffix, netip.AddrPortFrom(family.dns, 53).String()); err != nil {
-			return nil, err
-		}
-	}
-	return &s, nil
+		return nil
+	})
+	return &s, err
 }
 
 func (s *sockets) steered() loader.Sockets {

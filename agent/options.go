@@ -105,6 +105,9 @@ var systemDirs = []string{
 	"/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/libx32", "/usr/local/bin", "/usr/local/lib", "/usr/local/sbin", "/usr/sbin",
 }
 
+// shared can't be a workspace as a whole; a directory in them may be one.
+var shared = []string{"/home", "/opt", "/run", "/srv", "/tmp", "/var/lib", "/var/spool", "/var/tmp"}
+
 // workspace resolves and checks the directory that becomes /workspace.
 func (o *Options) workspace() (string, error) {
 	dir := o.Workspace
@@ -136,6 +139,14 @@ func (o *Options) workspace() (string, error) {
 		if within(real, s) || within(s, real) {
 			return "", fmt.Errorf("workspace %s: the sandbox may write to its workspace, and this is, or holds, %s of this machine; name a directory of a project with --workspace", real, s)
 		}
+	}
+	for _, s := range shared {
+		if within(s, real) {
+			return "", fmt.Errorf("workspace %s: the sandbox may write to its workspace, and this is, or holds, %s of this machine; name a directory of a project with --workspace", real, s)
+		}
+	}
+	if real == "/root" || filepath.Dir(real) == "/home" {
+		return "", fmt.Errorf("workspace %s: this is a home directory: its keys and the files that its shells read would be the sandbox's; name a directory of a project with --workspace", real)
 	}
 	for _, own := range []struct{ path, what string }{
 		{DefaultConfig, "policies"}, {o.AuditDir, "audit log"}, {o.StateDir, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
@@ -179,14 +190,18 @@ func resolved(path string) string {
 	}
 }
 
-// openEvents opens where --json-events points to; nil when it is not given.
-func (o *Options) openEvents() (*os.File, error) {
+// openEvents opens where --json-events points to; nil when it is not given. A file in the workspace is refused: what is
+// inside could rewrite the events, or have put a link there to a file of the host's.
+func (o *Options) openEvents(workspace string) (*os.File, error) {
 	if o.JSONEvents == "" {
 		return nil, nil
 	}
 	num, isFD := strings.CutPrefix(o.JSONEvents, "fd:")
 	if !isFD {
-		f, err := os.OpenFile(o.JSONEvents, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if within(resolved(filepath.Dir(o.JSONEvents)), workspace) {
+			return nil, fmt.Errorf("--json-events %s: this is in the workspace, where the command can change it; name a file elsewhere", o.JSONEvents)
+		}
+		f, err := os.OpenFile(o.JSONEvents, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("--json-events: %w", err)
 		}

@@ -42,6 +42,8 @@ func TestWorkspace(t *testing.T) {
 		{"/", "", "this is, or holds, /bin of this machine"},
 		{"/usr", "", "this is, or holds, /usr/bin of this machine"},
 		{"/etc", "", "this is, or holds, /etc of this machine"},
+		{"/root", "", "this is a home directory"},
+		{"/tmp", "", "this is, or holds, /tmp of this machine"},
 		{"/proc/self/fd", "", "this is, or holds, /proc of this machine"},
 		{filepath.Join(dir, "tousr"), "", "this is, or holds, /usr/bin"},
 		{state, "", "nemoclaw's own state"},
@@ -88,13 +90,32 @@ func TestLoadInitialPolicy(t *testing.T) {
 }
 
 func TestOpenEvents(t *testing.T) {
-	for _, bad := range []string{"fd:", "fd:x", "fd:-1", "fd:987654", filepath.Join(t.TempDir(), "no", "dir")} {
-		if f, err := (&Options{JSONEvents: bad}).openEvents(); err == nil {
+	workspace, elsewhere := t.TempDir(), t.TempDir()
+	victim := filepath.Join(elsewhere, "victim")
+	if err := os.WriteFile(victim, []byte("keep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, filepath.Join(elsewhere, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{
+		"fd:", "fd:x", "fd:-1", "fd:987654", filepath.Join(elsewhere, "no", "dir"),
+		filepath.Join(elsewhere, "link"), filepath.Join(workspace, "events"), // what the command could have put there
+	} {
+		if f, err := (&Options{JSONEvents: bad}).openEvents(workspace); err == nil {
 			f.Close()
 			t.Errorf("--json-events %s was taken", bad)
 		}
 	}
-	if f, err := (&Options{}).openEvents(); f != nil || err != nil {
+	if text, err := os.ReadFile(victim); err != nil || string(text) != "keep" {
+		t.Errorf("what a link led to: %q, %v", text, err)
+	}
+	if f, err := (&Options{JSONEvents: filepath.Join(elsewhere, "events")}).openEvents(workspace); err != nil {
+		t.Error(err)
+	} else {
+		f.Close()
+	}
+	if f, err := (&Options{}).openEvents(workspace); f != nil || err != nil {
 		t.Errorf("without --json-events: %v, %v", f, err)
 	}
 	r, w, err := os.Pipe()
@@ -103,7 +124,7 @@ func TestOpenEvents(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	f, err := (&Options{JSONEvents: "fd:" + itoa(w)}).openEvents()
+	f, err := (&Options{JSONEvents: "fd:" + itoa(w)}).openEvents(workspace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +132,7 @@ func TestOpenEvents(t *testing.T) {
 	if _, err := w.WriteString("still open"); err != nil {
 		t.Error(err)
 	}
-	if _, err := (&Options{JSONEvents: "fd:" + itoa(r)}).openEvents(); err == nil || !strings.Contains(err.Error(), "reading only") {
+	if _, err := (&Options{JSONEvents: "fd:" + itoa(r)}).openEvents(workspace); err == nil || !strings.Contains(err.Error(), "reading only") {
 		t.Errorf("a read-only descriptor: %v", err)
 	}
 }

@@ -52,6 +52,7 @@ type run struct {
 	rules    *netRules
 	steering interface{ Close() error }
 	proxy    *dnsproxy.Server
+	idle     []*os.File // sockets that nothing has come to yet
 	wire     chan *loader.Wire // holds it once it is set
 	refusals fileRefusals
 	terminal *terminal
@@ -139,7 +140,7 @@ func (r *run) read() (err error) {
 	if f := r.o.PolicyFile; f != "" && within(resolved(f), r.workspace) {
 		r.warn(fmt.Sprintf("the policy %s is in the workspace, so the command can change it for the next run; keep it elsewhere", f))
 	}
-	events, err := r.o.openEvents()
+	events, err := r.o.openEvents(r.workspace)
 	if err != nil {
 		return err
 	}
@@ -319,6 +320,9 @@ func (r *run) finish(status int) error {
 	}
 	if r.proxy != nil {
 		done(r.proxy.Close())
+	}
+	for _, f := range r.idle {
+		_ = f.Close() // ends the wait, if it did not end by itself
 	}
 	if r.steering != nil {
 		done(r.steering.Close())

@@ -8,12 +8,13 @@ import (
 )
 
 // A program that tries in a loop can make a million records a second, and the log's disk is the host's. So in each
-// second the first sameEach of identical records are written one by one, and so are the first allEach of all; the rest
-// of the second is written as counts when it is over. Nothing is left uncounted.
+// second the first sameEach of identical records are written one by one, and of all records allEach at once and lasting
+// a second after that; the rest of the second is written as counts when it is over. Nothing is left uncounted.
 const (
 	foldTime = time.Second
 	sameEach = 32
 	allEach  = 2000
+	lasting  = 50 // about 2 GB of log in a day, at the longest command lines
 )
 
 // kindOf is what makes two records the same. The process id is left out: a loop that forks is a loop.
@@ -27,7 +28,8 @@ type kindOf struct {
 // window is one second of records.
 type window struct {
 	end   time.Time
-	all   int
+	room  int       // records that may still be written one by one
+	since time.Time // when room was last added to
 	seen  map[kindOf]*seen
 	order []*policy.Decision // what next returns, in the order of first folding
 	timer *time.Timer        // set while something is folded
@@ -47,10 +49,12 @@ func (w *window) fold(d *policy.Decision, now time.Time) bool {
 	}
 	if w.end.IsZero() {
 		w.end, w.seen = now.Add(foldTime), map[kindOf]*seen{}
+		w.room = min(allEach, w.room+int(min(now.Sub(w.since), time.Hour).Seconds()*lasting))
+		w.since = now
 	}
 	k := kindOf{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Rule, d.Verdict}
 	s := w.seen[k]
-	if s == nil && w.all >= allEach {
+	if s == nil && w.room <= 0 {
 		// Too many different ones: what they have in common is counted, what tells them apart is given up.
 		k = kindOf{plane: d.Plane, action: d.Action, object: "(various)", verdict: d.Verdict}
 		if s = w.seen[k]; s == nil {
@@ -60,7 +64,7 @@ func (w *window) fold(d *policy.Decision, now time.Time) bool {
 		if s.folded == nil {
 			s.folded = &policy.Decision{Time: d.Time, Plane: k.plane, Action: k.action, Object: k.object, Verdict: k.verdict,
 				Rule: "builtin", Revision: d.Revision,
-				Reason: fmt.Sprintf("more than %d records in one second: these are counted without their objects", allEach)}
+				Reason: fmt.Sprintf("more than %d records at once, or %d a second: these are counted without their objects", allEach, lasting)}
 			w.order = append(w.order, s.folded)
 		}
 		s.folded.Count += attempts(d)
@@ -70,7 +74,7 @@ func (w *window) fold(d *policy.Decision, now time.Time) bool {
 		s = &seen{}
 		w.seen[k] = s
 	}
-	w.all++
+	w.room--
 	if s.n++; s.n <= sameEach {
 		return false
 	}
@@ -90,7 +94,7 @@ func (w *window) next() []*policy.Decision {
 		w.timer.Stop()
 	}
 	folded := w.order
-	*w = window{}
+	*w = window{room: w.room, since: w.since}
 	return folded
 }
 

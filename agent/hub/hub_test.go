@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -231,5 +232,31 @@ func BenchmarkRecord(b *testing.B) {
 	h.Close()
 	if err := log.Close(); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// A flood that lasts may not fill the disk: after the first second few records a second are written one by one.
+func TestFoldOfALastingFlood(t *testing.T) {
+	var w window
+	now := time.Now()
+	single, counted := 0, uint64(0)
+	const seconds, each = 20, 5000
+	for range seconds {
+		for i := range each {
+			d := &policy.Decision{Plane: policy.PlaneNetwork, Action: "connect", Object: strconv.Itoa(i)}
+			if !w.fold(d, now) {
+				single++
+			}
+		}
+		for _, d := range w.next() {
+			counted += d.Count
+		}
+		now = now.Add(foldTime)
+	}
+	if most := allEach + seconds*lasting; single > most || single < allEach {
+		t.Errorf("%d records written one by one, want %d to %d", single, allEach, most)
+	}
+	if total := uint64(single) + counted; total != seconds*each {
+		t.Errorf("%d attempts told of %d", total, seconds*each)
 	}
 }

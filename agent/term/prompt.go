@@ -39,8 +39,9 @@ func (r *Relay) Prompter(kind string) *Prompter {
 const (
 	// Before a question: end whatever control string the program has left open (CAN, ST), keep the cursor (DECSC, DECRC)
 	// while its origin mode and scroll region are undone, which move it; then undo what could hide or garble text:
-	// insert mode, no wrapping, colours and "hidden", line-drawing characters, a hidden cursor. Clear what is below.
-	calm = "\x18\x1b\\\x1b7\x1b[?6l\x1b[r\x1b8\x1b[4l\x1b[?7h\x1b[0m\x0f\x1b(B\x1b[?25h\r\n\x1b[J"
+	// insert mode, no wrapping, colours and "hidden", line-drawing characters, a hidden cursor, left and right margins,
+	// output held back (synchronised), reverse video, default and palette colours. Clear what is below.
+	calm = "\x18\x1b\\\x1b[?2026l\x1b[?5l\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b7\x1b[?6l\x1b[?69l\x1b[r\x1b8\x1b[4l\x1b[?7h\x1b[0m\x0f\x1b(B\x1b[?25h\r\n\x1b[J"
 	bold = "\x1b[1m"
 	norm = "\x1b[0m"
 )

@@ -30,7 +30,7 @@ Exit status: the command's own; 128 and the signal's number when a signal ended 
 when it could not be executed; 125 when the sandbox could not be made or had to be stopped; 2 wrong usage.`,
 		Example: `  nemoclaw run -- python3 agent.py
   nemoclaw run --policy policy.yaml --workspace ~/project -- sh -c 'npm install && npm test'
-  nemoclaw run --json-events events.jsonl -- ./agent`,
+  nemoclaw run --json-events /var/tmp/events.jsonl -- ./agent`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usage(errors.New("no command was given"))
