@@ -237,16 +237,23 @@ func (p *planner) addProtected(dir string) error {
 	return nil
 }
 
-// addAliases repeats the denies of host paths that lie in the workspace at the place where the workspace shows them.
+// addAliases repeats the denies of host paths that lie in the workspace at the place where the workspace shows them, and
+// those of the workspace at its place on the host, which another rule may show.
 func (p *planner) addAliases() {
 	if p.workspace == "" {
 		return
 	}
 	for _, e := range p.entries {
-		if e.denied == 0 || e.source == "" || under(e.path, workspaceDir) || e.source == p.workspace || !under(e.source, p.workspace) {
+		switch {
+		case e.denied == 0 || e.source == "" || !under(e.source, p.workspace):
 			continue
+		case under(e.path, workspaceDir):
+			e.path = e.source
+		case e.source == p.workspace:
+			continue
+		default:
+			e.path = workspaceDir + strings.TrimPrefix(e.source, p.workspace)
 		}
-		e.path = workspaceDir + strings.TrimPrefix(e.source, p.workspace)
 		e.access, e.own = 0, false
 		p.entries = append(p.entries, e)
 	}

@@ -142,6 +142,9 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		return nil
 	}
 	real, err := p.real(f)
+	if kind == KindCommand && err == nil && writableMount(f.fd) {
+		p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s lies where the sandbox may write (%s), so what runs inside can put another program in its place", where, name, real))
+	}
 	var head []byte
 	if err == nil {
 		head, err = p.head(f.fd)
@@ -162,6 +165,12 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		Script: bytes.HasPrefix(head, []byte("#!")),
 	})
 	return nil
+}
+
+// writableMount reports whether an open file lies on a mount that is writable inside.
+func writableMount(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Flags&unix.ST_RDONLY == 0
 }
 
 // find looks for a command as execvp would inside: an absolute path, or the first executable file on PATH.

@@ -184,6 +184,37 @@ func TestHostPaths(t *testing.T) {
 	}
 }
 
+// A directory that is denied in the workspace is denied at its place on the host too, and a command that the sandbox may
+// rewrite is warned of.
+func TestWorkspaceShownTwice(t *testing.T) {
+	project := hostDir(t)
+	for _, d := range []string{"in/secret", "in/open"} {
+		if err := os.MkdirAll(filepath.Join(project, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(project, d, "key"), []byte("content of "+d), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(project, "in", "tool"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := start(t, `filesystem:
+  allow:
+    - {path: /workspace, permissions: [read, write]}
+    - {path: `+project+`, permissions: [read]}
+  deny:
+    - {path: /workspace/secret, permissions: [read, write]}
+process: {allow: [{command: sh}, {command: cat}, {command: /workspace/tool}]}
+`, filepath.Join(project, "in"))
+	b.want("cat /workspace/open/key; cat "+project+"/in/open/key", "content of in/opencontent of in/open", 0)
+	b.refused("cat /workspace/secret/key", "key")
+	b.refused("cat "+project+"/in/secret/key", "key")
+	if warnings := strings.Join(b.Warnings(), "\n"); !strings.Contains(warnings, "the command /workspace/tool lies where the sandbox may write") {
+		t.Error(warnings)
+	}
+}
+
 func TestUnixSocket(t *testing.T) {
 	dir := hostDir(t)
 	l, err := net.Listen("unix", dir+"/s")
