@@ -5,7 +5,9 @@ package test
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
@@ -66,6 +68,40 @@ func TestConnectIsRefusedInTheCall(t *testing.T) {
 		t.Errorf("the server saw %d connections, want the allowed one only", n)
 	}
 	quiet(t)
+}
+
+// TestRefusalsAreQuick runs before the parallel tests. A machine may be busy for other reasons, so the quickest of some counts.
+func TestRefusalsAreQuick(t *testing.T) {
+	const soon = 50 * time.Millisecond // the issue's figure
+	a4, _ := harness.W.Addr()
+	harness.W.DNS.Set("quick.test", a4)
+	policy := network(`{domain: quick.test, ports: [443], protocol: https, commands: [python3]}`, `{domain: other.quick.test, ports: [80], protocol: http}`) +
+		"  deny:\n    - {domain: denied.quick.test}\n"
+	harness.W.DNS.Set("other.quick.test", a4)
+	harness.W.HTTP(t, a4, 80, harness.Hello)
+	kinds := []string{
+		"tcp-to nobody.quick.test 443", "tcp-to quick.test 443", "tcp " + a4.String() + " 443", "udp " + a4.String() + " 53000", "lookup denied.quick.test",
+		"say other.quick.test 80 " + b64("GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n"), "read /etc/shadow", "write /etc/x y", "exec /usr/bin/id", "listen 192.0.2.7 80",
+	}
+	const times = 5
+	var attempts []string
+	for range times {
+		attempts = append(attempts, kinds...)
+	}
+	_, out := harness.W.Probe(t, harness.Box{Policy: policy}, attempts...)
+	for i, kind := range kinds {
+		best := time.Hour
+		for n := range times {
+			o := out[n*len(kinds)+i]
+			if o.Errno == "" && !strings.Contains(o.Out, "403") {
+				t.Errorf("%q was not refused: %q", kind, o.Out)
+			}
+			best = min(best, time.Duration(o.Us)*time.Microsecond)
+		}
+		if best > soon {
+			t.Errorf("%q is refused after %s, want less than %s", kind, best, soon)
+		}
+	}
 }
 
 func TestDenyRuleHidesTheName(t *testing.T) {
