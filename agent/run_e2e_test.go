@@ -18,7 +18,7 @@ import (
 // world is where the tests' runs keep their things: nothing of the machine's own is touched.
 type world struct{ dir, bpffs, parent string }
 
-var shared world
+var place world
 
 func TestMain(m *testing.M) { os.Exit(inWorld(m.Run)) }
 
@@ -32,18 +32,18 @@ func inWorld(tests func() int) int {
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
-	shared = world{dir, filepath.Join(dir, "bpf"), fmt.Sprintf("nemoclaw-agent-%d", os.Getpid())}
-	if err := os.Mkdir(shared.bpffs, 0o700); err != nil {
+	place = world{dir, filepath.Join(dir, "bpf"), fmt.Sprintf("nemoclaw-agent-%d", os.Getpid())}
+	if err := os.Mkdir(place.bpffs, 0o700); err != nil {
 		return fail(err)
 	}
-	if err := unix.Mount("bpf", shared.bpffs, "bpf", 0, "mode=0700"); err != nil {
+	if err := unix.Mount("bpf", place.bpffs, "bpf", 0, "mode=0700"); err != nil {
 		return fail(err)
 	}
 	defer func() {
-		if err := loader.Unload(loader.Config{BPFFS: shared.bpffs, Parent: shared.parent}); err != nil {
+		if err := loader.Unload(loader.Config{BPFFS: place.bpffs, Parent: place.parent}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
-		if err := unix.Unmount(shared.bpffs, unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(place.bpffs, unix.MNT_DETACH); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}()
@@ -62,7 +62,7 @@ type outcome struct {
 func start(t *testing.T, policy string, change func(*Options, string), command ...string) outcome {
 	t.Helper()
 	// Not in /tmp: inside a sandbox that is another directory.
-	dir, err := os.MkdirTemp(shared.dir, "run-")
+	dir, err := os.MkdirTemp(place.dir, "run-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func start(t *testing.T, policy string, change func(*Options, string), command .
 	o := Options{
 		Workspace: workspace, Command: command, NoPrompt: true,
 		AuditDir: filepath.Join(dir, "audit"), StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"),
-		BPFFS: shared.bpffs, CgroupParent: shared.parent, Stdout: file("out", ""), Stderr: file("err", ""),
+		BPFFS: place.bpffs, CgroupParent: place.parent, Stdout: file("out", ""), Stderr: file("err", ""),
 	}
 	if policy != "" {
 		o.PolicyFile = file("policy.yaml", policy).Name()
