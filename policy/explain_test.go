@@ -97,7 +97,7 @@ func TestExplain(t *testing.T) {
 
 		{QueryExec, "git", "", "allow  exec git  rule: p.yaml:26  (the program found as git on the host, whatever name it is started by)", ""},
 		{QueryExec, "/usr/bin/git", "", "allow  exec /usr/bin/git  rule: p.yaml:26  (the program found as git on the host, whatever name it is started by)", ""},
-		{QueryExec, "/tmp/git", "", "deny   exec /tmp/git  rule: default  (no rule allows this program)", "process:\n  allow:\n    - command: /tmp/git\n"},
+		{QueryExec, "/tmp/git", "", "deny   exec /tmp/git  rule: default  (no rule allows this program)", ""},
 		{QueryExec, "tool", "", "deny   exec tool  rule: default  (no rule allows this program)", "process:\n  allow:\n    - command: tool\n"},
 		{QueryExec, "/usr/lib/git-core/git-remote-https", "", "allow  exec /usr/lib/git-core/git-remote-https  rule: p.yaml:26  (a helper of git; at level static anything inside may start it)", ""},
 		{QueryExec, "/usr/lib/git-core/x/y", "", "deny   exec /usr/lib/git-core/x/y  rule: default  (no rule allows this program)", "process:\n  allow:\n    - command: /usr/lib/git-core/x/y\n"},
@@ -225,6 +225,8 @@ func TestSuggestNothing(t *testing.T) {
 		{Plane: PlaneDNS, Action: "resolve", Object: "\x1b[2J.example.org"},
 		{Plane: PlaneExec, Action: "exec", Object: ""},
 		{Plane: PlaneExec, Action: "exec", Object: "bin/git"},
+		{Plane: PlaneExec, Action: "exec", Object: "/lib64/ld-linux-x86-64.so.2"},
+		{Plane: PlaneExec, Action: "exec", Object: "/tmp/curl"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/\xff"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/a\nnetwork: {default: ask}"},
 		{Plane: PlaneFile, Action: "open", Object: "a"},

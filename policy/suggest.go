@@ -70,9 +70,16 @@ func suggestNetwork(d Decision) string {
 	return "network:\n  allow:\n    - " + target + "\n      ports: [" + strconv.Itoa(int(port)) + "]\n      protocol: " + protocol.String() + "\n"
 }
 
+// suggestCommand suggests nothing for the dynamic loader, which starts any program it is given, and for what lies in a
+// directory that is the sandbox's own.
 func suggestCommand(object string) string {
-	if command(object) != nil || !shows(object) || object == "" {
+	if command(object) != nil || !shows(object) || object == "" || strings.HasPrefix(path.Base(object), "ld-") {
 		return ""
+	}
+	for _, own := range PrivateDirs {
+		if strings.HasPrefix(object, own+"/") {
+			return ""
+		}
 	}
 	if slices.Contains(strings.Split(SearchPath, ":"), path.Dir(object)) {
 		object = path.Base(object)
