@@ -336,7 +336,11 @@ func TestTerminalInterrupt(t *testing.T) {
 	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
 	_, slave := terminal(t)
 	r, w := pipes(t)
-	p := b.exec(ExecRequest{Args: []string{"python3", "-c", "import time; print('ready', flush=True); time.sleep(100)"}, Stdin: slave, Stdout: w})
+	p := b.exec(ExecRequest{Args: []string{"python3", "-c", `
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print("ready", flush=True)
+raise SystemExit(128 + signal.sigwait([signal.SIGINT]))`}, Stdin: slave, Stdout: w})
 	w.Close()
 	buf := make([]byte, 100)
 	if n, _ := r.Read(buf); string(buf[:n]) != "ready\n" {
