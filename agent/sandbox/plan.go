@@ -247,6 +247,8 @@ func (p *planner) addAliases() {
 		switch {
 		case e.denied == 0 || e.source == "" || !under(e.source, p.workspace):
 			continue
+		case under(e.path, workspaceDir) && p.reserved(e.source):
+			continue // what is there on the host is nowhere inside: the sandbox has its own
 		case under(e.path, workspaceDir):
 			e.path = e.source
 		case e.source == p.workspace:

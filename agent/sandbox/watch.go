@@ -22,7 +22,7 @@ type watchedMount struct {
 // a file or removes a directory that a mask lies on, the kernel takes the mask away.
 type watcher struct {
 	file int    // mountinfo of the init; not an os.File: Go's poller would take the events
-	wake [2]int   // a pipe; closing its end stops the watcher
+	wake [2]int // a pipe; closing its end stops the watcher
 	done chan struct{}
 }
 
