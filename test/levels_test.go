@@ -4,6 +4,7 @@ package test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,20 @@ func guarantees(t *testing.T) []guarantee {
 			t.Fatal(err)
 		}
 	}
+	// A host's socket that lies in a tree that is shown anyway.
+	listenIn := func(t *testing.T, ws string) {
+		t.Helper()
+		l, err := net.Listen("unix", filepath.Join(ws, "host.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+				c.Close()
+			}
+		}()
+	}
 	return []guarantee{
 		{rule: "`network.default: deny`", by: "empty network namespace, cgroup BPF, proxy", policy: harness.Base,
 			holds: []string{"tcp-to level.test 7000", "tcp " + a4.String() + " 7000", "udp " + a4.String() + " 9"}},
@@ -56,7 +71,8 @@ func guarantees(t *testing.T) []guarantee {
 		{rule: "`network` rules with `commands`", by: "cgroup BPF: the executable's inode", policy: process("  allow:\n    - {command: /workspace/probe}\n    - {command: python3}\n") +
 			"network:\n  allow:\n    - {domain: level.test, ports: [7000], protocol: tcp, commands: [python3]}\n", holds: []string{reach}},
 		{rule: "`network` rules with `expires`", by: "cgroup BPF, by the kernel's clock", policy: rule("allow", ", expires: 1s"), holds: []string{"sleep-then 1500ms " + reach}},
-		{rule: "`network.unix`", by: "mount view", policy: harness.Base, holds: []string{"unix /run/dbus/system_bus_socket", "unix /run/docker.sock"}},
+		{rule: "`network.unix`", by: "mount view", policy: harness.Base, setup: listenIn,
+			holds: []string{"unix /run/dbus/system_bus_socket", "unix /run/docker.sock"}, escapes: []string{"unix /workspace/host.sock"}},
 		{rule: "`filesystem.allow`", by: "mount view, Landlock", policy: files("  allow:\n    - {path: /workspace, permissions: [read]}\n"),
 			holds: []string{"write /workspace/x y", "read /etc/shadow", "ls /root", "write /usr/x y", "chmod 777 /workspace/probe", "truncate /workspace/probe"}},
 		{rule: "`filesystem.deny` below a read-only tree", by: "a mount over it", policy: files("  allow:\n    - {path: /workspace, permissions: [read]}\n  deny:\n    - {path: /etc/passwd, permissions: [read]}\n    - {path: /usr/share/doc, permissions: [read]}\n"),

@@ -66,6 +66,9 @@ func (v *view) makeEtcLayer(hostname, nameserver string) error {
 	}
 	defer unix.Close(dir)
 	for name, content := range etcFiles(hostname, nameserver) {
+		if slices.Contains(v.plan.hidden, "/etc/"+name) {
+			continue // a rule denies it, whoever made it
+		}
 		if err := writeAt(dir, name, []byte(content), 0o644); err != nil {
 			return err
 		}
