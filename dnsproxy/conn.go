@@ -459,8 +459,8 @@ func (c *conn) end(reset bool) {
 			c.l.forget(k)
 		}
 	}
-	c.c2u.free(c.l)
-	c.u2c.free(c.l)
+	c.c2u.free()
+	c.u2c.free()
 	delete(c.l.conns, c)
 	c.s.giveConn()
 }

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	loopBuffer = 128 << 10 // bytes read at once; shared by a loop's connections, so it stays in the processor's cache
+	loopBuffer = 64 << 10 // bytes read at once; shared by a loop's connections, so it stays in the processor's cache
 	loopEvents = 128
 	sweepEvery = int64(time.Second) // how exactly time-outs are kept
 )
@@ -31,9 +31,8 @@ type loop struct {
 	again    []*conn // have more to do but must let others go first
 	dialing  map[*conn]struct{}
 	buf      []byte
-	pipes    []*pipe // empty, for bulk flows
-	crowded  bool    // the last look found several events
-	now      int64   // the server's clock when the present events were fetched
+	crowded  bool  // the last look found several events
+	now      int64 // the server's clock when the present events were fetched
 	swept    int64
 	stopping bool
 
@@ -368,10 +367,6 @@ func (l *loop) stop() {
 	for c := range l.conns {
 		c.abort()
 	}
-	for _, p := range l.pipes {
-		l.recycle(p)
-	}
-	l.pipes = nil
 }
 
 // ServeTCP carries the connections that a transparent listener accepts, until Close. It takes the listener over.
