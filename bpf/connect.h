@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * connect4, connect6: every connect(2), and the first sendto(2) with MSG_FASTOPEN, which LSM's socket_connect does
- * not see. TCP is judged; UDP may go to the resolver only. Refused: EPERM and an event. Passed: the socket carries
+ * not see. TCP is judged; what UDP sends is packet.h's to judge. Refused: EPERM and an event. Passed: the socket carries
  * its subject and verdict on, for the packet programs (packet.h) and for the proxy (track.h).
  */
 #ifndef NEMOCLAW_CONNECT_H
@@ -104,13 +104,17 @@ static __always_inline int judge_connect(struct bpf_sock_addr *ctx, const __u32 
 	}
 	if (protocol == IPPROTO_TCP)
 		return judge_tcp(box, c, sk, cgid, addr, port);
-	if (protocol == IPPROTO_UDP && port == PORT_DNS) {
+	/*
+	 * To connect sends nothing, and resolvers do it with every address that a name has, to see which source address
+	 * they would get (RFC 6724): that is no attempt to be refused. What is sent then meets packet.h.
+	 */
+	if (protocol == IPPROTO_UDP) {
 		count(c, HOOK_CONNECT, ALLOW);
 		return 1;
 	}
 	subject_of(&s, bpf_get_current_task_btf());
 	return refuse_connect(box, c, cgid, bpf_ktime_get_boot_ns(), &s, addr, port, protocol, RULE_BUILTIN,
-			      protocol == IPPROTO_UDP ? REASON_NOT_DNS : REASON_PROTOCOL);
+			      REASON_PROTOCOL);
 }
 
 SEC("cgroup/connect4")

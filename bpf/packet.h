@@ -100,17 +100,25 @@ static __always_inline void remember_asker(__u64 cgid, const struct packet *p)
 }
 
 static __always_inline int drop(const struct sandbox *box, struct counters *c, __u64 cgid, const struct packet *p,
-				const enum reason reason)
+				const enum reason direction)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
-	struct subject nobody = {}; /* a packet can leave long after the call that caused it */
+	struct subject s = {}; /* nobody: a packet can leave long after the call that caused it */
+	__u8 reason = direction;
+	__u8 hook = HOOK_PACKET;
 	struct event e;
 
-	count(c, HOOK_PACKET, DENY);
-	if (!afford(c, HOOK_PACKET, now, BUDGET_OTHER))
+	/* But a datagram leaves in its sender's context: this is send(2) on a connected socket. */
+	if (direction == REASON_EGRESS && p->protocol == IPPROTO_UDP) {
+		subject_of(&s, bpf_get_current_task_btf());
+		hook = HOOK_SENDTO;
+		reason = REASON_NOT_DNS;
+	}
+	count(c, hook, DENY);
+	if (!afford(c, hook, now, BUDGET_OTHER))
 		return 0;
-	start_event(&e, box, cgid, HOOK_PACKET, &nobody, now);
-	if (reason == REASON_EGRESS) {
+	start_event(&e, box, cgid, hook, &s, now);
+	if (direction == REASON_EGRESS) {
 		memcpy(e.object, p->to, sizeof(e.object));
 		e.port = p->to_port;
 	} else {
@@ -120,7 +128,7 @@ static __always_inline int drop(const struct sandbox *box, struct counters *c, _
 	e.protocol = p->protocol;
 	e.rule = RULE_BUILTIN;
 	e.reason = reason;
-	send_event(box, c, &e, &nobody);
+	send_event(box, c, &e, &s);
 	return 0;
 }
 
