@@ -120,8 +120,7 @@ func newCgroup(h hierarchies, parent, name string, limits policy.Limits, where s
 				c.warnings = append(c.warnings, "the sandbox's tasks are not limited: "+err.Error())
 				continue
 			}
-			c.remove()
-			return nil, fmt.Errorf("sandbox: %s: limits.%s can't be enforced: %w", where, l.key, err)
+			return nil, errors.Join(fmt.Errorf("sandbox: %s: limits.%s can't be enforced: %w", where, l.key, err), c.remove())
 		}
 	}
 	return c, nil

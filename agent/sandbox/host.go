@@ -65,10 +65,10 @@ func (h *realHost) lstat(p string) (string, fileKind, error) {
 	switch info, err := os.Lstat(p); {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
 	case err != nil:
-		return "", 0, fmt.Errorf("sandbox: looking at %s, which a rule needs: %w", p, err)
+		return "", 0, fmt.Errorf("looking at %s, which a rule needs: %w", p, err)
 	case info.Mode()&fs.ModeSymlink != 0:
 		if k.target, err = os.Readlink(p); err != nil {
-			return "", 0, fmt.Errorf("sandbox: reading the symbolic link %s, which a rule needs: %w", p, err)
+			return "", 0, fmt.Errorf("reading the symbolic link %s, which a rule needs: %w", p, err)
 		}
 	case info.IsDir():
 		k.kind = kindDir
@@ -114,7 +114,7 @@ func (h *realHost) glob(pattern string) []string {
 // resolveWith follows the symbolic links of a clean absolute path, element by element.
 func resolveWith(lstat func(string) (string, fileKind, error), p string) (resolved, error) {
 	if p == "" || p[0] != '/' {
-		return resolved{}, fmt.Errorf("sandbox: %q is not an absolute path", p)
+		return resolved{}, fmt.Errorf("%q is not an absolute path", p)
 	}
 	r := resolved{real: "/", kind: kindDir}
 	rest := strings.Split(p[1:], "/")
@@ -143,7 +143,7 @@ func resolveWith(lstat func(string) (string, fileKind, error), p string) (resolv
 			continue
 		}
 		if r.links = append(r.links, link{at, target}); len(r.links) > maxLinks {
-			return resolved{}, fmt.Errorf("sandbox: %s goes through more than %d symbolic links", p, maxLinks)
+			return resolved{}, fmt.Errorf("%s goes through more than %d symbolic links", p, maxLinks)
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 		if target[0] == '/' {

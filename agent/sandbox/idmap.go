@@ -139,7 +139,7 @@ func fsName(fd int) string {
 	if err := unix.Fstatfs(fd, &at); err != nil {
 		return "unknown"
 	}
-	if name, ok := fsNames[int64(at.Type)]; ok {
+	if name, ok := fsNames[at.Type]; ok {
 		return name
 	}
 	return fmt.Sprintf("type %#x", at.Type)

@@ -76,7 +76,7 @@ func TestListenPacket(t *testing.T) {
 			}
 			buf[2] |= 0x80
 			buf[3] = 3 // NXDOMAIN
-			c.WriteTo(buf[:n], from)
+			_, _ = c.WriteTo(buf[:n], from)
 		}
 	}()
 	started := time.Now()

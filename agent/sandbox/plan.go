@@ -92,7 +92,7 @@ func planView(c *policy.Compiled, workspace string, protected []string, h host) 
 	if workspace != "" {
 		at, err := h.resolve(workspace)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("sandbox: the workspace %s: %w", workspace, err)
 		}
 		if at.kind != kindDir {
 			return nil, fmt.Errorf("sandbox: the workspace %s is not a directory on this host: create it, or name another", workspace)
@@ -146,8 +146,8 @@ func (p *planner) warn(where, text string) {
 // addRule finds where a rule acts in the view.
 func (p *planner) addRule(c *policy.Compiled, r *policy.FileRule) error {
 	id := r.ID
-	if id == 0 {
-		id = r.DenyID
+	if r.Denied != 0 {
+		id = r.DenyID // it is what may turn out not to be enforceable
 	}
 	ref := c.Rule(id)
 	e := entry{access: r.Access, denied: r.Denied, own: r.Denied == 0, rule: id, text: ref.Pos + ": " + ref.Text, written: r.Path}
@@ -225,15 +225,23 @@ func (p *planner) locateWorkspace(e *entry) error {
 func (p *planner) addProtected(dir string) error {
 	at, err := p.host.resolve(dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("sandbox: the daemon's own directory %s: %w", dir, err)
 	}
 	if p.workspace != "" && under(p.workspace, at.real) {
 		return fmt.Errorf("sandbox: the workspace %s lies in %s, which is the daemon's own and outside every sandbox; choose another", p.workspace, dir)
 	}
-	p.entries = append(p.entries, entry{
+	e := entry{
 		path: at.real, source: at.real, kind: at.kind, written: dir,
 		denied: readWrite | policy.Execute, text: "built in: " + dir + " is the daemon's own",
-	})
+	}
+	if p.reserved(at.real) {
+		// What is there inside is the sandbox's own; the workspace may still show the host's.
+		if p.workspace == "" || !under(at.real, p.workspace) {
+			return nil
+		}
+		e.path = workspaceDir + strings.TrimPrefix(at.real, p.workspace)
+	}
+	p.entries = append(p.entries, e)
 	return nil
 }
 

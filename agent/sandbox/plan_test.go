@@ -309,6 +309,14 @@ func TestPlanProtected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A directory below /tmp is the daemon's on the host, and the sandbox's inside; in a workspace it is the daemon's.
+	h = newFakeHost(append(slices.Clone(system), "/tmp/w/state/")...)
+	if p, err := planView(compile(t), "", []string{"/tmp/w/state", "/tmp/w/none"}, h); err != nil || len(show(p)) > 0 {
+		t.Error(show(p), err)
+	}
+	if p, err := planView(compile(t, "allow /workspace rw"), "/tmp/w", []string{"/tmp/w/state"}, h); err != nil || !slices.Contains(show(p), "mask /workspace/state<-/tmp/w/state ro watch") {
+		t.Error(show(p), err)
+	}
 	if last := show(p)[2]; last != "mask /workspace/lib/nemoclaw<-/var/lib/nemoclaw ro watch" {
 		t.Errorf("the daemon's state in a workspace: %s", last)
 	}

@@ -24,7 +24,7 @@ func (p *planner) baseTrees() error {
 		target, kind, err := p.host.lstat(dir)
 		switch {
 		case err != nil:
-			return err
+			return fmt.Errorf("sandbox: %w", err)
 		case target != "":
 			p.plan.links = append(p.plan.links, link{dir, target})
 		case kind == kindDir:

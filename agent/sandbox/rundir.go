@@ -70,8 +70,7 @@ func newRunDir(dir, name string) (*runDir, error) {
 		err = os.WriteFile(filepath.Join(r.path, idFile), []byte(strconv.FormatUint(uint64(r.id), 10)), 0o600)
 	}
 	if err != nil {
-		r.remove()
-		return nil, fmt.Errorf("sandbox: %w", err)
+		return nil, errors.Join(fmt.Errorf("sandbox: %w", err), r.remove())
 	}
 	return r, nil
 }

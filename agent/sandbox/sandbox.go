@@ -183,6 +183,9 @@ func (s *Sandbox) makeNamespaces(theirs int) error {
 		return fmt.Errorf("sandbox: making namespaces: %w; in a container: --privileged; see also user.max_*_namespaces (sysctl)", err)
 	}
 	unix.Umask(0)
+	if err := leaveChroot(); err != nil {
+		return fmt.Errorf("sandbox: making the chroot a root: %w", err)
+	}
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
 		return fmt.Errorf("sandbox: making the mount namespace private: %w", err)
 	}

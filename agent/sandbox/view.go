@@ -215,7 +215,7 @@ func (v *view) makeScratch() error {
 		size = DefaultDisk
 		var info unix.Sysinfo_t
 		if err := unix.Sysinfo(&info); err == nil {
-			size = min(size, int64(uint64(info.Totalram)*uint64(info.Unit)/2))
+			size = min(size, int64(info.Totalram*uint64(info.Unit)/2))
 		}
 	}
 	scratch, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", fmt.Sprintf("size=%d", size))

@@ -316,7 +316,7 @@ func TestRefusedRules(t *testing.T) {
 		"deny: [{path: /etc/none/at/all, permissions: [read]}]":               "",
 		"baseline: none, allow: [{path: /usr, permissions: [read, execute]}]": "",
 	} {
-		text := workspaceRule + tools
+		var text string
 		if !strings.Contains(rule, "allow:") {
 			text = "filesystem: {allow: [{path: /workspace, permissions: [read, write]}], " + rule + "}\n" + tools
 		} else {

@@ -146,8 +146,7 @@ static void make_idmap(const struct req_idmap *req)
 		fail(STEP_IDMAP_CLONE, -pid);
 	if (pid == 0) {
 		SYSCALL(SYS_close, hold[1]);
-		SYSCALL(SYS_read, hold[0], &byte,
-			1); /* end of file: not needed any more, or the parent was killed */
+		SYSCALL(SYS_read, hold[0], &byte, 1); /* end of file: not needed any more, or the parent was killed */
 		quit(0);
 	}
 	err = write_map(pid, "/uid_map", req->disk_uid, req->host_uid);

@@ -9,19 +9,19 @@
 #include <stdint.h>
 
 enum {
-	CONTROL_FD = 3,      /* the init's end of the socket */
+	CONTROL_FD = 3,	     /* the init's end of the socket */
 	MAX_MESSAGE = 65536, /* bytes */
-	MAX_FDS = 5,         /* descriptors in one message */
+	MAX_FDS = 5,	     /* descriptors in one message */
 	MAX_COMMANDS = 512,  /* started by the daemon and not yet ended */
-	REPORT_FD = 3,       /* in a command before its execve: where it tells that it failed */
+	REPORT_FD = 3,	     /* in a command before its execve: where it tells that it failed */
 };
 
 /* Daemon to init. */
 enum request {
-	REQ_IDMAP = 1,  /* struct req_idmap: make the user namespace of an idmapped mount */
-	REQ_INIT = 2,   /* struct req_init, filter, masks; fds: cgroup, root, Landlock ruleset */
+	REQ_IDMAP = 1,	/* struct req_idmap: make the user namespace of an idmapped mount */
+	REQ_INIT = 2,	/* struct req_init, filter, masks; fds: cgroup, root, Landlock ruleset */
 	REQ_MAPPED = 3, /* struct req_mapped: uid_map and gid_map are written */
-	REQ_EXEC = 4,   /* struct req_exec; fds: stdin, stdout, stderr, payload, report */
+	REQ_EXEC = 4,	/* struct req_exec; fds: stdin, stdout, stderr, payload, report */
 	REQ_SIGNAL = 5, /* struct req_signal */
 };
 
@@ -36,11 +36,10 @@ struct req_init {
 	uint32_t landlock_flags;
 	uint64_t proc_access; /* Landlock rights below /proc; 0: none */
 	uint64_t nofile;      /* RLIMIT_NOFILE; 0: left as it is */
-	uint32_t id;          /* uid and gid inside */
+	uint32_t id;	      /* uid and gid inside */
 	uint32_t filter_len;  /* seccomp instructions of 8 bytes, right after this structure */
-	uint32_t
-	    masks_len; /* bytes after the filter: paths below /proc to hide, each 'd' or 'f', path, NUL */
-	uint32_t memfd_exec; /* 1: the kernel has no vm.memfd_noexec */
+	uint32_t masks_len;   /* bytes after the filter: paths below /proc to hide, each 'd' or 'f', path, NUL */
+	uint32_t memfd_exec;  /* 1: the kernel has no vm.memfd_noexec */
 };
 
 struct req_mapped {
@@ -49,8 +48,8 @@ struct req_mapped {
 
 struct req_exec {
 	uint32_t op;
-	uint32_t id;           /* the daemon's name for the command */
-	int32_t tty;           /* descriptor 0..2 that becomes the controlling terminal; -1: none */
+	uint32_t id;	       /* the daemon's name for the command */
+	int32_t tty;	       /* descriptor 0..2 that becomes the controlling terminal; -1: none */
 	uint32_t payload_size; /* bytes of the payload file: struct payload and strings */
 };
 

@@ -50,8 +50,8 @@ __attribute__((noreturn)) static void execute(char *payload)
 	char **argv, **envp;
 	long err, refused = 0;
 
-	argv = (char **)SYSCALL(SYS_mmap, 0, words * sizeof(*argv), PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	argv = (char **)SYSCALL(SYS_mmap, 0, words * sizeof(*argv), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				-1, 0);
 	if ((long)argv < 0 && (long)argv > -4096)
 		give_up(STEP_EXEC, -(long)argv);
 	for (uint32_t i = 0; i < head->candidates; i++)
@@ -85,8 +85,7 @@ __attribute__((noreturn)) static void run(const struct req_exec *req, const int 
 	err = SYSCALL(SYS_dup3, fds[4], REPORT_FD, O_CLOEXEC);
 	if (err < 0)
 		quit(127);
-	payload =
-	    (char *)SYSCALL(SYS_mmap, 0, req->payload_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds[3], 0);
+	payload = (char *)SYSCALL(SYS_mmap, 0, req->payload_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds[3], 0);
 	if ((long)payload < 0 && (long)payload > -4096)
 		give_up(STEP_EXEC, -(long)payload);
 	for (int i = 0; i < 3; i++) {

@@ -172,8 +172,7 @@ static void reset_signals(void)
 	uint64_t none = 0;
 
 	for (int i = 1; i <= SIGNALS; i++)
-		SYSCALL(SYS_rt_sigaction, i, &standard, 0,
-			sizeof(none)); /* SIGKILL and SIGSTOP refuse: as they are */
+		SYSCALL(SYS_rt_sigaction, i, &standard, 0, sizeof(none)); /* SIGKILL and SIGSTOP refuse: as they are */
 	SYSCALL(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
 }
 
@@ -193,8 +192,7 @@ void set_up(const struct req_init *req, const int *fds)
 	mask_proc(root, proc, masks, masks + req->masks_len);
 	allow_proc(ruleset, proc, req->proc_access);
 	set_limits(req->nofile);
-	SYSCALL(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0,
-		0); /* leaves root's; ENOSYS: there are none */
+	SYSCALL(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); /* leaves root's; ENOSYS: there are none */
 	SYSCALL(SYS_setgroups, 0, 0);
 	err = SYSCALL(SYS_unshare, CLONE_NEWCGROUP);
 	if (err < 0)

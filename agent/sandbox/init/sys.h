@@ -126,23 +126,20 @@ static inline long syscall6(long nr, long a, long b, long c, long d, long e, lon
 	register long x4 __asm__("x4") = e;
 	register long x5 __asm__("x5") = f;
 
-	__asm__ volatile("svc 0"
-			 : "+r"(x0)
-			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-			 : "memory");
+	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
 	return x0;
 #endif
 }
 
 #define SYSCALL_PICK(_0, _1, _2, _3, _4, _5, _6, name, ...) name
-#define SYSCALL(...)                                        SYSCALL_PICK(__VA_ARGS__, S6, S5, S4, S3, S2, S1, S0)(__VA_ARGS__)
-#define S0(n)                                               syscall6(n, 0, 0, 0, 0, 0, 0)
-#define S1(n, a)                                            syscall6(n, (long)(a), 0, 0, 0, 0, 0)
-#define S2(n, a, b)                                         syscall6(n, (long)(a), (long)(b), 0, 0, 0, 0)
-#define S3(n, a, b, c)                                      syscall6(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
-#define S4(n, a, b, c, d)                                   syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
-#define S5(n, a, b, c, d, e)                                syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
-#define S6(n, a, b, c, d, e, f)                             syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#define SYSCALL(...) SYSCALL_PICK(__VA_ARGS__, S6, S5, S4, S3, S2, S1, S0)(__VA_ARGS__)
+#define S0(n) syscall6(n, 0, 0, 0, 0, 0, 0)
+#define S1(n, a) syscall6(n, (long)(a), 0, 0, 0, 0, 0)
+#define S2(n, a, b) syscall6(n, (long)(a), (long)(b), 0, 0, 0, 0)
+#define S3(n, a, b, c) syscall6(n, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define S4(n, a, b, c, d) syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define S5(n, a, b, c, d, e) syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+#define S6(n, a, b, c, d, e, f) syscall6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
 /* Flags and structures, as in the kernel's headers of the same name. */
 enum { AT_FDCWD = -100, AT_EMPTY_PATH = 0x1000 };
@@ -163,8 +160,8 @@ enum {
 #define CLONE_INTO_CGROUP 0x200000000ULL
 
 struct clone_args {
-	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
-	    set_tid_size, cgroup;
+	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size,
+	    cgroup;
 };
 
 enum { FSOPEN_CLOEXEC = 1, FSCONFIG_CMD_CREATE = 6, FSMOUNT_CLOEXEC = 1 };
