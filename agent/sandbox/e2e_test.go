@@ -304,6 +304,29 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// A command behind a link that somebody inside may have made is not the one that the policy means.
+func TestCommandBehindALink(t *testing.T) {
+	dir := workspaceOf(t, 0, 0)
+	for name, target := range map[string]string{"tool": "/usr/bin/head", "chain": "tool"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := start(t, workspaceRule+`process: {allow: [{command: sh}, {command: dash}, {command: /workspace/tool}, {command: sleep, helpers: ["/workspace/*"]}]}`, dir)
+	b.refused("head -c 1 /etc/passwd", "Permission denied")
+	b.refused("./tool -c 1 /etc/passwd", "Permission denied")
+	if warnings := strings.Join(b.Warnings(), "\n"); !strings.Contains(warnings, "/workspace/tool is a symbolic link where the sandbox may write") {
+		t.Error(warnings)
+	}
+	var names []string
+	for _, p := range b.Programs() {
+		names = append(names, p.Command+" "+p.Path)
+	}
+	if want := "sh /usr/bin/dash,dash /usr/bin/dash,sleep /usr/bin/sleep,env /usr/bin/env"; strings.Join(names, ",") != want {
+		t.Errorf("%v, not %s", names, want)
+	}
+}
+
 func TestRealPrograms(t *testing.T) {
 	dir := workspaceOf(t, 1234, 1234)
 	b := start(t, workspaceRule+`process: {allow: [{command: git, helpers: ["/usr/lib/git-core/*"]}, {command: python3}, {command: node}, {command: sh}, {command: npm}]}`, dir)

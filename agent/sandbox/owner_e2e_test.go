@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -112,6 +113,48 @@ func TestOwnerKilled(t *testing.T) {
 			t.Error(err)
 		}
 		waitNone(t, "groups and directories after the sweep", func() []string { return leftoversOf(name) })
+	}
+}
+
+// TestChroot starts a sandbox in a chroot, where the kernel by itself makes no user namespace.
+func TestChroot(t *testing.T) {
+	root := hostDir(t)
+	dir := workspaceOf(t, 0, 0)
+	if err := unix.Mount("/", root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(root, unix.MNT_DETACH)
+	if err := unix.Mount("", root, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "owner", "chroot", testRun, testParent, dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
+	cmd.Dir = "/"
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && lines.Text() != "running" {
+		if !strings.Contains("prepared started", lines.Text()) {
+			t.Error(lines.Text())
+		}
+	}
+	if lines.Text() != "running" {
+		t.Error("nothing runs in a chroot")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	waitNone(t, "processes", func() []string { return processesOf(t) })
+	if _, err := Sweep(testRun, "", testParent); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -137,8 +137,17 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		}
 		return nil
 	}
-	if _, ok := p.known[f.inode]; ok {
+	if i, ok := p.known[f.inode]; ok {
 		f.close()
+		if first := p.list[i]; kind == KindCommand && first.Command != a.Name {
+			first.Command, first.Rule = a.Name, a.ID // a second name of the same program
+			p.list = append(p.list, first)
+		}
+		return nil
+	}
+	if at := p.movableLink(f); at != "" {
+		f.close()
+		p.warnings = append(p.warnings, fmt.Sprintf("%s: %s is not allowed to run: %s is a symbolic link where the sandbox may write, so it may lead to any program; name the program itself", where, name, at))
 		return nil
 	}
 	real, err := p.real(f)
@@ -171,6 +180,43 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 func writableMount(fd int) bool {
 	var fs unix.Statfs_t
 	return unix.Fstatfs(fd, &fs) == nil && fs.Flags&unix.ST_RDONLY == 0
+}
+
+// movableLink returns the first symbolic link on a program's path that a sandbox may have made, "" for none.
+func (p *programs) movableLink(f found) string {
+	if f.real {
+		return ""
+	}
+	at, err := resolveWith(p.lstat, f.name)
+	if err != nil {
+		return f.name
+	}
+	for _, l := range at.links {
+		dir, err := openIn(p.root, path.Dir(l.path), unix.O_PATH)
+		if err != nil {
+			return l.path
+		}
+		writable := writableMount(dir)
+		unix.Close(dir)
+		if writable {
+			return l.path
+		}
+	}
+	return ""
+}
+
+// lstat looks at one path of the view, which has no symbolic links above its last element.
+func (p *programs) lstat(name string) (string, fileKind, error) {
+	fd, err := openStrict(p.root, path.Dir(name), unix.O_PATH)
+	if err != nil {
+		return "", 0, err
+	}
+	defer unix.Close(fd)
+	n, err := unix.Readlinkat(fd, path.Base(name), p.buf[:unix.PathMax])
+	if errors.Is(err, unix.EINVAL) {
+		return "", kindOther, nil // no link: what it is does not matter here
+	}
+	return string(p.buf[:max(n, 0)]), kindOther, err
 }
 
 // find looks for a command as execvp would inside: an absolute path, or the first executable file on PATH.
