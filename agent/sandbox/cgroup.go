@@ -22,6 +22,10 @@ import (
 // DefaultPIDs is how many tasks a sandbox may have when its policy does not say.
 const DefaultPIDs = 4096
 
+// defaultMemoryParts: of so many parts of the host's memory a sandbox may have all but one when the policy does not say,
+// so that the host's own programs are not what runs out first.
+const defaultMemoryParts = 4
+
 const (
 	cpuPeriod   = 100_000 // microseconds, the kernel's default
 	minCPUQuota = 1000    // microseconds, the kernel's least
@@ -114,16 +118,30 @@ func newCgroup(h hierarchies, parent, name string, limits policy.Limits, where s
 		os.Remove(c.v2)
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	for _, l := range wantedLimits(limits) {
-		if err := c.limit(h, parent, name, l); err != nil {
-			if !l.named {
-				c.warnings = append(c.warnings, "the sandbox's tasks are not limited: "+err.Error())
-				continue
-			}
+	var unlimited []string
+	var why error
+	for _, l := range wantedLimits(limits, hostMemory()) {
+		switch err := c.limit(h, parent, name, l); {
+		case err == nil:
+		case l.named:
 			return nil, errors.Join(fmt.Errorf("sandbox: %s: limits.%s can't be enforced: %w", where, l.key, err), c.remove())
+		default:
+			unlimited, why = append(unlimited, l.key), err
 		}
 	}
+	if why != nil {
+		c.warnings = append(c.warnings, fmt.Sprintf("the sandbox has no limit of %s: %v", strings.Join(unlimited, " and "), why))
+	}
 	return c, nil
+}
+
+// hostMemory is the host's memory in bytes; 0 when it is not known.
+func hostMemory() int64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return int64(info.Totalram * uint64(info.Unit))
 }
 
 // setting is one limit and how each version of cgroups writes it.
@@ -134,7 +152,7 @@ type setting struct {
 	optional        []string // files that not every kernel has
 }
 
-func wantedLimits(l policy.Limits) []setting {
+func wantedLimits(l policy.Limits, hostMemory int64) []setting {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	pids := setting{key: "pids", controller: "pids", named: l.PIDs > 0}
 	most := int64(DefaultPIDs)
@@ -144,12 +162,16 @@ func wantedLimits(l policy.Limits) []setting {
 	pids.v1 = [][2]string{{"pids.max", number(most)}}
 	pids.v2 = pids.v1
 	list := []setting{pids}
-	if l.Memory > 0 {
+	memory := l.Memory
+	if memory == 0 {
+		memory = hostMemory / defaultMemoryParts * (defaultMemoryParts - 1)
+	}
+	if memory > 0 {
 		list = append(list, setting{
-			key: "memory", controller: "memory", named: true,
+			key: "memory", controller: "memory", named: l.Memory > 0,
 			// Memory means memory: without these a sandbox at its limit would go on in the host's swap.
-			v1: [][2]string{{"memory.limit_in_bytes", number(l.Memory)}, {"memory.memsw.limit_in_bytes", number(l.Memory)}},
-			v2: [][2]string{{"memory.max", number(l.Memory)}, {"memory.swap.max", "0"}},
+			v1: [][2]string{{"memory.limit_in_bytes", number(memory)}, {"memory.memsw.limit_in_bytes", number(memory)}},
+			v2: [][2]string{{"memory.max", number(memory)}, {"memory.swap.max", "0"}},
 			// Absent where the kernel does not account swap.
 			optional: []string{"memory.memsw.limit_in_bytes", "memory.swap.max"},
 		})

@@ -61,7 +61,7 @@ func fakeGroups(t *testing.T, controllers string) string {
 func TestLimitsV2(t *testing.T) {
 	mount := fakeGroups(t, "cpu memory pids\n")
 	c := &cgroup{v2: filepath.Join(mount, "nemoclaw/x")}
-	for _, l := range wantedLimits(policy.Limits{Memory: 1 << 30, CPUs: 1.5}) {
+	for _, l := range wantedLimits(policy.Limits{Memory: 1 << 30, CPUs: 1.5}, 8<<30) {
 		if err := c.limit(hierarchies{v2: mount}, "nemoclaw", "x", l); err != nil {
 			t.Fatal(err)
 		}
@@ -78,13 +78,23 @@ func TestLimitsV2(t *testing.T) {
 func TestLimitThatNothingEnforces(t *testing.T) {
 	mount := fakeGroups(t, "cpu\n")
 	c := &cgroup{v2: filepath.Join(mount, "nemoclaw/x")}
-	list := wantedLimits(policy.Limits{Memory: 1 << 30})
+	list := wantedLimits(policy.Limits{Memory: 1 << 30}, 8<<30)
 	err := c.limit(hierarchies{v2: mount}, "nemoclaw", "x", list[1])
 	if err == nil || !strings.Contains(err.Error(), "the memory controller is neither on cgroup2") {
 		t.Error(err)
 	}
 	if list[0].named || !list[1].named {
 		t.Error("the default pids limit counts as the policy's")
+	}
+}
+
+func TestDefaultLimits(t *testing.T) {
+	list := wantedLimits(policy.Limits{}, 8<<30)
+	if len(list) != 2 || list[0].v2[0] != [2]string{"pids.max", "4096"} || list[1].v2[0] != [2]string{"memory.max", "6442450944"} || list[0].named || list[1].named {
+		t.Errorf("%+v", list)
+	}
+	if list := wantedLimits(policy.Limits{}, 0); len(list) != 1 {
+		t.Errorf("%+v", list)
 	}
 }
 

@@ -213,9 +213,8 @@ func (v *view) makeScratch() error {
 	size := v.disk
 	if size == 0 {
 		size = DefaultDisk
-		var info unix.Sysinfo_t
-		if err := unix.Sysinfo(&info); err == nil {
-			size = min(size, int64(info.Totalram*uint64(info.Unit)/2))
+		if memory := hostMemory(); memory > 0 {
+			size = min(size, memory/2)
 		}
 	}
 	scratch, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", fmt.Sprintf("size=%d", size))
