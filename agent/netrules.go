@@ -77,6 +77,17 @@ func (n *netRules) name(a netip.Addr) (string, bool) {
 	return name, ok
 }
 
+// addrs returns the synthetic addresses of a name; none when it has none.
+func (n *netRules) addrs(name string) []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	pair, ok := n.pairs[name]
+	if !ok {
+		return nil
+	}
+	return pair[:]
+}
+
 // stop ends the taking back of expired rules.
 func (n *netRules) stop() {
 	n.mu.Lock()

@@ -37,7 +37,7 @@ func (r *run) openNetwork(s *sockets) (err error) {
 		Policy: r.policy, Start: r.started, Identify: r.identify, Record: r.hub.Record, Learn: r.rules.learn,
 		Upstream: dnsproxy.NewResolver(r.resolver()), HostProxy: dnsproxy.HostProxyFromEnvironment(os.Getenv), MaxConns: maxConns,
 	}
-	if desk := r.terminal.desk(r.hub.Record); desk != nil {
+	if desk := r.terminal.desk(r.hub.Record, r.grant); desk != nil {
 		cfg.Ask = func(ctx context.Context, d policy.Decision) policy.Verdict {
 			d.Suggest = suggestAlways(d)
 			return desk.Ask(ctx, d)
@@ -177,6 +177,39 @@ func (r *run) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) {
 		Subject: policy.Subject{PID: p.PID, Exe: r.recorder.exe(p.PID, p.Exe), Args: p.Args},
 		Is:      r.programs.is(p.Exe), Verdict: p.Verdict, Rule: p.Rule,
 	}, true
+}
+
+// grant lets the kernel know what a person answered for the run, so that it judges the next connection at once: a
+// denied one fails in connect(2). Where the kernel has no name for something, the desk remembers it alone.
+func (r *run) grant(d policy.Decision, v policy.Verdict) {
+	host, num, err := net.SplitHostPort(d.Object)
+	if err != nil {
+		return
+	}
+	port, err := strconv.ParseUint(num, 10, 16)
+	if err != nil {
+		return
+	}
+	addrs := r.rules.addrs(host)
+	if a, err := netip.ParseAddr(host); err == nil {
+		addrs = []netip.Addr{a}
+	}
+	var rule policy.RuleID
+	for i, ref := range r.policy.Rules {
+		if ref.Pos == d.Rule {
+			rule = policy.RuleID(i)
+		}
+	}
+	for _, exe := range r.programs.ids {
+		if r.programs.path(exe) != d.Subject.Exe {
+			continue
+		}
+		for _, a := range addrs {
+			if err := r.guard.Grant(loader.Grant{Exe: exe, Addr: a, Port: uint16(port), Verdict: v, Rule: rule}); err != nil {
+				r.warn(err.Error())
+			}
+		}
+	}
 }
 
 // suggestAlways is the rule that would have allowed what a person was asked about.

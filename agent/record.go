@@ -55,6 +55,8 @@ func (r *recorder) event(e loader.Event) {
 	switch {
 	case e.Hook == loader.HookDevice:
 		d.Action = "open"
+	case e.Hook == loader.HookConnect && e.Verdict == policy.Deny && e.Reason == loader.ReasonRule && r.asks(e.Rule):
+		d.Reason = "a person denied it for this run"
 	case e.Hook == loader.HookExec && e.Verdict == policy.Deny:
 		// The kernel had accepted the program, so the process was the program, and was killed before it did anything.
 		d.Reason = "no rule allows this program: it was killed before its first instruction"
@@ -63,6 +65,19 @@ func (r *recorder) event(e loader.Event) {
 		}
 	}
 	r.record(d)
+}
+
+// asks reports whether a rule asks, so that only an answer to it denies.
+func (r *recorder) asks(id policy.RuleID) bool {
+	if id == 0 {
+		return r.policy.Network.Default == policy.Ask
+	}
+	for i := range r.policy.Network.Rules {
+		if rule := &r.policy.Network.Rules[i]; rule.ID == id {
+			return rule.Verdict == policy.Ask
+		}
+	}
+	return false
 }
 
 // secondHalf reports whether e is the refusal of a name's other address, for an attempt that is recorded already.

@@ -52,7 +52,7 @@ type run struct {
 	rules    *netRules
 	steering interface{ Close() error }
 	proxy    *dnsproxy.Server
-	idle     []*os.File // sockets that nothing has come to yet
+	idle     []*os.File        // sockets that nothing has come to yet
 	wire     chan *loader.Wire // holds it once it is set
 	refusals fileRefusals
 	terminal *terminal

@@ -51,11 +51,11 @@ func newTerminal(o *Options) *terminal {
 }
 
 // desk takes the questions of the run; nil when there is nobody to ask.
-func (t *terminal) desk(record func(policy.Decision)) *ask.Desk {
+func (t *terminal) desk(record func(policy.Decision), remember func(policy.Decision, policy.Verdict)) *ask.Desk {
 	if !t.asks {
 		return nil
 	}
-	return ask.New(t, record)
+	return ask.New(t, record, remember)
 }
 
 // Prompt implements ask.Prompter.

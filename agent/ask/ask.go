@@ -67,6 +67,7 @@ const maxWaiting = 64
 type Desk struct {
 	prompter Prompter
 	record   func(policy.Decision)
+	remember func(policy.Decision, policy.Verdict)
 
 	mu       sync.Mutex
 	busy     bool // a goroutine is prompting
@@ -93,9 +94,10 @@ type question struct {
 	verdict policy.Verdict // valid after done
 }
 
-// New returns a desk that asks by p and hands a record of each answer to record.
-func New(p Prompter, record func(policy.Decision)) *Desk {
-	return &Desk{prompter: p, record: record, waiting: map[key]*question{}, answered: map[key]policy.Verdict{}}
+// New returns a desk that asks by p and hands a record of each answer to record. remember is told of each answer that
+// holds for the run, before anything goes on because of it: the kernel may know it too, and judge without asking.
+func New(p Prompter, record func(policy.Decision), remember func(policy.Decision, policy.Verdict)) *Desk {
+	return &Desk{prompter: p, record: record, remember: remember, waiting: map[key]*question{}, answered: map[key]policy.Verdict{}}
 }
 
 // Ask waits for the answer to d, at most until ctx ends: then it denies. Equal questions that wait at the same time are
@@ -185,6 +187,9 @@ func (k *Desk) settle(q *question, a Answer, err error) {
 		d := q.d
 		d.Plane, d.Action, d.Verdict, d.Reason = policy.PlaneSystem, "answer", a.Verdict(), reasons[a]
 		k.record(d)
+		if a != Deny && a != DenyAll && a != Once {
+			k.remember(q.d, a.Verdict())
+		}
 	}
 	k.mu.Lock()
 	if k.waiting[q.key] == q {

@@ -18,6 +18,8 @@ type person struct {
 	answers []Answer
 	shown   []string
 	think   time.Duration
+
+	remembered []string // by others, for the run
 }
 
 func (p *person) Prompt(ctx context.Context, q Question) (Answer, error) {
@@ -43,7 +45,10 @@ func (p *person) Prompt(ctx context.Context, q Question) (Answer, error) {
 
 func desk(p *person) (*Desk, *[]policy.Decision) {
 	var records []policy.Decision
-	return New(p, func(d policy.Decision) { records = append(records, d) }), &records
+	remember := func(d policy.Decision, v policy.Verdict) {
+		p.remembered = append(p.remembered, d.Object+" "+v.String())
+	}
+	return New(p, func(d policy.Decision) { records = append(records, d) }, remember), &records
 }
 
 func wants(object string) policy.Decision {
@@ -56,12 +61,13 @@ func TestAnswers(t *testing.T) {
 		asks    []string
 		want    []policy.Verdict
 		shown   []string
+		told    []string
 	}{
-		{[]Answer{Once, Deny}, []string{"a", "a"}, []policy.Verdict{policy.Allow, policy.Deny}, []string{"a +0", "a +0"}},
-		{[]Answer{ForRun, Deny}, []string{"a", "a", "b"}, []policy.Verdict{policy.Allow, policy.Allow, policy.Deny}, []string{"a +0", "b +0"}},
-		{[]Answer{Always}, []string{"a", "a"}, []policy.Verdict{policy.Allow, policy.Allow}, []string{"a +0"}},
-		{[]Answer{DenyRun, Once}, []string{"a", "a", "b"}, []policy.Verdict{policy.Deny, policy.Deny, policy.Allow}, []string{"a +0", "b +0"}},
-		{[]Answer{ForRun, DenyAll}, []string{"a", "b", "c", "a"}, []policy.Verdict{policy.Allow, policy.Deny, policy.Deny, policy.Allow}, []string{"a +0", "b +0"}},
+		{[]Answer{Once, Deny}, []string{"a", "a"}, []policy.Verdict{policy.Allow, policy.Deny}, []string{"a +0", "a +0"}, nil},
+		{[]Answer{ForRun, Deny}, []string{"a", "a", "b"}, []policy.Verdict{policy.Allow, policy.Allow, policy.Deny}, []string{"a +0", "b +0"}, []string{"a allow"}},
+		{[]Answer{Always}, []string{"a", "a"}, []policy.Verdict{policy.Allow, policy.Allow}, []string{"a +0"}, []string{"a allow"}},
+		{[]Answer{DenyRun, Once}, []string{"a", "a", "b"}, []policy.Verdict{policy.Deny, policy.Deny, policy.Allow}, []string{"a +0", "b +0"}, []string{"a deny"}},
+		{[]Answer{ForRun, DenyAll}, []string{"a", "b", "c", "a"}, []policy.Verdict{policy.Allow, policy.Deny, policy.Deny, policy.Allow}, []string{"a +0", "b +0"}, []string{"a allow"}},
 	} {
 		p := &person{answers: c.answers}
 		d, records := desk(p)
@@ -69,8 +75,8 @@ func TestAnswers(t *testing.T) {
 		for _, a := range c.asks {
 			got = append(got, d.Ask(t.Context(), wants(a)))
 		}
-		if !slices.Equal(got, c.want) || !slices.Equal(p.shown, c.shown) {
-			t.Errorf("%v to %v: verdicts %v, shown %v; want %v, %v", c.answers, c.asks, got, p.shown, c.want, c.shown)
+		if !slices.Equal(got, c.want) || !slices.Equal(p.shown, c.shown) || !slices.Equal(p.remembered, c.told) {
+			t.Errorf("%v to %v: verdicts %v, shown %v, told %v; want %v, %v, %v", c.answers, c.asks, got, p.shown, p.remembered, c.want, c.shown, c.told)
 		}
 		for _, r := range *records {
 			if r.Plane != policy.PlaneSystem || r.Action != "answer" || r.Reason == "" {
