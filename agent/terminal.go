@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -85,11 +86,17 @@ func (t *terminal) begin(p *sandbox.Process) {
 	close(t.ready)
 }
 
+// outputTime is how long the terminal has to take the last output: one that is stuck must not keep the run from ending.
+const outputTime = 2 * time.Second
+
 // end gives the terminal back, after the last output of the command. Everybody inside must be dead.
 func (t *terminal) end() {
 	t.once.Do(func() {
 		if t.relay != nil {
-			<-t.relay.Done()
+			select {
+			case <-t.relay.Done():
+			case <-time.After(outputTime):
+			}
 			t.relay.Close()
 		}
 		if t.tty != nil {
@@ -103,7 +110,13 @@ type signals struct{ c chan os.Signal }
 
 func notifySignals() *signals {
 	s := &signals{make(chan os.Signal, 64)}
-	signal.Notify(s.c, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT, unix.SIGUSR1, unix.SIGUSR2)
+	for _, sig := range []os.Signal{
+		unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT, unix.SIGUSR1, unix.SIGUSR2,
+	} {
+		if !signal.Ignored(sig) { // as nohup and a shell's `&` have it
+			signal.Notify(s.c, sig)
+		}
+	}
 	// A reader of our output that goes away is no reason to die without clearing up: the write fails instead.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	return s

@@ -59,7 +59,8 @@ func suggestNetwork(d Decision) string {
 		}
 		host, port = h, uint16(n)
 	}
-	target, protocol := "", protocolOf(port)
+	var target string
+	protocol := protocolOf(port)
 	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		target, protocol = "cidr: "+quote(hostPrefix(addr)), TCP
 	} else if name, ok := Canonical(host); ok {
