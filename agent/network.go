@@ -27,7 +27,7 @@ type sockets struct {
 	udp               [2]net.PacketConn // DNS
 }
 
-// openNetwork opens the one way out: the kernel's rules, the proxy, and the steering to its sockets.
+// openNetwork opens the one way out: the kernel's rules, and the proxy behind the sockets.
 func (r *run) openNetwork(s *sockets) (err error) {
 	if r.rules, err = newNetRules(r.policy, r.programs, r.guard, r.started, r.fail); err != nil {
 		return err
@@ -44,9 +44,6 @@ func (r *run) openNetwork(s *sockets) (err error) {
 		}
 	}
 	if r.proxy, err = dnsproxy.New(cfg); err != nil {
-		return err
-	}
-	if r.steering, err = r.guard.AttachNetns(r.box.NetnsFD(), s.steered()); err != nil {
 		return err
 	}
 	for i := range 2 {

@@ -44,6 +44,7 @@ type run struct {
 	hub    *hub.Hub
 	events *hub.Events
 
+	parent   string // directory of the cgroup that the sandbox's own is made in
 	loader   *loader.Loader
 	box      *sandbox.Sandbox
 	guard    *loader.Guard
@@ -96,13 +97,20 @@ func (r *run) setUp() error {
 	if os.Geteuid() != 0 {
 		return errors.New("run: this needs root, because the sandbox's rules are put into the kernel from outside of it: run it with sudo; the command itself does not run as root")
 	}
-	// The kernel's side and the policy have nothing to do with each other, and each takes a millisecond.
+	cfg := loader.Config{BPFFS: r.o.BPFFS, Parent: r.o.CgroupParent}
+	var err error
+	if r.parent, err = loader.ParentPath(cfg); err != nil {
+		return err
+	}
+	// The kernel's programs and the sandbox's namespaces have nothing to do with each other, and each takes milliseconds.
 	var load errgroup.Group
 	load.Go(func() (err error) {
-		r.loader, err = loader.Open(loader.Config{BPFFS: r.o.BPFFS, Parent: r.o.CgroupParent})
+		if r.loader, err = loader.Open(cfg); err == nil {
+			err = r.loader.Sweep()
+		}
 		return err
 	})
-	err := r.read()
+	err = r.prepare()
 	if loadErr := load.Wait(); err == nil {
 		err = loadErr
 	}
@@ -113,16 +121,23 @@ func (r *run) setUp() error {
 		return fmt.Errorf("%s asks for enforcement level %s, and the level here is %s: %s; run where it is, or take `enforcement` out of the policy",
 			r.policyName, r.policy.Enforcement, r.loader.Level(), r.loader.LevelReason())
 	}
-	if err := r.sweep(); err != nil {
+	return r.guardIt()
+}
+
+// prepare makes the sandbox, in which nothing runs yet.
+func (r *run) prepare() error {
+	if err := r.read(); err != nil {
 		return err
 	}
-	if r.box, err = sandbox.Prepare(r.spec()); err != nil {
+	swept, err := sandbox.Sweep(r.o.RunDir, filepath.Dir(r.parent), filepath.Base(r.parent))
+	if err != nil {
 		return err
 	}
-	if err := r.guardIt(); err != nil {
-		return err
+	for _, s := range swept {
+		r.note("sweep", s.Name, "a sandbox whose owner was killed was removed")
 	}
-	return nil
+	r.box, err = sandbox.Prepare(r.spec())
+	return err
 }
 
 // read reads what the person gave: policy, workspace, name, where records go.
@@ -157,28 +172,10 @@ func (r *run) read() (err error) {
 	return nil
 }
 
-// parent is the name of the cgroup that the sandbox's own is made in.
-func (r *run) parent() string { return filepath.Base(r.loader.CgroupParent()) }
-
-// cgroup2 is where the hierarchy is mounted that the loader uses.
-func (r *run) cgroup2() string { return filepath.Dir(r.loader.CgroupParent()) }
-
-// sweep removes what runs that were killed left.
-func (r *run) sweep() error {
-	swept, err := sandbox.Sweep(r.o.RunDir, r.cgroup2(), r.parent())
-	if err != nil {
-		return err
-	}
-	for _, s := range swept {
-		r.note("sweep", s.Name, "a sandbox whose owner was killed was removed")
-	}
-	return r.loader.Sweep()
-}
-
 func (r *run) spec() sandbox.Spec {
 	return sandbox.Spec{
 		Name: r.name, Policy: r.policy, Workspace: r.workspace, RunDir: absolute(r.o.RunDir),
-		Cgroup2: r.cgroup2(), CgroupParent: r.parent(), Nameserver: dnsproxy.ResolverAddr4.String(),
+		Cgroup2: filepath.Dir(r.parent), CgroupParent: filepath.Base(r.parent), Nameserver: dnsproxy.ResolverAddr4.String(),
 		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), absolute(r.o.StateDir), absolute(r.o.RunDir), absolute(r.o.BPFFS)},
 		Unmasked: func(u sandbox.Unmasked) {
 			r.note("unmasked", u.Path, "something on the host took the mask away that enforces "+r.policy.Rule(u.Rule).Pos)
@@ -203,7 +200,10 @@ func (r *run) guardIt() (err error) {
 	var sockets *sockets
 	g.Go(r.box.Start)
 	g.Go(func() (err error) {
-		sockets, err = r.openSockets()
+		if sockets, err = r.openSockets(); err != nil {
+			return err
+		}
+		r.steering, err = r.guard.AttachNetns(r.box.NetnsFD(), sockets.steered())
 		return err
 	})
 	g.Go(r.allowPrograms)

@@ -130,6 +130,10 @@ func (l *Loader) Close() error {
 	return errors.Join(err, l.parent.dir.Close())
 }
 
+// ParentPath returns the directory that CgroupParent will return after Open, so that a sandbox can be prepared meanwhile.
+// It need not exist yet.
+func ParentPath(cfg Config) (string, error) { return findParent(cfg.withDefaults()) }
+
 // CgroupParent returns the directory below which the cgroup of every sandbox has to be made. Its name holds the
 // version of the programs, so that an agent of another version never judges this one's sandboxes.
 func (l *Loader) CgroupParent() string { return l.parent.path }
