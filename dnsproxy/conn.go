@@ -400,7 +400,8 @@ func (c *conn) timedOut() {
 func (l *loop) rejudge() {
 	p := l.s.pol.Load()
 	for c := range l.conns {
-		if c.state == stRelay || c.state == stDial || c.state == stWait && c.to.port != 0 {
+		switch c.state {
+		case stHead, stWait, stDial, stRelay:
 			l.guarded(c, func() { c.rejudge(p) })
 		}
 	}
@@ -416,8 +417,11 @@ func (c *conn) rejudge(p *policy.Compiled) {
 		}
 		return
 	}
-	if c.state == stWait && r.verdict == policy.Ask {
+	if c.state == stWait && r.verdict == policy.Ask && c.rule.verdict == policy.Ask {
 		return // still being asked about
+	}
+	if c.denial != nil || c.bySNI && c.to.name == "" {
+		return // refused already, or not judged yet
 	}
 	c.rule = r
 	c.cut("no rule allows this connection any longer: the policy changed, or the rule that allowed it expired")

@@ -24,6 +24,11 @@ type dialing struct {
 
 // startDial records the decision and connects.
 func (c *conn) startDial() {
+	if p := c.s.pol.Load(); p != c.pol { // it changed while the head was read or the name resolved
+		if c.rejudge(p); c.state == stClosed {
+			return
+		}
+	}
 	c.allowed()
 	if c.viaProxy || c.s.cfg.Dial != nil {
 		c.dialElsewhere()

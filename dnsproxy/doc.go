@@ -13,6 +13,10 @@
 // process is (Config.Identify does, from the kernel) and never writes a log (Config.Record gets every decision). Everything
 // that arrives on a socket, from the sandbox or from an upstream, is hostile bytes.
 //
+// What it can't see: which Host is asked for inside TLS (a name that shares servers with others can lead to those), a second
+// ClientHello after a HelloRetryRequest, and what a proxy of the host's own makes of a name. Under a wildcard the label is a
+// channel to whoever serves the domain: new names are limited in rate and each is recorded.
+//
 // Accepted connections live on epoll loops of their own (loop.go), each on a locked thread with raw non-blocking system
 // calls: Go's network poller costs about as much per round trip as the bytes do. What may block (asking a person, resolving,
 // the host's own proxy) runs in goroutines and posts its result back to the loop.

@@ -485,3 +485,25 @@ func TestNewSaysWhatIsMissing(t *testing.T) {
 		}
 	}
 }
+
+// A connection whose head is still coming in when the policy changes is judged by the new one.
+func TestSetPolicyWhileTheHeadIsRead(t *testing.T) {
+	w := tlsWorld(t)
+	c := w.mustName("good.example", 443)
+	hello := helloFor("good.example")
+	if _, err := c.Write(hello[:10]); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if err := w.s.SetPolicy(compile(t, "network:\n  deny:\n    - domain: good.example\n")); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.Write(hello[10:])
+	if got, err := io.ReadAll(c); len(got) != 0 || err == nil {
+		t.Errorf("%x %v", got, err)
+	}
+	w.wantOne(policy.Deny, "good.example:443", "no rule allows this connection any longer")
+	if n := w.dials(); len(n) != 0 {
+		t.Errorf("dialled %v", n)
+	}
+}
