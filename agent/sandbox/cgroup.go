@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -79,12 +80,11 @@ func unescapeMount(s string) string {
 
 // hostHierarchies finds the host's cgroup file systems; cgroup2 replaces what is found when it is not "".
 func hostHierarchies(cgroup2 string) (hierarchies, error) {
-	f, err := os.Open("/proc/thread-self/mountinfo")
+	text, err := readFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return hierarchies{}, fmt.Errorf("sandbox: looking for cgroup mounts: %w; is /proc mounted?", err)
 	}
-	defer f.Close()
-	h, err := findHierarchies(f)
+	h, err := findHierarchies(bytes.NewReader(text))
 	if err != nil {
 		return h, fmt.Errorf("sandbox: looking for cgroup mounts: reading mountinfo: %w", err)
 	}

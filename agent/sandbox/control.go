@@ -88,8 +88,9 @@ func stepError(s step, errno syscall.Errno) error {
 
 // control is the daemon's end of the socket to one init. recv is for one goroutine at a time.
 type control struct {
-	fd   int
-	once sync.Once
+	fd     int
+	mu     sync.Mutex
+	closed bool // fd may be somebody else's now
 }
 
 // reply is one message of the init.
@@ -182,13 +183,22 @@ func (c *control) want(op uint32) (reply, error) {
 }
 
 // shutdown ends the conversation: the init exits, and recv returns io.EOF.
-func (c *control) shutdown() { _ = unix.Shutdown(c.fd, unix.SHUT_RDWR) }
+func (c *control) shutdown() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
+	}
+}
 
+// close is for when nobody is in recv or send any more.
 func (c *control) close() {
-	c.once.Do(func() {
-		c.shutdown()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
 		unix.Close(c.fd)
-	})
+		c.closed = true
+	}
 }
 
 // initFile is the init as a file that can be executed, on a file system that is mounted nowhere: made once, by the

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,21 +78,48 @@ func (v *view) tryIdmap(fd int, t *tree, uid, gid uint32) (int, error) {
 	return -1, errNoIdmap
 }
 
+// askEarly asks for the user namespace that the workspace will need, before it is known that it does: the init makes
+// it while the view is planned.
+func (v *view) askEarly(workspace string) {
+	var at unix.Stat_t
+	if workspace == "" || unix.Stat(workspace, &at) != nil || at.Uid == v.hostID {
+		return
+	}
+	_ = v.ask([2]uint32{at.Uid, at.Gid}) // what fails here fails again when it is needed
+}
+
+// ask sends a request for the user namespace of an owner on disk.
+func (v *view) ask(owner [2]uint32) error {
+	if err := v.control.send(nil, uint32(reqIdmap), owner[0], owner[1], v.hostID, v.hostGID); err != nil {
+		return err
+	}
+	v.asked = append(v.asked, owner)
+	return nil
+}
+
+// receive takes what was asked for, in order.
+func (v *view) receive() error {
+	for _, owner := range v.asked {
+		r, err := v.control.want(reIdmap)
+		if err != nil {
+			return err
+		}
+		v.idmaps[owner] = r.fd
+	}
+	v.asked = nil
+	return nil
+}
+
 // userns returns a user namespace that maps one owner on disk to the sandbox's user.
 func (v *view) userns(uid, gid uint32) (int, error) {
-	key := [2]uint32{uid, gid}
-	if fd, ok := v.idmaps[key]; ok {
-		return fd, nil
+	owner := [2]uint32{uid, gid}
+	if _, ok := v.idmaps[owner]; !ok && !slices.Contains(v.asked, owner) {
+		if err := v.ask(owner); err != nil {
+			return -1, err
+		}
 	}
-	if err := v.control.send(nil, uint32(reqIdmap), uid, gid, v.hostID, v.hostGID); err != nil {
-		return -1, err
-	}
-	r, err := v.control.want(reIdmap)
-	if err != nil {
-		return -1, err
-	}
-	v.idmaps[key] = r.fd
-	return r.fd, nil
+	err := v.receive()
+	return v.idmaps[owner], err
 }
 
 // chooseID settles who the sandbox's user is on the host: an id of its own, or, where the workspace's file system

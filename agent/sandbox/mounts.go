@@ -175,3 +175,31 @@ func writeFile(name, text string) error {
 	}
 	return nil
 }
+
+// readFile reads a file of /proc.
+func readFile(name string) ([]byte, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	return readAll(fd)
+}
+
+// readAll reads a file of /proc from its start.
+func readAll(fd int) ([]byte, error) {
+	var all []byte
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := unix.Pread(fd, buf, int64(len(all)))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return all, nil
+		}
+		all = append(all, buf[:n]...)
+	}
+}

@@ -295,9 +295,9 @@ func (p *planner) hideSecrets() {
 		return
 	}
 	for _, s := range policy.BaselineSecrets {
-		found := p.host.glob(s.Path)
-		if len(found) == 0 && !strings.Contains(s.Path, "*") {
-			found = []string{s.Path} // it may appear while the sandbox runs
+		found := []string{s.Path} // if it is not there, it may appear while the sandbox runs
+		if strings.Contains(s.Path, "*") {
+			found = p.host.glob(s.Path)
 		}
 		for _, at := range found {
 			if p.inEtc(at) { // else a rule names it

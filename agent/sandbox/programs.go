@@ -60,6 +60,7 @@ type programs struct {
 	known    map[inode]int // in list
 	denied   map[inode]string
 	loaders  map[string]bool
+	many     bool                           // so many names are looked for that listing directories pays
 	listed   map[string]map[string]struct{} // names in the smaller directories of PATH
 	buf      []byte                         // for what is read of files, links and directories
 	warnings []string
@@ -72,7 +73,7 @@ type inode struct{ dev, ino uint64 }
 func resolvePrograms(c *policy.Compiled, root int, prefix string, rules *ruleset) (*programs, error) {
 	p := &programs{
 		root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{},
-		loaders: map[string]bool{}, listed: map[string]map[string]struct{}{}, buf: make([]byte, max(headSize, smallDir, unix.PathMax)),
+		loaders: map[string]bool{}, many: len(c.Exec.Allow) > fewNames, listed: map[string]map[string]struct{}{}, buf: make([]byte, max(headSize, smallDir, unix.PathMax)),
 	}
 	for _, d := range c.Exec.Deny {
 		f, err := p.find(d.Name)
@@ -246,9 +247,18 @@ func (p *programs) find(name string) (found, error) {
 // smallDir is how many bytes of directory entries make looking for a name in a list cheaper than trying to open it.
 const smallDir = 8 << 10
 
+// fewNames is how many names are looked for without listing a directory.
+const fewNames = 30
+
+// usualDir is where most programs are: it is not listed.
+const usualDir = "/usr/bin"
+
 // mayHave reports whether a directory can have an entry. Most names are in the fourth directory of PATH, and those
 // before it are small.
 func (p *programs) mayHave(dir, name string) bool {
+	if !p.many || dir == usualDir {
+		return true
+	}
 	names, known := p.listed[dir]
 	if !known {
 		names = p.names(dir)

@@ -63,7 +63,7 @@ type Sandbox struct {
 	gone      bool // the init ended
 	processes map[uint32]*Process
 	lastID    uint32
-	reader    chan struct{} // closed when nothing more comes from the init
+	listening bool // listen has the control socket, and closes it
 	watcher   *watcher
 	relays    sync.WaitGroup // of output, of all commands
 }
@@ -104,14 +104,52 @@ func Prepare(spec Spec) (*Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sandbox{spec: spec, abi: abi, pidfd: -1, processes: map[uint32]*Process{}, reader: make(chan struct{})}
+	s := &Sandbox{spec: spec, abi: abi, pidfd: -1, processes: map[uint32]*Process{}}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
+// prepare does at once what does not depend on each other: one thread makes the namespaces and composes the view, one
+// plans the view and fills its file systems, and this one makes the run directory and the cgroups. Making a network
+// namespace alone takes as long as the rest.
 func (s *Sandbox) prepare() error {
+	var theirs int
+	var err error
+	if s.control, theirs, err = newControl(); err != nil {
+		return err
+	}
+	defer unix.Close(theirs)
+	s.view = newView(s.control, s.spec.Policy.Limits.Disk)
+	b := &building{theirs: theirs, planned: make(chan struct{}), placed: make(chan bool, 1), opened: make(chan bool, 1)}
+	built := make(chan error, 1)
+	go func() {
+		b.planErr = onNewThread(s.plan)
+		close(b.planned)
+	}()
+	go func() { built <- onNewThread(func() error { return s.build(b) }) }()
+	err = s.place()
+	b.placed <- err == nil
+	if <-b.opened && err == nil {
+		err = s.inNetns(configureNetns)
+	}
+	err = errors.Join(err, <-built)
+	<-b.planned // nobody touches the view any more
+	return err
+}
+
+// building is what the threads of prepare tell each other.
+type building struct {
+	theirs  int           // the init's end of the control socket
+	planned chan struct{} // closed when plan is done
+	planErr error         // valid then
+	placed  chan bool     // run directory and cgroups are there
+	opened  chan bool     // the network namespace is there
+}
+
+// place makes the run directory and the cgroups.
+func (s *Sandbox) place() error {
 	p := s.spec.Policy
 	h, err := hostHierarchies(s.spec.Cgroup2)
 	if err != nil {
@@ -120,21 +158,12 @@ func (s *Sandbox) prepare() error {
 	if s.run, err = newRunDir(s.spec.RunDir, s.spec.Name); err != nil {
 		return err
 	}
-	if s.cgroup, err = newCgroup(h, s.spec.CgroupParent, s.spec.Name, p.Limits, p.Rule(p.Limits.ID).Pos); err != nil {
-		return err
-	}
-	var theirs int
-	if s.control, theirs, err = newControl(); err != nil {
-		return err
-	}
-	defer unix.Close(theirs)
-	s.view = newView(s.control, s.run.id, p.Limits.Disk)
-	made := make(chan error, 1)
-	go func() { made <- onNewThread(s.plan) }()
-	return onNewThread(func() error { return s.build(theirs, made) })
+	s.view.hostID, s.view.hostGID = s.run.id, s.run.id
+	s.cgroup, err = newCgroup(h, s.spec.CgroupParent, s.spec.Name, p.Limits, p.Rule(p.Limits.ID).Pos)
+	return err
 }
 
-// plan computes the view and makes its file systems. Making namespaces takes as long, so both run at once.
+// plan computes the view and makes its file systems.
 func (s *Sandbox) plan() (err error) {
 	if s.view.plan, err = planView(s.spec.Policy, s.spec.Workspace, s.spec.Protected, newRealHost()); err != nil {
 		return err
@@ -162,12 +191,26 @@ func onNewThread(f func() error) error {
 	return <-result
 }
 
-// build makes the namespaces and composes the view in them, once made says that its parts are there. It runs on a
-// thread of its own, whose namespaces and v1 cgroups the init's first stage inherits; the thread does not outlive it.
-func (s *Sandbox) build(theirs int, made <-chan error) error {
-	err := s.makeNamespaces(theirs)
-	if err := errors.Join(err, <-made); err != nil {
+// build makes the namespaces and composes the view in them. It runs on a thread of its own, whose namespaces and v1
+// cgroups the init's first stage inherits; the thread does not outlive it.
+func (s *Sandbox) build(b *building) error {
+	err := s.makeNamespaces()
+	b.opened <- err == nil
+	if !<-b.placed || err != nil {
 		return err
+	}
+	if err := s.cgroup.enter(); err != nil {
+		return err
+	}
+	if s.launcher, err = launch(b.theirs); err != nil {
+		return err
+	}
+	if access, _, _ := s.spec.Policy.Files.Access(workspaceDir); access&readWrite != 0 {
+		s.view.askEarly(s.spec.Workspace)
+	}
+	<-b.planned
+	if b.planErr != nil {
+		return b.planErr
 	}
 	if err := s.view.compose(s.run.path); err != nil {
 		return err
@@ -175,10 +218,7 @@ func (s *Sandbox) build(theirs int, made <-chan error) error {
 	return s.restrict()
 }
 
-func (s *Sandbox) makeNamespaces(theirs int) error {
-	if err := s.cgroup.enter(); err != nil {
-		return err
-	}
+func (s *Sandbox) makeNamespaces() error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
 		return fmt.Errorf("sandbox: making namespaces: %w; in a container: --privileged; see also user.max_*_namespaces (sysctl)", err)
 	}
@@ -197,10 +237,7 @@ func (s *Sandbox) makeNamespaces(theirs int) error {
 		return fmt.Errorf("sandbox: opening the network namespace: %w", err)
 	}
 	s.netns = os.NewFile(uintptr(netns), "netns")
-	if s.launcher, err = launch(theirs); err != nil {
-		return err
-	}
-	return configureNetns()
+	return nil
 }
 
 // restrict makes the Landlock ruleset of the composed view and resolves the exec list in it.
@@ -224,8 +261,7 @@ func (s *Sandbox) restrict() (err error) {
 		s.trees = append(s.trees, ExecTree{g.path, os.NewFile(uintptr(fd), g.path)})
 	}
 	s.warnings = slices.Concat(s.view.plan.warnings, s.cgroup.warnings, s.programs.warnings, s.view.notes)
-	s.view.finish()
-	return nil
+	return s.view.finish()
 }
 
 // systemFilter is the seccomp filter for this machine: assembled once, by the first sandbox of this process.
@@ -277,6 +313,7 @@ func (s *Sandbox) Start() error {
 	if s.watcher, err = s.watchMasks(); err != nil {
 		return err
 	}
+	s.listening = true
 	go s.listen()
 	return nil
 }
@@ -314,7 +351,6 @@ func (s *Sandbox) awaitInit() error {
 			return fmt.Errorf("sandbox: the init said %d while it was being set up", r.op)
 		}
 	}
-	s.reapLauncher()
 	for _, m := range [][2]string{
 		{"uid_map", fmt.Sprintf("%d %d 1\n", insideID, s.view.hostID)},
 		{"setgroups", "deny"},
@@ -328,6 +364,7 @@ func (s *Sandbox) awaitInit() error {
 		return err
 	}
 	_, err := s.control.want(reReady)
+	s.reapLauncher() // it ended when PID 1 began
 	return err
 }
 
@@ -392,8 +429,7 @@ func (s *Sandbox) Close() error {
 	}
 	s.reapLauncher()
 	err := s.reapInit()
-	if s.control != nil {
-		s.awaitReader()
+	if s.control != nil && !s.listening {
 		s.control.close()
 	}
 	return errors.Join(err, s.release())
@@ -414,16 +450,6 @@ func (s *Sandbox) reapInit() error {
 			return fmt.Errorf("sandbox: waiting for the init to end: %w", err)
 		}
 		return nil
-	}
-}
-
-// awaitReader waits for listen, when it was started.
-func (s *Sandbox) awaitReader() {
-	s.mu.Lock()
-	started := s.watcher != nil
-	s.mu.Unlock()
-	if started {
-		<-s.reader
 	}
 }
 

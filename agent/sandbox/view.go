@@ -36,29 +36,33 @@ type view struct {
 	dev     int // the view's /dev
 	pts     int // the view's /dev/pts
 	idmaps  map[[2]uint32]int
+	asked   [][2]uint32 // of idmaps: asked for, and not yet received
 	watched []watchedMount
 	notes   []string // warnings found on the way
 }
 
 // newView has no mounts yet.
-func newView(control *control, id uint32, disk int64) *view {
+func newView(control *control, disk int64) *view {
 	return &view{
-		control: control, hostID: id, hostGID: id, disk: disk,
+		control: control, disk: disk,
 		root: -1, scratch: -1, dev: -1, pts: -1, idmaps: map[[2]uint32]int{},
 	}
 }
 
 // finish lets go of what only composing needs; root, dev and pts stay open until close.
-func (v *view) finish() {
+func (v *view) finish() error {
+	err := v.receive()
 	for _, fd := range v.idmaps {
 		unix.Close(fd)
 	}
 	v.idmaps = nil
 	closeFD(&v.scratch)
+	return err
 }
 
 func (v *view) close() {
-	v.finish()
+	v.asked = nil // the init is gone
+	_ = v.finish()
 	closeFD(&v.root)
 	closeFD(&v.dev)
 	closeFD(&v.pts)

@@ -74,24 +74,6 @@ func (w *watcher) loop(s *Sandbox) {
 	}
 }
 
-// readAll reads a file of /proc from its start.
-func readAll(fd int) ([]byte, error) {
-	var all []byte
-	buf := make([]byte, 1<<16)
-	for {
-		n, err := unix.Pread(fd, buf, int64(len(all)))
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return nil, err
-		case n == 0:
-			return all, nil
-		}
-		all = append(all, buf[:n]...)
-	}
-}
-
 // lost returns the watched mounts that a mountinfo file does not have.
 func lost(watched []watchedMount, mountinfo []byte) []watchedMount {
 	there := map[uint64]bool{}
