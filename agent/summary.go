@@ -66,7 +66,7 @@ func (s *summary) String() string {
 
 func (s *summary) row(b *bytes.Buffer, r hub.Refusal, suggested map[string]bool) {
 	what := r.Action + " " + text.Short(r.Object, 120)
-	if r.Subject.Exe != "" {
+	if r.Subject.Exe != "" && r.Plane != policy.PlaneExec { // what was executed is who it is
 		what += " by " + text.Short(r.Subject.Exe, 80)
 	}
 	fmt.Fprintf(b, "  %4dx %s\n", r.Times, s.bold(what))
