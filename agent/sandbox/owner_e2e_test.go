@@ -116,22 +116,45 @@ func TestOwnerKilled(t *testing.T) {
 	}
 }
 
-// TestChroot starts a sandbox in a chroot, where the kernel by itself makes no user namespace.
+// TestChroot starts a sandbox in a chroot, where the kernel by itself makes no user namespace, and in one whose files
+// are on an overlayfs, as a container's are.
 func TestChroot(t *testing.T) {
-	root := hostDir(t)
-	dir := workspaceOf(t, 0, 0)
-	if err := unix.Mount("/", root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		t.Fatal(err)
+	bind := func(from, to string) error {
+		return errors.Join(unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""), unix.Mount("", to, "", unix.MS_PRIVATE|unix.MS_REC, ""))
 	}
-	defer unix.Unmount(root, unix.MNT_DETACH)
-	if err := unix.Mount("", root, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		t.Fatal(err)
+	for name, mount := range map[string]func(root string) error{
+		"plain": func(root string) error { return bind("/", root) },
+		"overlay": func(root string) error {
+			layers := root + ".layers"
+			t.Cleanup(func() { os.RemoveAll(layers); unix.Unmount(layers, unix.MNT_DETACH); os.Remove(layers) })
+			if err := errors.Join(os.Mkdir(layers, 0o755), unix.Mount("none", layers, "tmpfs", 0, "")); err != nil {
+				return err
+			}
+			err := errors.Join(os.Mkdir(layers+"/upper", 0o755), os.Mkdir(layers+"/work", 0o755),
+				unix.Mount("overlay", root, "overlay", 0, "lowerdir=/,upperdir="+layers+"/upper,workdir="+layers+"/work"))
+			for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp"} {
+				err = errors.Join(err, bind(dir, root+dir))
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, dir := hostDir(t), workspaceOf(t, 0, 0)
+			t.Cleanup(func() { unix.Unmount(root, unix.MNT_DETACH) })
+			if err := mount(root); err != nil {
+				t.Fatal(err)
+			}
+			inChroot(t, root, dir)
+		})
 	}
+}
+
+func inChroot(t *testing.T, root, workspace string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "owner", "chroot", testRun, testParent, dir)
+	cmd := exec.Command(self, "owner", "chroot", testRun, testParent, workspace)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
 	cmd.Dir = "/"
 	out, err := cmd.StdoutPipe()
