@@ -3,8 +3,8 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"unsafe"
 
+	landlock "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -41,13 +41,13 @@ func handledFS(abi int) uint64 {
 
 // landlockABI returns the kernel's ABI, or says why there is none that will do.
 func landlockABI() (int, error) {
-	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	abi, kernel := int(version), kernelRelease()
+	abi, err := landlock.LandlockGetABIVersion()
+	kernel := kernelRelease()
 	switch {
-	case errno == unix.EOPNOTSUPP:
+	case errors.Is(err, unix.EOPNOTSUPP):
 		return 0, fmt.Errorf("sandbox: Landlock is off in this kernel (%s): add landlock to the boot parameter lsm=", kernel)
-	case errno != 0:
-		return 0, fmt.Errorf("sandbox: this kernel (%s) has no Landlock (%w): ABI %d is needed, which Linux 6.2 and newer have with CONFIG_SECURITY_LANDLOCK", kernel, errno, minLandlock)
+	case err != nil:
+		return 0, fmt.Errorf("sandbox: this kernel (%s) has no Landlock (%w): ABI %d is needed, which Linux 6.2 and newer have with CONFIG_SECURITY_LANDLOCK", kernel, err, minLandlock)
 	case abi < minLandlock:
 		return 0, fmt.Errorf("sandbox: this kernel (%s) has Landlock ABI %d; ABI %d is needed, because before it truncating a file is not judged: use Linux 6.2 or newer", kernel, abi, minLandlock)
 	}
@@ -71,16 +71,16 @@ type ruleset struct {
 // newRuleset handles every file right of the ABI, and keeps signals and abstract unix sockets inside where the ABI
 // can. TCP is the network plane's: Landlock's rules for it could not change while the sandbox runs.
 func newRuleset(abi int) (*ruleset, error) {
-	attr := unix.LandlockRulesetAttr{Handled_access_fs: handledFS(abi)}
+	attr := landlock.RulesetAttr{HandledAccessFS: handledFS(abi)}
 	if abi >= 6 {
 		attr.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
 	}
 	// A kernel that does not know the structure's last fields takes them as long as they are zero.
-	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
-	if errno != 0 {
-		return nil, fmt.Errorf("sandbox: making the Landlock ruleset (ABI %d): %w", abi, errno)
+	fd, err := landlock.LandlockCreateRuleset(&attr, 0)
+	if err != nil {
+		return nil, fmt.Errorf("sandbox: making the Landlock ruleset (ABI %d): %w", abi, err)
 	}
-	return &ruleset{int(fd), attr.Handled_access_fs}, nil
+	return &ruleset{fd, attr.HandledAccessFS}, nil
 }
 
 // restrictFlags lets the kernel's audit report refusals of the programs inside, where it can (ABI 7): by default it
@@ -101,12 +101,7 @@ func (r *ruleset) allow(fd int, rights uint64, file bool) error {
 	if rights == 0 {
 		return nil
 	}
-	attr := unix.LandlockPathBeneathAttr{Allowed_access: rights, Parent_fd: int32(fd)}
-	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(r.fd), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&attr)), 0, 0, 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return landlock.LandlockAddPathBeneathRule(r.fd, &landlock.PathBeneathAttr{AllowedAccess: rights, ParentFd: fd}, 0)
 }
 
 // allowPath grants rights at and below a path of the view; a path that is not there needs none.
