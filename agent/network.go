@@ -34,7 +34,7 @@ func (r *run) openNetwork(s *sockets) (err error) {
 	}
 	r.recorder.names.Store(r.rules)
 	cfg := dnsproxy.Config{
-		Policy: r.policy, Start: r.started, Identify: r.identify, Record: r.hub.Record, Learn: r.rules.learn,
+		Policy: r.policy, Start: r.started, Identify: r.identify, Asker: r.asker, Record: r.hub.Record, Learn: r.rules.learn,
 		Upstream: dnsproxy.NewResolver(r.resolver()), HostProxy: dnsproxy.HostProxyFromEnvironment(os.Getenv), MaxConns: maxConns,
 	}
 	if desk := r.terminal.desk(r.hub.Record, r.grant); desk != nil {
@@ -171,9 +171,22 @@ func (r *run) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) {
 		return dnsproxy.Peer{}, false
 	}
 	return dnsproxy.Peer{
-		Subject: policy.Subject{PID: p.PID, Exe: r.recorder.exe(p.PID, p.Exe), Args: p.Args},
+		Subject: r.subject(p),
 		Is:      r.programs.is(p.Exe), Verdict: p.Verdict, Rule: p.Rule,
 	}, true
+}
+
+// asker says who sent a DNS query.
+func (r *run) asker(client netip.AddrPort) policy.Subject {
+	p, ok := r.guard.Asker(client)
+	if !ok {
+		return policy.Subject{}
+	}
+	return r.subject(p)
+}
+
+func (r *run) subject(p loader.Peer) policy.Subject {
+	return policy.Subject{PID: p.PID, Exe: r.recorder.exe(p.PID, p.Exe), Args: p.Args}
 }
 
 // grant lets the kernel know what a person answered for the run, so that it judges the next connection at once: a

@@ -51,6 +51,9 @@ type Config struct {
 	Policy *policy.Compiled
 	Start  time.Time // what a rule's `expires` counts from; zero: now
 
+	// Asker says who sent a DNS query by UDP from client's port; it is for the records only. nil: nobody knows.
+	Asker func(client netip.AddrPort) policy.Subject
+
 	// Identify finds who is behind an accepted connection. client is the sandbox's end, local the wanted address; both
 	// without v4-mapping. false refuses the connection. It is called on the proxy's own threads and must be quick.
 	Identify func(client, local netip.AddrPort) (Peer, bool)

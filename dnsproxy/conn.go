@@ -298,7 +298,7 @@ func (c *conn) resolve() {
 // learn makes sure that the name is one of the sandbox's: a name that comes by CONNECT, in a URI or as SNI meets the same
 // limits as one that was asked of the resolver, because each new one is told to the host's resolvers.
 func (c *conn) learn() bool {
-	_, _, refused := c.s.address(c.pol, c.to.name, c.rule.rule)
+	_, _, refused := c.s.address(c.pol, c.to.name, c.rule.rule, func() policy.Subject { return c.peer.Subject })
 	if refused != nil {
 		c.refuse(rulePos(c.pol, c.rule.rule), "too many new names: the limits of the sandbox's resolver apply here too", alertAccess)
 	}

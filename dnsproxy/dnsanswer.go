@@ -119,10 +119,13 @@ func (s *Server) quick(q *query, now int64) *answer {
 	return nil
 }
 
+// asker finds out who asks, when a record is to be made of it: most questions make none.
+type asker func() policy.Subject
+
 // slow makes the answer to a question that quick had none for, and keeps it. It may wait for upstream.
-func (s *Server) slow(ctx context.Context, name string, qtype uint16) *answer {
+func (s *Server) slow(ctx context.Context, name string, qtype uint16, who asker) *answer {
 	p := s.pol.Load()
-	a, keep := s.compute(ctx, p, name, qtype)
+	a, keep := s.compute(ctx, p, name, qtype, who)
 	if keep <= 0 {
 		return a
 	}
@@ -138,7 +141,7 @@ func isSpecial(name string) bool {
 }
 
 // compute decides one question. keep is how long the answer may be repeated.
-func (s *Server) compute(ctx context.Context, p *policy.Compiled, name string, qtype uint16) (a *answer, keep time.Duration) {
+func (s *Server) compute(ctx context.Context, p *policy.Compiled, name string, qtype uint16, who asker) (a *answer, keep time.Duration) {
 	switch {
 	case name == ProxyName:
 		return addressAnswer(qtype, ProxyAddr4, ProxyAddr6, answerTTL), answerKeep
@@ -150,12 +153,12 @@ func (s *Server) compute(ctx context.Context, p *policy.Compiled, name string, q
 	class, rule := s.classify(p, name)
 	switch class {
 	case nameBlocked:
-		s.noteDNS(s.decision(p, policy.PlaneDNS, "resolve", name, policy.Deny, rule, "a deny rule names it"), name)
+		s.noteDNS(s.decision(p, policy.PlaneDNS, "resolve", name, policy.Deny, rule, "a deny rule names it"), who, name)
 		return ansBlocked, blockedKeep
 	case nameUnlisted:
-		return s.unlisted(p, name, qtype)
+		return s.unlisted(p, name, qtype, who)
 	default:
-		return s.listed(ctx, p, rule, name, qtype)
+		return s.listed(ctx, p, rule, name, qtype, who)
 	}
 }
 
@@ -187,10 +190,10 @@ func (s *Server) classify(p *policy.Compiled, name string) (nameClass, *policy.N
 
 // unlisted answers for a name that no allow or ask rule lists. Nothing is asked upstream. The name gets an IPv4 address only,
 // so that a client makes one attempt, which the kernel refuses (or holds) with the name, the port and the command in its record.
-func (s *Server) unlisted(p *policy.Compiled, name string, qtype uint16) (*answer, time.Duration) {
+func (s *Server) unlisted(p *policy.Compiled, name string, qtype uint16, who asker) (*answer, time.Duration) {
 	switch qtype {
 	case dns.TypeA:
-		a4, _, ans := s.address(p, name, nil)
+		a4, _, ans := s.address(p, name, nil, who)
 		if ans != nil {
 			return ans, failureKeep
 		}
@@ -200,15 +203,15 @@ func (s *Server) unlisted(p *policy.Compiled, name string, qtype uint16) (*answe
 	}
 	// No connection follows that would be recorded, and the question may itself be the message.
 	d := s.decision(p, policy.PlaneDNS, "resolve", name, policy.Deny, nil, "no rule lists the name; its "+typeName(qtype)+" records were asked for")
-	s.noteDNS(d, name+" "+typeName(qtype))
+	s.noteDNS(d, who, name+" "+typeName(qtype))
 	return ansUnlisted, blockedKeep
 }
 
 func typeName(qtype uint16) string { return dns.Type(qtype).String() }
 
 // listed answers for a name that an allow or ask rule lists, as upstream answers.
-func (s *Server) listed(ctx context.Context, p *policy.Compiled, rule *policy.NetRule, name string, qtype uint16) (*answer, time.Duration) {
-	a4, a6, refused := s.address(p, name, rule)
+func (s *Server) listed(ctx context.Context, p *policy.Compiled, rule *policy.NetRule, name string, qtype uint16, who asker) (*answer, time.Duration) {
+	a4, a6, refused := s.address(p, name, rule, who)
 	if refused != nil {
 		return refused, failureKeep
 	}
@@ -251,7 +254,7 @@ func failed(err error) *answer {
 
 // address returns a name's synthetic addresses, giving it some when it has none; or the answer that refuses. rule is the
 // rule that lists it, nil when none does.
-func (s *Server) address(p *policy.Compiled, name string, rule *policy.NetRule) (a4, a6 netip.Addr, refused *answer) {
+func (s *Server) address(p *policy.Compiled, name string, rule *policy.NetRule, who asker) (a4, a6 netip.Addr, refused *answer) {
 	if a4, a6, ok := s.book.lookup(name); ok {
 		return a4, a6, nil
 	}
@@ -259,26 +262,28 @@ func (s *Server) address(p *policy.Compiled, name string, rule *policy.NetRule) 
 	if wildcard && !s.takeToken(rule.ID) {
 		d := s.decision(p, policy.PlaneDNS, "resolve", name, policy.Deny, rule,
 			fmt.Sprintf("more than %d new names at once, or %g a second, under one wildcard: labels can carry data out", s.cfg.WildcardBurst, s.cfg.WildcardRate))
-		s.noteDNS(d, "rate "+rule.Name)
+		s.noteDNS(d, who, "rate "+rule.Name)
 		return a4, a6, ansRate
 	}
 	a4, a6, err := s.book.add(name, false)
 	switch {
 	case err == nil:
 		if wildcard {
-			s.cfg.Record(s.decision(p, policy.PlaneDNS, "resolve", name, policy.Allow, rule, "first query for a name under this wildcard"))
+			d := s.decision(p, policy.PlaneDNS, "resolve", name, policy.Allow, rule, "first query for a name under this wildcard")
+			d.Subject = who()
+			s.cfg.Record(d)
 		}
 		return a4, a6, nil
 	case errors.Is(err, ErrBookFull):
 		d := s.decision(p, policy.PlaneDNS, "resolve", name, policy.Deny, rule,
 			fmt.Sprintf("the sandbox has asked for %d different names; no new one is answered", s.cfg.MaxLearnt))
 		d.Rule = "builtin"
-		s.noteOnce(d, "full")
+		s.noteOnce(d, who, "full")
 		return a4, a6, ansFull
 	default:
 		d := s.decision(p, policy.PlaneDNS, "resolve", name, policy.Deny, rule, "the name could not be learnt: "+err.Error())
 		d.Rule = "builtin"
-		s.noteDNS(d, "learn failed")
+		s.noteDNS(d, who, "learn failed")
 		return a4, a6, ansInternal
 	}
 }

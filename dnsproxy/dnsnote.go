@@ -44,12 +44,12 @@ func (s *Server) takeToken(id policy.RuleID) bool {
 
 // noteDNS records a decision unless the same was recorded in the last seconds; the next record then tells how many were
 // folded into it. A resolver library asks for several types and tries several times, and that is one attempt.
-func (s *Server) noteDNS(d policy.Decision, key string) { s.note(d, key, foldFor) }
+func (s *Server) noteDNS(d policy.Decision, who asker, key string) { s.note(d, who, key, foldFor) }
 
 // noteOnce records a decision once in the server's life.
-func (s *Server) noteOnce(d policy.Decision, key string) { s.note(d, key, 1<<62) }
+func (s *Server) noteOnce(d policy.Decision, who asker, key string) { s.note(d, who, key, 1<<62) }
 
-func (s *Server) note(d policy.Decision, key string, fold time.Duration) {
+func (s *Server) note(d policy.Decision, who asker, key string, fold time.Duration) {
 	s.dns.mu.Lock()
 	now := time.Now()
 	n, ok := s.dns.noted[key]
@@ -67,7 +67,7 @@ func (s *Server) note(d policy.Decision, key string, fold time.Duration) {
 		}
 		if len(s.dns.noted) >= maxNoted { // a flood: one line for all of it
 			s.dns.mu.Unlock()
-			s.note(d, "", fold)
+			s.note(d, who, "", fold)
 			return
 		}
 	}
@@ -76,5 +76,6 @@ func (s *Server) note(d policy.Decision, key string, fold time.Duration) {
 	if n.count > 0 {
 		d.Count = n.count + 1
 	}
+	d.Subject = who()
 	s.cfg.Record(d)
 }

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 const (
@@ -228,7 +230,14 @@ func (u *udpLoop) slow(m *mmsghdr, p []byte, q *query) {
 		if q.parse(packet) != parseOK {
 			return
 		}
-		a := u.s.slow(u.s.ctx, q.name(), q.qtype)
+		a := u.s.slow(u.s.ctx, q.name(), q.qtype, func() policy.Subject {
+			if u.s.cfg.Asker == nil || len(name) < unix.SizeofSockaddrInet4 {
+				return policy.Subject{}
+			}
+			var from unix.RawSockaddrInet6 // room for either family
+			copy(unsafe.Slice((*byte)(unsafe.Pointer(&from)), unsafe.Sizeof(from)), name)
+			return u.s.cfg.Asker(addrPort(&from))
+		})
 		b := a.pack(nil, &q, q.size)
 		iov := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
 		h := unix.Msghdr{Name: &name[0], Namelen: uint32(len(name)), Iov: &iov, Iovlen: 1}
@@ -305,6 +314,17 @@ func (s *Server) ServeDNSTCP(l net.Listener) error {
 	}
 }
 
+// askerOf says who asks over TCP.
+func (s *Server) askerOf(c net.Conn) policy.Subject {
+	client, _ := c.RemoteAddr().(*net.TCPAddr)
+	local, _ := c.LocalAddr().(*net.TCPAddr)
+	if client == nil || local == nil {
+		return policy.Subject{}
+	}
+	peer, _ := s.cfg.Identify(client.AddrPort(), local.AddrPort())
+	return peer.Subject
+}
+
 // dnsConn answers the queries of one connection, in order, until the client is done or silent.
 func (s *Server) dnsConn(c net.Conn) {
 	var q query
@@ -333,7 +353,7 @@ func (s *Server) dnsConn(c net.Conn) {
 		if rcode != parseOK {
 			a = errorAnswer(rcode)
 		} else if a = s.quick(&q, s.now()); a == nil {
-			a = s.slow(s.ctx, q.name(), q.qtype)
+			a = s.slow(s.ctx, q.name(), q.qtype, func() policy.Subject { return s.askerOf(c) })
 		}
 		out = a.pack(append(out[:0], 0, 0), &q, 65535)
 		binary.BigEndian.PutUint16(out, uint16(len(out)-2))

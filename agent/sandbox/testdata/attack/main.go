@@ -138,8 +138,8 @@ var attacks = map[string]func() error{
 	"unshare-mnt":     func() error { return call(unix.SYS_UNSHARE, unix.CLONE_NEWNS) },
 	"unshare-time":    func() error { return call(unix.SYS_UNSHARE, unix.CLONE_NEWTIME) },
 	"unshare-fs":      func() error { return call(unix.SYS_UNSHARE, unix.CLONE_FS) },
-	"clone-user":      func() error { return clone(unix.CLONE_NEWUSER) },
-	"clone-user-high": func() error { return clone(unix.CLONE_NEWUSER | 1<<40) },
+	"clone-user":      func() error { leaveChroot(); return clone(unix.CLONE_NEWUSER) },
+	"clone-user-high": func() error { leaveChroot(); return clone(unix.CLONE_NEWUSER | 1<<40) },
 	"clone-net":       func() error { return clone(unix.CLONE_NEWNET) },
 	"clone-plain":     func() error { return clone(0) },
 	"clone3":          func() error { return call(unix.SYS_CLONE3, 0, 0) },
@@ -264,6 +264,18 @@ var attacks = map[string]func() error{
 	"chmod":       func() error { return setID(unix.SYS_FCHMODAT, 0o1755) },
 	"core-limit":  coreLimit,
 	"chown":       func() error { os.WriteFile("c", nil, 0o600); return os.Chown("c", 0, 0) },
+}
+
+// leaveChroot tries to, because the kernel makes no user namespace for a task that is in one, and the tests may be:
+// entering a mount namespace, even the own, resets the root directory.
+func leaveChroot() {
+	runtime.LockOSThread()
+	if unix.Unshare(unix.CLONE_FS) != nil {
+		return
+	}
+	if fd, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		_ = unix.Setns(fd, unix.CLONE_NEWNS)
+	}
 }
 
 // setID gives a file a mode.
