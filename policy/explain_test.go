@@ -227,6 +227,7 @@ func TestSuggestNothing(t *testing.T) {
 		{Plane: PlaneExec, Action: "exec", Object: "bin/git"},
 		{Plane: PlaneExec, Action: "exec", Object: "/lib64/ld-linux-x86-64.so.2"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/curl"},
+		{Plane: PlaneNetwork, Action: "connect", Object: "169.254.169.254:80"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/\xff"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/a\nnetwork: {default: ask}"},
 		{Plane: PlaneFile, Action: "open", Object: "a"},

@@ -62,6 +62,9 @@ func suggestNetwork(d Decision) string {
 	var target string
 	protocol := protocolOf(port)
 	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		if addr.Unmap().IsLinkLocalUnicast() {
+			return "" // a cloud's metadata service and its credentials: not by copy and paste
+		}
 		target, protocol = "cidr: "+quote(hostPrefix(addr)), TCP
 	} else if name, ok := Canonical(host); ok {
 		target = "domain: " + quote(name)
