@@ -43,6 +43,13 @@ func inWorld(tests func() int) int {
 		if err := loader.Unload(loader.Config{BPFFS: place.bpffs, Parent: place.parent}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
+		// The sandboxes' parents in the v1 hierarchies; a run keeps them, like the programs, for the next one.
+		parents, _ := filepath.Glob("/sys/fs/cgroup/*/" + place.parent + "-*")
+		for _, dir := range parents {
+			if err := unix.Rmdir(dir); err != nil {
+				fmt.Fprintln(os.Stderr, dir, err)
+			}
+		}
 		if err := unix.Unmount(place.bpffs, unix.MNT_DETACH); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
