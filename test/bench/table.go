@@ -35,6 +35,20 @@ func median(s []float64) float64 {
 	return (s[mid-1] + s[mid]) / 2
 }
 
+// ratio says how many times the first column's cost c has: the median of the rounds' own ratios, since neighbours in time saw the same
+// machine.
+func (r row) ratio(c column) float64 {
+	var ratios []float64
+	for i, base := range r.cols[0].samples {
+		if r.unit == "/s" {
+			ratios = append(ratios, base/c.samples[i])
+		} else {
+			ratios = append(ratios, c.samples[i]/base)
+		}
+	}
+	return median(ratios)
+}
+
 // contest measures each contestant in turn, rounds times, after one round that doesn't count.
 func (b *bench) contest(what, unit string, who []string, measure func(i int) float64) {
 	r := row{what: what, unit: unit}
@@ -53,19 +67,14 @@ func (b *bench) contest(what, unit string, who []string, measure func(i int) flo
 }
 
 func (b *bench) print(w io.Writer) {
-	fmt.Fprintf(w, "%s, Linux %s, %d rounds, medians. A ratio says how many times the first column's cost.\n\n", time.Now().Format(time.DateOnly), kernel(), b.rounds)
+	fmt.Fprintf(w, "%s, Linux %s, %d rounds, medians. A ratio is the median of the rounds' ratios and says how many times the first column's cost.\n\n", time.Now().Format(time.DateOnly), kernel(), b.rounds)
 	fmt.Fprintln(w, "| what | compared with | | | |")
 	fmt.Fprintln(w, "|---|---|---|---|---|")
 	for _, r := range b.rows {
 		base := median(r.cols[0].samples)
 		cells := []string{r.what, fmt.Sprintf("%s %s", r.cols[0].who, value(base, r.unit))}
 		for _, c := range r.cols[1:] {
-			m := median(c.samples)
-			ratio := m / base
-			if r.unit == "/s" {
-				ratio = base / m
-			}
-			cells = append(cells, fmt.Sprintf("%s %s, **%.2fx**", c.who, value(m, r.unit), ratio))
+			cells = append(cells, fmt.Sprintf("%s %s, **%.2fx**", c.who, value(median(c.samples), r.unit), r.ratio(c)))
 		}
 		for len(cells) < 5 {
 			cells = append(cells, "")
