@@ -1,4 +1,4 @@
-# NemoClaw. `make help` lists what there is; DEVELOPERS and docs/ say the rest.
+# NemoClaw. `make help` lists what there is; docs/ says the rest.
 #
 # Go and the linter come from .cache/tools when scripts/setup put them there, else from PATH.
 
