@@ -85,7 +85,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 // TestSweepSparesTheLiving: a start clears away only what is dead.
 func TestSweepSparesTheLiving(t *testing.T) {
 	t.Parallel()
-	living := harness.W.Start(t, harness.Box{}, "/workspace/probe", "sleep 2s", "exit 5")
+	living := harness.W.Start(t, harness.Box{}, "/workspace/probe", "sleep 5s", "exit 5")
 	wait(t, "the sandbox to run", func() bool { return len(harness.W.Processes(living.Name)) > 1 })
 	r := harness.W.Run(t, harness.Box{Flags: []string{"--run-dir", living.RunDir()}}, "/workspace/probe", "exit 0")
 	if r.Code != 0 {
@@ -98,7 +98,7 @@ func TestSweepSparesTheLiving(t *testing.T) {
 
 func TestNameInUse(t *testing.T) {
 	t.Parallel()
-	living := harness.W.Start(t, harness.Box{}, "/workspace/probe", "sleep 2s", "exit 5")
+	living := harness.W.Start(t, harness.Box{}, "/workspace/probe", "sleep 5s", "exit 5")
 	wait(t, "the sandbox to run", func() bool { return len(harness.W.Processes(living.Name)) > 1 })
 	r := harness.W.Run(t, harness.Box{Flags: []string{"--run-dir", living.RunDir(), "--name", living.Name}}, "/workspace/probe", "exit 0")
 	if r.Code == 0 || !strings.Contains(r.Err, living.Name) {

@@ -111,12 +111,12 @@ func TestSignalsArePassedOn(t *testing.T) {
 	}
 }
 
-// wait polls until done, and fails after ten seconds.
+// wait polls until done, and fails after thirty.
 func wait(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited ten seconds for %s", what)
+			t.Fatalf("waited thirty seconds for %s", what)
 		}
 	}
 }
