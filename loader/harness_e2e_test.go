@@ -38,8 +38,18 @@ func privateConfig(t testing.TB) Config {
 		if err := unix.Unmount(fsDir, unix.MNT_DETACH); err != nil {
 			t.Errorf("clean up: unmount %s: %v", fsDir, err)
 		}
-		if err := os.Remove(fsDir); err != nil {
-			t.Errorf("clean up: %v", err)
+		// Another process that was copying this mount namespace keeps the mount point busy for a moment.
+		for try := 0; ; try++ {
+			err := os.Remove(fsDir)
+			if err == nil {
+				return
+			}
+			if try == 100 {
+				mounts, _ := os.ReadFile("/proc/self/mountinfo")
+				t.Errorf("clean up: %v\n%s", err, mounts)
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
 		}
 	})
 	return cfg

@@ -168,7 +168,7 @@ func (s *Sandbox) restrict() (err error) {
 	if err := s.rules.addView(s.view.root, s.view.plan, p.Files.Baseline); err != nil {
 		return err
 	}
-	s.programs, err = resolvePrograms(p, s.view.root, s.run.path, s.rules)
+	s.programs, err = resolvePrograms(p, s.view.plan, s.view.root, s.run.path, s.rules)
 	if err != nil {
 		return err
 	}

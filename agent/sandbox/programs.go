@@ -68,18 +68,15 @@ type inode struct{ dev, ino uint64 }
 
 // resolvePrograms finds the policy's commands in the view and gives each the Landlock right to be executed. prefix is
 // where the view's root is mounted in the calling thread's mount namespace.
-func resolvePrograms(c *policy.Compiled, root int, prefix string, rules *ruleset) (*programs, error) {
+func resolvePrograms(c *policy.Compiled, plan *viewPlan, root int, prefix string, rules *ruleset) (*programs, error) {
 	p := &programs{
 		root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{},
 		loaders: map[string]bool{}, many: len(c.Exec.Allow) > fewNames, listed: map[string]map[string]struct{}{}, buf: make([]byte, max(headSize, smallDir, unix.PathMax)),
 	}
 	for _, d := range c.Exec.Deny {
-		f, err := p.find(d.Name)
-		if err != nil {
-			continue // what is not there can't be executed
+		if err := p.deny(c.Rule(d.ID), d.Name, plan); err != nil {
+			return p, err
 		}
-		p.denied[f.inode] = c.Rule(d.ID).Pos
-		f.close()
 	}
 	for _, a := range c.Exec.Allow {
 		if err := p.add(a, a.Name, KindCommand, c.Rule(a.ID).Pos); err != nil {
@@ -101,6 +98,28 @@ func resolvePrograms(c *policy.Compiled, root int, prefix string, rules *ruleset
 		}
 	}
 	return p, p.checkScripts()
+}
+
+// deny takes a program off the list. Below a path whose files may be executed, by a rule or because scripts may, no list
+// is asked, so a rule for one of them could not be kept.
+func (p *programs) deny(rule policy.RuleRef, name string, plan *viewPlan) error {
+	at := name
+	f, err := p.find(name)
+	if err == nil {
+		p.denied[f.inode] = rule.Pos
+		at, err = p.real(f)
+		f.close()
+		if err != nil {
+			return fmt.Errorf("sandbox: %s: %w", rule.Pos, err)
+		}
+	}
+	for _, g := range plan.grants {
+		if (g.script || g.access&policy.Execute != 0) && under(at, g.path) {
+			return fmt.Errorf("sandbox: %s: %s: this rule needs enforcement level full (BPF LSM), and the level here is static: "+
+				"%s is below %s, whose scripts or programs may be executed; take it out of there, or the rule out of the policy", rule.Pos, rule.Text, at, g.path)
+		}
+	}
+	return nil // what is not there can't be executed
 }
 
 func (p *programs) close() {

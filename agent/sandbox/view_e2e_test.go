@@ -349,3 +349,25 @@ func TestHome(t *testing.T) {
 	}
 	_ = policy.Home
 }
+
+// What may be executed below a path is not on a list, so a rule that takes one program out of it can't be kept.
+func TestDenyOfWhatATreeAllows(t *testing.T) {
+	tools := hostDir(t)
+	if err := os.WriteFile(filepath.Join(tools, "old"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, policy := range map[string]string{
+		"below execute":         "filesystem: {allow: [{path: " + tools + ", permissions: [read, execute]}]}\nprocess: {allow: [{command: sh}], deny: [{command: " + tools + "/old}]}\n",
+		"a script of one's own": workspaceRule + "process: {allow: [{command: sh}], deny: [{command: /workspace/not-yet}]}\n",
+	} {
+		s, err := Prepare(testSpec(t, policy, workspaceOf(t, 0, 0)))
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "needs enforcement level full") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	b := start(t, workspaceRule+"process: {allow: [{command: sh}, {command: id}], deny: [{command: id}]}\n", workspaceOf(t, 0, 0))
+	b.refused("id", "Permission denied")
+}
