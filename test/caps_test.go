@@ -25,10 +25,11 @@ func TestConnectionCap(t *testing.T) {
 	const tries = connectionCap + 200
 	r, out := harness.W.Probe(t, harness.Box{Policy: network(`{domain: cap.test, ports: [7000], protocol: tcp}`)},
 		fmt.Sprintf("hold cap.test 7000 %d", tries), "sleep 500ms", "say cap.test 7000 "+b64("room again"))
-	if n := number(t, out[0].Out); n != connectionCap || out[0].Errno != "EPERM" {
+	// Never more. A few less on a busy machine: a dial that was begun a second time counts until it is over.
+	if n := number(t, out[0].Out); n > connectionCap || n < connectionCap-8 || out[0].Errno != "EPERM" {
 		t.Errorf("%d connections, then %q; want %d, then EPERM\n%s", n, out[0].Errno, connectionCap, r.Dump())
 	}
-	// A few more than were opened are no breach: on a busy machine a dial may be begun a second time.
+	// For the same reason a few more may have reached the server.
 	if n := server.Conns(); n > connectionCap+8 {
 		t.Errorf("%d connections reached the server", n)
 	}
