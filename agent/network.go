@@ -172,7 +172,7 @@ func (r *run) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) {
 	}
 	return dnsproxy.Peer{
 		Subject: r.subject(p),
-		Is:      r.programs.is(p.Exe), Verdict: p.Verdict, Rule: p.Rule,
+		Is:      r.programs.is(p.Exe),
 	}, true
 }
 

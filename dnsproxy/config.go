@@ -18,9 +18,6 @@ type Peer struct {
 	// Is reports whether the caller is a command that a rule names; nil: no command is known, so only rules without
 	// commands apply.
 	Is func(command string) bool
-	// Verdict and Rule are what the kernel decided at connect. They are kept for callers' tables; the proxy judges anew.
-	Verdict policy.Verdict
-	Rule    policy.RuleID
 }
 
 // Limit is a cap on connections that several servers can share.

@@ -112,17 +112,27 @@ func (c *conn) checkLiteralSNI(h hello) {
 	c.proceed()
 }
 
+// requestEnd finds the end of the head that is held; 0 while it is not all there, and then whether what is there was
+// refused already.
+func (c *conn) requestEnd() (end int, refused bool) {
+	b := c.c2u.hold
+	if end = headEnd(b, c.c2u.scanned); end > 0 {
+		return end, false
+	}
+	c.c2u.scanned = len(b)
+	if err := earlyHeadError(b); err != nil {
+		c.refuseRequest(nil, err)
+		return 0, true
+	}
+	return 0, false
+}
+
 // tryRequest checks the first request's Host. Later ones are checked as they come (relay).
 func (c *conn) tryRequest() bool {
 	b := c.c2u.hold
-	end := headEnd(b, c.c2u.scanned)
+	end, refused := c.requestEnd()
 	if end == 0 {
-		c.c2u.scanned = len(b)
-		if err := earlyHeadError(b); err != nil {
-			c.refuseRequest(nil, err)
-			return true
-		}
-		return false
+		return refused
 	}
 	if c.denial != nil {
 		c.answer(c.denial)
@@ -208,14 +218,9 @@ func parseURI(s string) (uri, error) {
 // tryProxyHead reads what a client that was told of the proxy wants.
 func (c *conn) tryProxyHead() bool {
 	b := c.c2u.hold
-	end := headEnd(b, c.c2u.scanned)
+	end, refused := c.requestEnd()
 	if end == 0 {
-		c.c2u.scanned = len(b)
-		if err := earlyHeadError(b); err != nil {
-			c.refuseRequest(nil, err)
-			return true
-		}
-		return false
+		return refused
 	}
 	h, err := parseRequestHead(b[:end])
 	if err != nil {

@@ -69,7 +69,7 @@ func newWorld(t testing.TB, yaml string, opts ...worldOption) *world {
 	cfg := Config{
 		Policy: compile(t, yaml),
 		Identify: func(client, local netip.AddrPort) (Peer, bool) {
-			return Peer{Subject: policy.Subject{PID: 42, Exe: "/usr/bin/" + w.command}, Is: func(c string) bool { return c == w.command }, Verdict: policy.Allow}, !w.nobody
+			return Peer{Subject: policy.Subject{PID: 42, Exe: "/usr/bin/" + w.command}, Is: func(c string) bool { return c == w.command }}, !w.nobody
 		},
 		Record: func(d policy.Decision) {
 			w.mu.Lock()

@@ -5,10 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Cgroups returns the directories of the world's parent cgroup in every hierarchy that is mounted, deepest first.
@@ -98,36 +95,6 @@ func (w *World) Leftovers(s *Session) []string {
 			}
 			return nil
 		})
-	}
-	return out
-}
-
-// Namespaces counts the namespaces of one kind (net, mnt, pid, ...) that some process on this machine is in.
-func Namespaces(kind string) int {
-	links, err := filepath.Glob("/proc/[0-9]*/ns/" + kind)
-	if err != nil {
-		panic(err)
-	}
-	seen := map[string]bool{}
-	for _, l := range links {
-		if target, err := os.Readlink(l); err == nil {
-			seen[target] = true
-		}
-	}
-	return len(seen)
-}
-
-// Children returns the pids of pid's live children.
-func Children(pid int) []int {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(pid) + "/children")
-	if err != nil {
-		return nil
-	}
-	var out []int
-	for _, f := range strings.Fields(string(b)) {
-		if n, err := strconv.Atoi(f); err == nil && unix.Kill(n, 0) == nil {
-			out = append(out, n)
-		}
 	}
 	return out
 }
