@@ -47,6 +47,10 @@ type Options struct {
 	Quiet        bool
 
 	Stdin, Stdout, Stderr *os.File
+
+	// Signals takes over the signals that are the command's to get, not this process's to die from. It is called once
+	// the sandbox is under way. Nil: there are none.
+	Signals func() <-chan os.Signal
 }
 
 func (o *Options) setDefaults() {

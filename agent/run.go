@@ -58,6 +58,7 @@ type run struct {
 	refusals fileRefusals
 	terminal *terminal
 	process  *sandbox.Process
+	signals  <-chan os.Signal // nil until they are taken over
 
 	ending atomic.Bool // finish was called
 	failed chan error  // what makes it impossible to go on
@@ -71,25 +72,23 @@ type run struct {
 func Run(o Options) (status int, err error) {
 	o.setDefaults()
 	r := &run{o: o, started: time.Now(), failed: make(chan error, 16), wire: make(chan *loader.Wire, 1), terminal: newTerminal(&o)}
-	signals := notifySignals()
-	defer signals.stop()
-	status, err = r.run(signals)
+	status, err = r.run()
 	if e := r.finish(status); err == nil && e != nil {
 		status, err = StatusFailed, e
 	}
 	return status, err
 }
 
-func (r *run) run(signals *signals) (int, error) {
+func (r *run) run() (int, error) {
 	if err := r.setUp(); err != nil {
 		return StatusFailed, err
 	}
 	select {
-	case sig := <-signals.c:
+	case sig := <-r.signals:
 		return 128 + int(sig.(syscall.Signal)), nil // before the command started: as if it had been killed
 	default:
 	}
-	return r.command(signals)
+	return r.command()
 }
 
 // setUp brings everything into force. Nothing of the policy's runs before it returns.
@@ -208,6 +207,9 @@ func (r *run) guardIt() (err error) {
 	})
 	g.Go(r.allowPrograms)
 	g.Go(r.followRefusals)
+	if r.o.Signals != nil {
+		r.signals = r.o.Signals()
+	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -248,7 +250,7 @@ func (r *run) allowPrograms() error {
 }
 
 // command runs the command to its end.
-func (r *run) command(signals *signals) (int, error) {
+func (r *run) command() (int, error) {
 	r.note("start", strings.Join(r.o.Command, " "), fmt.Sprintf("level %s, workspace %s, policy %s", r.loader.Level(), r.workspace, r.policyName))
 	// What is not written down does not start.
 	if err := r.log.Flush(); err != nil {
@@ -271,11 +273,11 @@ func (r *run) command(signals *signals) (int, error) {
 	}
 	r.terminal.begin(r.process)
 	go r.setTripwire()
-	return r.wait(signals)
+	return r.wait()
 }
 
 // wait waits for the command's end, or for what makes it impossible to go on.
-func (r *run) wait(signals *signals) (int, error) {
+func (r *run) wait() (int, error) {
 	for {
 		select {
 		case <-r.process.Done():
@@ -293,7 +295,7 @@ func (r *run) wait(signals *signals) (int, error) {
 			return StatusFailed, fmt.Errorf("the sandbox was stopped: %w", r.log.Err())
 		case err := <-r.failed:
 			return StatusFailed, err
-		case sig := <-signals.c:
+		case sig := <-r.signals:
 			r.signal(sig.(syscall.Signal))
 		}
 	}
@@ -305,10 +307,12 @@ func (r *run) finish(status int) error {
 	r.ending.Store(true)
 	var errs []error
 	done := func(err error) { errs = append(errs, err) }
-	// Everybody inside is dead after this; output that is on its way is written before the terminal is given back.
+	var box errgroup.Group
 	if r.box != nil {
-		done(r.box.Close())
+		done(r.box.Kill())
+		box.Go(r.box.Close) // cgroups, mounts and directories have nothing to do with the rest
 	}
+	// Output that is on its way is written before the terminal is given back.
 	r.terminal.end()
 	if r.process != nil {
 		if wire, ok := <-r.wire; ok {
@@ -337,6 +341,7 @@ func (r *run) finish(status int) error {
 	if r.loader != nil {
 		done(r.loader.Close())
 	}
+	done(box.Wait())
 	if r.process != nil {
 		r.note("exit", "status "+strconv.Itoa(status), "")
 	}

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"os"
-	"os/signal"
 	"strconv"
 	"sync"
 	"syscall"
@@ -104,25 +103,6 @@ func (t *terminal) end() {
 		}
 	})
 }
-
-// signals are those that a run takes instead of dying from them.
-type signals struct{ c chan os.Signal }
-
-func notifySignals() *signals {
-	s := &signals{make(chan os.Signal, 64)}
-	for _, sig := range []os.Signal{
-		unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT, unix.SIGUSR1, unix.SIGUSR2,
-	} {
-		if !signal.Ignored(sig) { // as nohup and a shell's `&` have it
-			signal.Notify(s.c, sig)
-		}
-	}
-	// A reader of our output that goes away is no reason to die without clearing up: the write fails instead.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
-	return s
-}
-
-func (s *signals) stop() { signal.Stop(s.c) }
 
 // signal does what a signal to nemoclaw means for the command.
 func (r *run) signal(sig syscall.Signal) {

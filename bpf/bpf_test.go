@@ -2,7 +2,9 @@ package bpf
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -120,5 +122,13 @@ func TestGenerateNeedsNoSystemHeaders(t *testing.T) {
 		if bytes.Contains(text, []byte("#include <")) {
 			t.Errorf("%s includes a system header", f)
 		}
+	}
+}
+
+// A stale name would let the programs of another build judge this one's sandboxes.
+func TestVersionIsOfTheseObjects(t *testing.T) {
+	sum := sha256.Sum256(append(bytes.Clone(GateObject()), SteerObject()...))
+	if want := hex.EncodeToString(sum[:4]); Version() != want {
+		t.Errorf("the version is %s, and the objects are %s: run `make generate`", Version(), want)
 	}
 }

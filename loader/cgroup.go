@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,14 +22,6 @@ type cgroup struct {
 	id   uint64
 }
 
-// version names the programs: two objects that differ get different names. It need not resist forgery (who could
-// change the object could change the agent), it must be cheap: it is computed at every start.
-var version = sync.OnceValue(func() string {
-	object := bpf.GateObject()
-	castagnoli := crc32.Checksum(object, crc32.MakeTable(crc32.Castagnoli))
-	return fmt.Sprintf("%08x", castagnoli^uint32(len(object)))
-})
-
 // findParent returns the path of the parent cgroup, which need not exist.
 func findParent(cfg Config) (string, error) {
 	if strings.ContainsAny(cfg.Parent, "/.") {
@@ -46,7 +36,7 @@ func findParent(cfg Config) (string, error) {
 	} else if !isFS(root, unix.CGROUP2_SUPER_MAGIC) {
 		return "", fmt.Errorf("%s is not a cgroup v2 hierarchy: name the place where one is mounted, or none to have it found", root)
 	}
-	return filepath.Join(root, cfg.Parent+"-"+version()), nil
+	return filepath.Join(root, cfg.Parent+"-"+bpf.Version()), nil
 }
 
 // openParent opens the parent cgroup and makes it if needed.

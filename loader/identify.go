@@ -3,9 +3,11 @@ package loader
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"unsafe"
 
-	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/bpf"
 )
@@ -49,8 +51,9 @@ func (l *Loader) IdentifyAll(fds []int) ([]FileID, error) {
 	l.identMu.Lock()
 	defer l.identMu.Unlock()
 	ids := make([]FileID, 0, len(fds))
+	args := new([1 + identifyMax]uint64) // the kernel is given its address as a number, so it must not move
 	for some := range slices.Chunk(fds, identifyMax) {
-		args := [1 + identifyMax]uint64{uint64(l.ring.index)}
+		args[0] = uint64(l.ring.index)
 		for i := range identifyMax {
 			args[1+i] = math.MaxUint64 // no descriptor
 			if i < len(some) {
@@ -58,7 +61,7 @@ func (l *Loader) IdentifyAll(fds []int) ([]FileID, error) {
 			}
 		}
 		var answer bpf.GateIdentified
-		if _, err := l.ident.Run(&ebpf.RunOptions{Context: args}); err != nil {
+		if err := testRun(l.ident.FD(), unsafe.Pointer(args), unsafe.Sizeof(*args)); err != nil {
 			return nil, fmt.Errorf("identify open files: run the BPF program: %w", err)
 		}
 		if err := l.maps.identities.Lookup(l.ring.index, &answer); err != nil {
@@ -73,4 +76,23 @@ func (l *Loader) IdentifyAll(fds []int) ([]FileID, error) {
 		}
 	}
 	return ids, nil
+}
+
+// testRun runs a program once with a context, which must not be on a stack. Program.Run of cilium/ebpf first loads and
+// runs a program of its own, to see whether the kernel can: at every start.
+func testRun(prog int, ctx unsafe.Pointer, size uintptr) error {
+	// The fields of union bpf_attr for BPF_PROG_TEST_RUN, include/uapi/linux/bpf.h.
+	attr := struct {
+		progFD, retval, dataSizeIn, dataSizeOut uint32
+		dataIn, dataOut                         uint64
+		repeat, duration, ctxSizeIn, ctxSizeOut uint32
+		ctxIn, ctxOut                           uint64
+		flags, cpu, batchSize, _                uint32
+	}{progFD: uint32(prog), ctxSizeIn: uint32(size), ctxIn: uint64(uintptr(ctx))}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_TEST_RUN, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(ctx)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -52,8 +52,10 @@ type Loader struct {
 
 	identMu sync.Mutex // one run of the program at a time: its answer has one place
 
-	mu     sync.Mutex
-	guards map[uint64]*Guard
+	mu         sync.Mutex
+	guards     map[uint64]*Guard
+	steers     []*steer // those that no network namespace has
+	steerCount int      // of all that this process has open
 }
 
 // Open makes the programs ready and claims an event ring: it opens the pins of an earlier start, or loads, attaches
@@ -115,6 +117,9 @@ func (l *Loader) openPins() error {
 }
 
 func (l *Loader) release() {
+	for _, s := range l.steers {
+		_ = s.close()
+	}
 	l.maps.close()
 	if l.ident != nil {
 		l.ident.Close()

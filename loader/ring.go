@@ -15,7 +15,8 @@ import (
 // ring is the event ring that this process has claimed. All its sandboxes write to it.
 type ring struct {
 	index  uint32
-	claim  *os.File // the directory of the pin, locked: the claim ends with the process
+	dir    string   // of the pins that are this process's alone
+	claim  *os.File // dir, locked: the claim ends with the process
 	reader *ringbuf.Reader
 	flush  chan chan struct{}
 	done   chan struct{}
@@ -40,7 +41,7 @@ func claimRing(pins string, deliver func(raw []byte)) (*ring, error) {
 			claim.Close()
 			return nil, err
 		}
-		r.index, r.claim = uint32(index), claim
+		r.index, r.dir, r.claim = uint32(index), dir, claim
 		return r, nil
 	}
 	return nil, fmt.Errorf("claim an event ring: all %d are taken by running agents: end one, or run sandboxes under one agent", rings)

@@ -3,7 +3,9 @@
 package loader
 
 import (
+	"io"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -234,5 +236,41 @@ func TestTwoSandboxesSameAddresses(t *testing.T) {
 		if a := w.proxy.next(); a.client != client || a.peer.PID != w.in.cmd.Process.Pid || a.peer.Rule != policy.RuleID(100+i) {
 			t.Errorf("sandbox %d: %+v", i, a)
 		}
+	}
+}
+
+// TestSteerIsReused: the next namespace gets the same program, and none of the sockets that the one before left open.
+func TestSteerIsReused(t *testing.T) {
+	l := openLoader(t, privateConfig(t))
+	attach := func(s func(*proxy) Sockets) (*world, io.Closer) {
+		w := &world{l: l, exe: self(t, l), net: newNet(t), box: newBox(t, l, Options{Default: policy.Ask})}
+		must(t, w.SetExec([]ExecEntry{{File: w.exe, Quiet: true}}))
+		w.proxy = &proxy{t: t, g: w.Guard, more: make(chan struct{}, 10)}
+		w.net.do(func() { w.proxy.sock.TCP4 = w.proxy.listen("tcp", "tcp4", "198.18.0.1:1") })
+		t.Cleanup(w.proxy.stop)
+		steering, err := w.AttachNetns(int(w.net.fd.Fd()), s(w.proxy))
+		must(t, err)
+		w.in = startVictim(t, w.net, w.dir)
+		return w, steering
+	}
+	w, first := attach(func(p *proxy) Sockets { return p.sock })
+	if answer, _ := w.in.connect("tcp", "9.9.9.9:1"); !strings.HasPrefix(answer, "ok") {
+		t.Fatalf("with its socket: %s", answer)
+	}
+	must(t, first.Close())
+	program := l.steers[0].program
+
+	w, second := attach(func(*proxy) Sockets { return Sockets{} })
+	if answer, _ := w.in.connect("tcp", "9.9.9.9:1"); strings.HasPrefix(answer, "ok") {
+		t.Errorf("without a socket of its own: %s", answer)
+	}
+	must(t, second.Close())
+	if len(l.steers) != 1 || l.steers[0].program != program {
+		t.Errorf("%d steers are free, and the first one was not used twice", len(l.steers))
+	}
+	pins, err := filepath.Glob(filepath.Join(l.ring.dir, "steer*"))
+	must(t, err)
+	if len(pins) != 1 {
+		t.Errorf("pinned: %q", pins)
 	}
 }

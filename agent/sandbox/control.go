@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -238,10 +239,10 @@ func launch(theirs int) (pid int, err error) {
 		return 0, fmt.Errorf("sandbox: opening /dev/null: %w", err)
 	}
 	defer unix.Close(null)
-	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", file), []string{"nemoclaw-init"}, &syscall.ProcAttr{
-		Dir:   "/",
-		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(theirs)},
-	})
+	// The file is passed too: ForkExec moves descriptors about in the child, and may put one where another was. The init
+	// closes it.
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), controlFD: uintptr(theirs), controlFD + 1: uintptr(file)}
+	pid, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(controlFD+1), []string{"nemoclaw-init"}, &syscall.ProcAttr{Dir: "/", Files: files})
 	if err != nil {
 		return 0, fmt.Errorf("sandbox: starting the init: %w; /proc must be mounted here", err)
 	}

@@ -59,13 +59,14 @@ type Sandbox struct {
 
 	use       sync.RWMutex // held for writing while descriptors are closed
 	mu        sync.Mutex
-	closed    bool
+	closed    bool // Kill was called
 	gone      bool // the init ended
 	processes map[uint32]*Process
 	lastID    uint32
 	listening bool // listen has the control socket, and closes it
 	watcher   *watcher
 	relays    sync.WaitGroup // of output, of all commands
+	once      sync.Once      // release
 }
 
 // isName reports whether a name can be a directory's, a cgroup's and a host's.
@@ -237,9 +238,9 @@ func (s *Sandbox) WorkDir() string {
 	return policy.Home
 }
 
-// Close kills everything inside, waits until it is gone, and removes the cgroups and the run directory. It may be
-// called again, and on a sandbox whose Start failed.
-func (s *Sandbox) Close() error {
+// Kill ends everything inside and waits until it is gone and its last output is written. Close does so too; what has nothing to do with the sandbox's
+// own things can be taken away in between.
+func (s *Sandbox) Kill() error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -259,7 +260,16 @@ func (s *Sandbox) Close() error {
 	if s.control != nil && !s.listening {
 		s.control.close()
 	}
-	return errors.Join(err, s.release())
+	drain(&s.relays)
+	return err
+}
+
+// Close kills everything inside, waits until it is gone, and removes the cgroups and the run directory. It may be
+// called again, and on a sandbox whose Start failed.
+func (s *Sandbox) Close() error {
+	err := s.Kill()
+	s.once.Do(func() { err = errors.Join(err, s.release()) })
+	return err
 }
 
 // reapInit waits for PID 1, which the kernel lets end only when everybody in its pid namespace is gone.
@@ -285,7 +295,6 @@ func (s *Sandbox) release() error {
 	s.use.Lock()
 	defer s.use.Unlock()
 	var failed []error
-	drain(&s.relays)
 	if s.programs != nil {
 		s.programs.close()
 	}

@@ -39,6 +39,7 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.Command = args
+			o.Signals = takeSignals
 			var err error
 			if o.Env, err = environment(env, os.LookupEnv); err != nil {
 				return usage(err)
