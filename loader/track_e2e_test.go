@@ -3,12 +3,15 @@
 package loader
 
 import (
+	"errors"
 	"io"
 	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -259,6 +262,10 @@ func TestSteerIsReused(t *testing.T) {
 	}
 	must(t, first.Close())
 	program := l.steers[0].program
+	var cookie uint64
+	if err := l.steers[0].sockets.Lookup(uint32(0), &cookie); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		t.Errorf("the open socket of the namespace before is still there: %v", err)
+	}
 
 	w, second := attach(func(*proxy) Sockets { return Sockets{} })
 	if answer, _ := w.in.connect("tcp", "9.9.9.9:1"); strings.HasPrefix(answer, "ok") {
