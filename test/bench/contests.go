@@ -25,7 +25,7 @@ network:
 `
 
 // box prepares a run whose workspace holds this program as a worker.
-func (b *bench) box(argv ...string) *harness.Session {
+func (b *bench) box(policy string, argv ...string) *harness.Session {
 	s := harness.W.Prepare(b, harness.Box{Policy: policy, Flags: []string{"--quiet"}}, argv...)
 	b.installSelf(filepath.Join(s.Workspace, "bench"))
 	s.Cmd.Stdout, s.Cmd.Stderr = nil, nil
@@ -43,19 +43,17 @@ func measureStart(b *bench) {
 		case 0:
 			cmd = exec.Command(bwrap[0], bwrap[1:]...)
 		case 1:
-			cmd = b.box("/bin/true").Cmd
+			cmd = b.box(policy, "/bin/true").Cmd
 		default:
 			cmd = exec.Command("/bin/true")
 		}
-		start := time.Now()
-		b.must(cmd.Run())
-		return float64(time.Since(start).Nanoseconds()) / 1000
+		return b.start(cmd)
 	})
 }
 
 // measureFiles: the same worker inside a sandbox and outside, on the same files.
 func measureFiles(b *bench) {
-	s := b.box("/workspace/bench", "work")
+	s := b.box(policy, "/workspace/bench", "work")
 	// A tree each: git remembers owners, which differ inside, so on one tree each would spoil the other's index.
 	b.makeTree(s.Workspace, "native")
 	b.makeTree(s.Workspace, "inside")
@@ -63,8 +61,11 @@ func measureFiles(b *bench) {
 	outside := exec.Command(filepath.Join(s.Workspace, "bench"), "work")
 	outside.Dir = s.Workspace
 	native := b.startWorker("native", outside)
-	workers := []*worker{native, inside}
-	places := []string{filepath.Join(s.Workspace, "native"), "/workspace/inside"}
+	alone := exec.Command(filepath.Join(s.Workspace, "bench"), "landlock", s.Workspace)
+	alone.Dir = s.Workspace
+	landlock := b.startWorker("native", alone)
+	workers := []*worker{native, landlock, inside}
+	places := []string{filepath.Join(s.Workspace, "native"), filepath.Join(s.Workspace, "native"), "/workspace/inside"}
 	for _, j := range []struct {
 		what, job string
 		n         int
@@ -77,7 +78,7 @@ func measureFiles(b *bench) {
 		{"git status, 1,000 files", "exec", 5, "git -C PLACE status --porcelain"},
 		{"tar of the same tree", "exec", 5, "tar -cf /dev/null -C PLACE ."},
 	} {
-		b.contest(j.what, "µs", []string{"native", "nemoclaw"}, func(i int) float64 {
+		b.contest(j.what, "µs", []string{"native", "Landlock alone", "nemoclaw"}, func(i int) float64 {
 			return workers[i].do(j.job, j.n, strings.ReplaceAll(j.arg, "PLACE", places[i]))
 		})
 	}
@@ -126,7 +127,7 @@ backend s
 	for _, name := range []string{"tcp.bench.test", "http.bench.test"} {
 		harness.W.DNS.Set(name, server)
 	}
-	s := b.box("/workspace/bench", "work")
+	s := b.box(policy, "/workspace/bench", "work")
 	inside := b.startWorker("nemoclaw", s.Cmd)
 	native := b.startWorker("native", exec.Command("/proc/self/exe", "work"))
 	urls := []string{"http://" + server.String() + ":8080", "http://" + relay.String() + ":8080", "http://tcp.bench.test:8080", "http://http.bench.test:8080"}
@@ -152,15 +153,31 @@ func measureDNS(b *bench) {
 	server, _ := harness.W.Addr()
 	b.background("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--pid-file=",
 		"--bind-interfaces", "--listen-address="+server.String(), "--address=/tcp.bench.test/"+addr.String())
+	other, _ := harness.W.Addr()
+	conf := filepath.Join(b.TempDir(), "unbound.conf")
+	b.must(os.WriteFile(conf, fmt.Appendf(nil, `server:
+  interface: %s
+  access-control: 0.0.0.0/0 allow
+  do-daemonize: no
+  use-syslog: no
+  chroot: ""
+  username: ""
+  pidfile: ""
+  module-config: "iterator"
+  local-data: "tcp.bench.test. 60 IN A %s"
+remote-control:
+  control-enable: no
+`, other, addr), 0o644))
+	b.background("unbound", "-c", conf)
 	b.waitFor(server.String() + ":53")
-	s := b.box("/workspace/bench", "work")
+	b.waitFor(other.String() + ":53")
+	s := b.box(policy, "/workspace/bench", "work")
 	inside := b.startWorker("nemoclaw", s.Cmd)
 	native := b.startWorker("native", exec.Command("/proc/self/exe", "work"))
-	b.contest("DNS answers", "/s", []string{"dnsmasq", "nemoclaw"}, func(i int) float64 {
-		if i == 0 {
-			return native.do("dns", 20000, server.String()+":53 tcp.bench.test")
-		}
-		return inside.do("dns", 20000, "198.18.0.2:53 tcp.bench.test")
+	workers := []*worker{native, native, inside}
+	servers := []string{server.String(), other.String(), "198.18.0.2"}
+	b.contest("DNS answers", "/s", []string{"dnsmasq", "unbound", "nemoclaw"}, func(i int) float64 {
+		return workers[i].do("dns", 20000, servers[i]+":53 tcp.bench.test")
 	})
 }
 

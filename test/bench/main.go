@@ -1,8 +1,9 @@
-// Command bench measures nemoclaw against native execution, bubblewrap, HAProxy and dnsmasq, all in one run and interleaved (A B A B), so that
+// Command bench measures nemoclaw against native execution, bubblewrap, Landlock alone, HAProxy, dnsmasq and unbound, all in one run and interleaved (A B A B), so that
 // what else the machine does falls on everybody alike. It prints one Markdown table of medians and ratios; the ratios are what to compare
 // between machines. It runs in the world of package harness and talks to nobody outside it.
 //
-// Started again as `bench work` it is the worker that runs inside and outside of a sandbox, as `bench serve` the upstream server.
+// Started again as `bench work` it is the worker that runs inside and outside of a sandbox, as `bench landlock DIR` one that Landlock
+// restricts and nothing else, as `bench serve` the upstream server.
 package main
 
 import (
@@ -20,12 +21,17 @@ func main() {
 		work()
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == "landlock" {
+		restrict(os.Args[2])
+		work()
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		serve(os.Args[2:])
 		return
 	}
 	rounds := flag.Int("rounds", 15, "how often each contestant is measured")
-	only := flag.String("only", "", "start, files, proxy or dns: only that part")
+	only := flag.String("only", "", "start, files, proxy, dns or growth: only that part")
 	flag.Parse()
 	os.Exit(harness.Inside(func() (code int) {
 		b := &bench{rounds: *rounds}
@@ -40,7 +46,7 @@ func main() {
 		parts := []struct {
 			name string
 			run  func(*bench)
-		}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}}
+		}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}}
 		for _, p := range parts {
 			if *only == "" || *only == p.name {
 				fmt.Fprintf(os.Stderr, "measuring %s ...\n", p.name)

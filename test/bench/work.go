@@ -62,7 +62,22 @@ var jobs = map[string]func(arg string, n int) (float64, error){
 		}
 		return each(n, func() error { return fetch(client, url) })
 	},
-	"dns": askDNS,
+	"dns":  askDNS,
+	"hold": hold,
+}
+
+// held are connections that stay open as long as the worker.
+var held []net.Conn
+
+func hold(addr string, n int) (float64, error) {
+	for range n {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return 0, fmt.Errorf("connection %d: %w", len(held)+1, err)
+		}
+		held = append(held, c)
+	}
+	return float64(len(held)), nil
 }
 
 func each(n int, f func() error) (float64, error) {
