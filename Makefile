@@ -13,13 +13,14 @@ PREFIX    ?= /usr/local
 # Two at a time: the project's machines have two cores, and more only makes the timings lie.
 JOBS      ?= 2
 FUZZTIME  ?= 20s
+SOAKTIME  ?= 30m
 # What generates code: BPF objects and the sandbox's init. Their output is committed.
 GENERATED := bpf agent/sandbox
 C_FILES   = $(shell git ls-files '*.c' '*.h' ':!:**/vmlinux*.h')
 SH_FILES  = .ci/run $(shell git ls-files scripts)
 
 .DEFAULT_GOAL := build
-.PHONY: help build install generate check-generated lint test test-fast test-e2e race fuzz bench clean
+.PHONY: help build install generate check-generated lint test test-fast test-e2e race fuzz bench soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,8 +59,11 @@ race: ## unit tests of the concurrent packages under the race detector
 fuzz: ## each fuzz target for FUZZTIME (their seeds are in test-fast)
 	scripts/fuzz $(FUZZTIME)
 
-bench: build ## one table of ratios against native, bubblewrap, HAProxy and dnsmasq
+bench: build ## one table of ratios against native, bubblewrap, Landlock alone, HAProxy, dnsmasq, unbound
 	CGO_ENABLED=0 NEMOCLAW=$(CURDIR)/bin/nemoclaw go run ./test/bench
+
+soak: build ## 50 sandboxes at work for SOAKTIME: fails when anything grew
+	CGO_ENABLED=0 NEMOCLAW=$(CURDIR)/bin/nemoclaw go run ./test/soak -for $(SOAKTIME)
 
 test: ## all of it, in the order in which a mistake shows soonest
 	@scripts/timed build lint check-generated test-fast race test-e2e

@@ -89,9 +89,9 @@ func (b *bench) makeTree(ws, name string) {
 	tree := filepath.Join(ws, name)
 	for d := range 20 {
 		dir := filepath.Join(tree, fmt.Sprintf("d%d", d))
-		b.must(os.MkdirAll(dir, 0o755))
+		b.Must(os.MkdirAll(dir, 0o755))
 		for f := range 50 {
-			b.must(os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d", f)), []byte(strings.Repeat("text\n", 200)), 0o644))
+			b.Must(os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d", f)), []byte(strings.Repeat("text\n", 200)), 0o644))
 		}
 	}
 	for _, args := range [][]string{{"init", "-q"}, {"add", "."}, {"-c", "user.name=b", "-c", "user.email=b@bench.test", "commit", "-qm", "tree"}} {
@@ -107,7 +107,7 @@ func measureProxy(b *bench) {
 	relay, _ := harness.W.Addr()
 	b.background("/proc/self/exe", "serve", server.String()+":8080")
 	conf := filepath.Join(b.TempDir(), "haproxy.cfg")
-	b.must(os.WriteFile(conf, fmt.Appendf(nil, `global
+	b.Must(os.WriteFile(conf, fmt.Appendf(nil, `global
   maxconn 4096
 defaults
   mode tcp
@@ -155,7 +155,7 @@ func measureDNS(b *bench) {
 		"--bind-interfaces", "--listen-address="+server.String(), "--address=/tcp.bench.test/"+addr.String())
 	other, _ := harness.W.Addr()
 	conf := filepath.Join(b.TempDir(), "unbound.conf")
-	b.must(os.WriteFile(conf, fmt.Appendf(nil, `server:
+	b.Must(os.WriteFile(conf, fmt.Appendf(nil, `server:
   interface: %s
   access-control: 0.0.0.0/0 allow
   do-daemonize: no

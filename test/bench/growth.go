@@ -20,12 +20,12 @@ func (b *bench) manyRules() string {
 	var files, programs, names strings.Builder
 	for i := range many {
 		d := filepath.Join(dir, fmt.Sprint(i))
-		b.must(os.Mkdir(d, 0o755))
+		b.Must(os.Mkdir(d, 0o755))
 		fmt.Fprintf(&files, "    - {path: %s, permissions: [read]}\n", d)
 		fmt.Fprintf(&names, "    - {domain: n%d.bench.test, ports: [443], protocol: tls}\n", i)
 	}
 	entries, err := os.ReadDir("/usr/bin")
-	b.must(err)
+	b.Must(err)
 	for _, e := range entries[:min(many, len(entries))] {
 		if info, err := os.Stat(filepath.Join("/usr/bin", e.Name())); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
 			fmt.Fprintf(&programs, "    - {command: %q}\n", "/usr/bin/"+e.Name())
@@ -48,7 +48,7 @@ func measureGrowth(b *bench) {
 	boxes := []*harness.Session{b.box(policy, "/workspace/bench", "work"), b.box(b.manyRules(), "/workspace/bench", "work"), b.box(policy, "/workspace/bench", "work")}
 	workers := make([]*worker, len(boxes))
 	for i, s := range boxes {
-		b.must(os.WriteFile(filepath.Join(s.Workspace, "file"), nil, 0o644))
+		b.Must(os.WriteFile(filepath.Join(s.Workspace, "file"), nil, 0o644))
 		workers[i] = b.startWorker(who[i], s.Cmd)
 	}
 	workers[2].do("hold", many, "tcp.bench.test:8080")
@@ -75,6 +75,6 @@ func measureGrowth(b *bench) {
 // start runs a command to its end and returns how long that took, in microseconds.
 func (b *bench) start(cmd *exec.Cmd) float64 {
 	start := time.Now()
-	b.must(cmd.Run())
+	b.Must(cmd.Run())
 	return float64(time.Since(start).Nanoseconds()) / 1000
 }

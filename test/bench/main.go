@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
@@ -33,70 +32,35 @@ func main() {
 	rounds := flag.Int("rounds", 15, "how often each contestant is measured")
 	only := flag.String("only", "", "start, files, proxy, dns or growth: only that part")
 	flag.Parse()
-	os.Exit(harness.Inside(func() (code int) {
-		b := &bench{rounds: *rounds}
-		defer b.cleanup()
-		defer func() {
-			// Failures of the harness arrive as panics of this one type; anything else is a bug to be seen.
-			if f, ok := recover().(failure); ok {
-				fmt.Fprintln(os.Stderr, "bench:", string(f))
-				code = 1
+	os.Exit(harness.Inside(func() int {
+		b := &bench{Program: harness.Program{Name: "bench"}, rounds: *rounds}
+		return b.Do(func() {
+			for _, p := range []struct {
+				name string
+				run  func(*bench)
+			}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}} {
+				if *only == "" || *only == p.name {
+					fmt.Fprintf(os.Stderr, "measuring %s ...\n", p.name)
+					p.run(b)
+				}
 			}
-		}()
-		parts := []struct {
-			name string
-			run  func(*bench)
-		}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}}
-		for _, p := range parts {
-			if *only == "" || *only == p.name {
-				fmt.Fprintf(os.Stderr, "measuring %s ...\n", p.name)
-				p.run(b)
-			}
-		}
-		b.print(os.Stdout)
-		return 0
+			b.print(os.Stdout)
+		})
 	}))
 }
 
-type failure string
-
-// bench is the harness's T for a program, and collects the rows.
+// bench collects the rows.
 type bench struct {
-	rounds   int
-	rows     []row
-	cleanups []func()
-	dirs     int
-}
-
-func (b *bench) Helper()                   {}
-func (b *bench) Fatal(args ...any)         { panic(failure(fmt.Sprint(args...))) }
-func (b *bench) Fatalf(f string, a ...any) { panic(failure(fmt.Sprintf(f, a...))) }
-func (b *bench) Cleanup(f func())          { b.cleanups = append(b.cleanups, f) }
-
-func (b *bench) TempDir() string {
-	b.dirs++
-	dir := filepath.Join(harness.W.Dir, fmt.Sprintf("bench-%d", b.dirs))
-	b.must(os.Mkdir(dir, 0o755))
-	return dir
-}
-
-func (b *bench) cleanup() {
-	for i := len(b.cleanups) - 1; i >= 0; i-- {
-		b.cleanups[i]()
-	}
-}
-
-func (b *bench) must(err error) {
-	if err != nil {
-		b.Fatal(err)
-	}
+	harness.Program
+	rounds int
+	rows   []row
 }
 
 // background starts a process of the world's host side and ends it with the run.
 func (b *bench) background(name string, args ...string) {
 	cmd := exec.Command(name, args...)
 	cmd.Stderr = os.Stderr
-	b.must(cmd.Start())
+	b.Must(cmd.Start())
 	b.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -106,6 +70,6 @@ func (b *bench) background(name string, args ...string) {
 // installSelf copies this program to path, for a sandbox to run.
 func (b *bench) installSelf(path string) {
 	data, err := os.ReadFile("/proc/self/exe")
-	b.must(err)
-	b.must(os.WriteFile(path, data, 0o755))
+	b.Must(err)
+	b.Must(os.WriteFile(path, data, 0o755))
 }

@@ -207,16 +207,16 @@ type worker struct {
 
 func (b *bench) startWorker(who string, cmd *exec.Cmd) *worker {
 	in, err := cmd.StdinPipe()
-	b.must(err)
+	b.Must(err)
 	out, err := cmd.StdoutPipe()
-	b.must(err)
+	b.Must(err)
 	cmd.Stderr = os.Stderr
 	if who == "native" {
 		// As inside a sandbox: the scheduler groups tasks by session (autogroup), and a client in the group of its
 		// server is woken sooner.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
-	b.must(cmd.Start())
+	b.Must(cmd.Start())
 	b.Cleanup(func() {
 		in.Close()
 		_ = cmd.Wait()
