@@ -33,10 +33,17 @@ func (p *Program) Do(f func()) (code int) {
 	return 0
 }
 
-func (p *Program) Helper()                   {}
-func (p *Program) Fatal(args ...any)         { panic(failure(fmt.Sprint(args...))) }
+// Helper does nothing: messages of a command name no line.
+func (p *Program) Helper() {}
+
+// Fatal ends the command.
+func (p *Program) Fatal(args ...any) { panic(failure(fmt.Sprint(args...))) }
+
+// Fatalf ends the command.
 func (p *Program) Fatalf(f string, a ...any) { panic(failure(fmt.Sprintf(f, a...))) }
-func (p *Program) Cleanup(f func())          { p.cleanups = append(p.cleanups, f) }
+
+// Cleanup has f called at the end, last first.
+func (p *Program) Cleanup(f func()) { p.cleanups = append(p.cleanups, f) }
 
 // TempDir makes a directory of the world's.
 func (p *Program) TempDir() string {
