@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -367,13 +368,24 @@ func (p *programs) expand(helper string) []string {
 	}
 	d := os.NewFile(uintptr(fd), dir)
 	defer d.Close()
-	names, _ := d.Readdirnames(-1)
-	slices.Sort(names)
+	entries, _ := d.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	var found []string
-	for _, name := range names {
-		if ok, _ := path.Match(last, name); ok {
-			found = append(found, dir+name)
+	targets := map[string]bool{}
+	for _, e := range entries {
+		if ok, _ := path.Match(last, e.Name()); !ok {
+			continue
 		}
+		// Most of git's helpers are links to one file: another one to it allows nothing more.
+		if e.Type() == fs.ModeSymlink {
+			n, err := unix.Readlinkat(fd, e.Name(), p.buf[:unix.PathMax])
+			if target := string(p.buf[:max(n, 0)]); err == nil && targets[target] {
+				continue
+			} else if err == nil {
+				targets[target] = true
+			}
+		}
+		found = append(found, dir+e.Name())
 	}
 	return found
 }
