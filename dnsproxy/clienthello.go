@@ -31,6 +31,7 @@ const (
 type hello struct {
 	name string // canonical server name; "" when there is none
 	ech  bool   // an ECH or ESNI extension is present, real or GREASE
+	size int    // bytes that it takes of the connection, headers of records included
 }
 
 // The ways in which a ClientHello can be wrong. errHelloShort means that more bytes are needed.
@@ -51,6 +52,7 @@ var (
 func parseClientHello(b []byte) (hello, error) {
 	var msg []byte // the handshake message, joined only when it is split
 	want := -1     // its length with header, once known
+	all := len(b)
 	for n := 0; ; n++ {
 		if n == maxHelloRecords {
 			return hello{}, errHelloBig
@@ -90,10 +92,12 @@ func parseClientHello(b []byte) (hello, error) {
 		if !whole {
 			return hello{}, errHelloShort
 		}
-		if len(msg) == want {
-			return parseHelloBody(msg[handshakeHeader:])
-		}
 		b = b[recordHeader+size:]
+		if len(msg) == want {
+			h, err := parseHelloBody(msg[handshakeHeader:])
+			h.size = all - len(b)
+			return h, err
+		}
 	}
 }
 

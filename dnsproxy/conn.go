@@ -59,6 +59,7 @@ type conn struct {
 
 	c2u, u2c dir
 	x        *httpExchange // nil: bytes
+	retry    *helloRetry   // nil: no second ClientHello can come
 	denial   *denial       // a refusal that waits until it can be said
 }
 

@@ -69,6 +69,7 @@ func (c *conn) tryHello() bool {
 	if errors.Is(err, errHelloShort) {
 		return false
 	}
+	c.retry = newHelloRetry(h)
 	pos := rulePos(c.pol, c.rule.rule)
 	switch {
 	case err != nil:

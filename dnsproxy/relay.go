@@ -74,7 +74,14 @@ func (c *conn) relay() {
 			return
 		}
 		c.pump(&c.u2c, c.up, c.cl, false)
-		if c.state != stRelay || c.x == nil {
+		if c.state != stRelay {
+			break
+		}
+		if c.retry != nil && c.retry.decided && c.c2u.stalled {
+			c.c2u.stalled, c.c2u.fresh = false, true
+			continue
+		}
+		if c.x == nil {
 			break
 		}
 		if c.afterExchange() {
@@ -156,7 +163,7 @@ func (c *conn) pump(d *dir, src, dst *sock, request bool) {
 			src.in = false // an edge will tell when there is more
 		}
 		c.touch()
-		if c.x == nil || c.x.tunnel {
+		if c.retry == nil && (c.x == nil || c.x.tunnel) {
 			if !c.send(d, dst, c.l.buf[:n]) {
 				return
 			}
@@ -181,12 +188,14 @@ func (c *conn) pump(d *dir, src, dst *sock, request bool) {
 // pass sends as much of data as HTTP's framing and the policy let through and keeps the rest. held: data is d.hold.
 func (c *conn) pass(d *dir, dst *sock, data []byte, held, request bool) bool {
 	n, err := len(data), error(nil)
-	if c.x != nil {
-		if request {
-			n, err = c.x.request(data)
-		} else {
-			n, err = c.x.response(data)
-		}
+	switch {
+	case c.retry != nil:
+		n, err = c.passHello(data, request)
+	case c.x == nil:
+	case request:
+		n, err = c.x.request(data)
+	default:
+		n, err = c.x.response(data)
 	}
 	ok := n == 0 || c.send(d, dst, data[:n])
 	if c.state != stRelay {
@@ -211,12 +220,30 @@ func (c *conn) pass(d *dir, dst *sock, data []byte, held, request bool) bool {
 		return ok
 	case errors.Is(err, errPause):
 		d.stalled = true
+	case errors.Is(err, errHelloShort):
+		return ok
+	case c.retry != nil:
+		c.cut(err.Error())
 	case request:
 		c.badRequest(d, err)
 	default:
 		c.badResponse(err)
 	}
 	return false
+}
+
+// passHello is pass for the start of a TLS connection.
+func (c *conn) passHello(data []byte, request bool) (n int, err error) {
+	n = len(data)
+	if request {
+		n, err = c.retry.fromClient(data)
+	} else {
+		c.retry.fromServer(data)
+	}
+	if c.retry.over && !c.c2u.stalled {
+		c.retry = nil
+	}
+	return n, err
 }
 
 // send writes b and keeps what does not fit.
