@@ -19,9 +19,8 @@ var streamNames = [3]string{"standard input", "standard output", "standard error
 // streams are a command's standard streams: what is passed inside, and what is relayed outside.
 //
 // What may be passed is what gives nothing but its bytes: pipes and regular files, with the one mode that is needed,
-// and for output empty. A
-// socket would be a way out, since its network namespace and cgroup are its maker's; a terminal would take input that
-// the host's shell reads (TIOCSTI); a directory is a way to the host's files.
+// for output empty and for input whole. A socket would be a way out, since its network namespace and cgroup are its maker's;
+// a terminal would take input that the host's shell reads (TIOCSTI); a directory is a way to the host's files.
 type streams struct {
 	passed      [3]int
 	opened      []int // of passed, what is this package's to close
@@ -71,6 +70,10 @@ func (s *Sandbox) openStream(st *streams, i int, f *os.File) error {
 		// What others have written to the file before is not the command's to rewrite, and with the file it could:
 		// O_APPEND can be taken off, and ftruncate and pwrite need no offset.
 		if i > 0 && (flags&unix.O_APPEND != 0 || at.Size > 0) {
+			return st.relayThrough(i, fd)
+		}
+		// Nor is what the starter has read of its input the command's to read.
+		if offset, err := unix.Seek(fd, 0, io.SeekCurrent); i == 0 && (err != nil || offset > 0) {
 			return st.relayThrough(i, fd)
 		}
 		return passFile(st, i, fd, flags)

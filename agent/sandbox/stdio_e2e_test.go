@@ -366,3 +366,26 @@ func TestNoLeaks(t *testing.T) {
 	b.want("ls /proc/self/fd", "0\n1\n2\n3", 0)
 	b.want("python3 -c 'import os; print(sorted(os.listdir(\"/proc/self/fd\")))'", "['0', '1', '2', '3']", 0)
 }
+
+// TestInputFromTheMiddle: what the starter has read of its input can't be read again inside.
+func TestInputFromTheMiddle(t *testing.T) {
+	const first, rest = "the starter's own\n", "for the command\n"
+	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
+	in, err := os.Create(filepath.Join(t.TempDir(), "in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if _, err := in.WriteString(first + rest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Seek(int64(len(first)), io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	outR, outW := pipes(t)
+	p := b.exec(ExecRequest{Args: []string{"python3", "-c", "import os\ntry: print(os.pread(0, 100, 0))\nexcept OSError as e: print(e.strerror)\nprint(os.read(0, 100))"}, Stdin: in, Stdout: outW})
+	outW.Close()
+	if out, _ := io.ReadAll(outR); string(out) != "Illegal seek\nb'"+strings.TrimSpace(rest)+"\\n'\n" || status(t, p) != 0 {
+		t.Errorf("inside it gave %q", out)
+	}
+}
