@@ -48,6 +48,10 @@ func query(w []string) (string, error) {
 	m := new(dns.Msg)
 	m.SetQuestion(dns.Fqdn(w[2]), kind)
 	m.SetEdns0(1232, false)
+	return exchange(server, m)
+}
+
+func exchange(server netip.AddrPort, m *dns.Msg) (string, error) {
 	packed, err := m.Pack()
 	if err != nil {
 		return "", err
@@ -76,6 +80,10 @@ func query(w []string) (string, error) {
 	if err := answer.Unpack(buf[:n]); err != nil {
 		return "", err
 	}
+	return shownAnswer(answer), nil
+}
+
+func shownAnswer(answer *dns.Msg) string {
 	parts := []string{dns.RcodeToString[answer.Rcode]}
 	for _, rr := range answer.Answer {
 		parts = append(parts, strings.ReplaceAll(rr.String(), "\t", " "))
@@ -87,7 +95,43 @@ func query(w []string) (string, error) {
 			}
 		}
 	}
-	return strings.Join(parts, "; "), nil
+	return strings.Join(parts, "; ")
+}
+
+// odd asks in ways that carry more than a name: a question that is changed by w[0], over UDP or, for some, TCP.
+func odd(w []string) (string, error) {
+	server, err := addrPort(w[1], "53")
+	if err != nil {
+		return "", err
+	}
+	m := new(dns.Msg)
+	m.SetQuestion(dns.Fqdn(w[2]), dns.TypeA)
+	m.SetEdns0(1232, false)
+	switch w[0] {
+	case "dns-option":
+		m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: dns.EDNS0LOCALSTART, Data: []byte(w[3])})
+	case "dns-class":
+		m.Question[0].Qclass = dns.ClassCHAOS
+	case "dns-two":
+		m.Question = append(m.Question, dns.Question{Name: dns.Fqdn(w[3]), Qtype: dns.TypeA, Qclass: dns.ClassINET})
+	case "dns-update":
+		m.SetUpdate(dns.Fqdn(w[2]))
+		rr, err := dns.NewRR(dns.Fqdn(w[2]) + " 60 TXT update")
+		if err != nil {
+			return "", err
+		}
+		m.Insert([]dns.RR{rr})
+	case "dns-notify":
+		m.SetNotify(dns.Fqdn(w[2]))
+	case "dns-tcp":
+		m.Question[0].Qtype = dns.StringToType[w[3]]
+		answer, _, err := (&dns.Client{Net: "tcp", Timeout: patience}).Exchange(m, server.String())
+		if err != nil {
+			return "", err
+		}
+		return shownAnswer(answer), nil
+	}
+	return exchange(server, m)
 }
 
 func peerString(sa unix.Sockaddr) string {

@@ -48,6 +48,24 @@ var fileAttempts = map[string]attempt{
 	"ls-some":    func(w []string) (string, error) { return some(ls(w)) },
 	"unix":       unixDial, // unix PATH: connect to a unix socket
 	"fill":       fill,     // fill PATH MIB: write MIB of zeros
+	"cd":         func(w []string) (string, error) { return "", os.Chdir(w[1]) },
+	"reopen":     reopen,                                                                          // reopen PATH: through /proc/self/fd of an O_PATH descriptor, to write
+	"by-handle":  byHandle,                                                                        // by-handle MOUNT TYPE HEX: open_by_handle_at, and read
+	"fds-read":   fdsRead,                                                                         // fds-read: what the descriptors that were inherited beside the standard ones hold
+	"fd-cut":     func(w []string) (string, error) { return "", unix.Ftruncate(number(w[1]), 0) }, // fd-cut FD
+	"fd-read":    fdRead,                                                                          // fd-read FD: from the file's beginning
+	"swap-race":  swapRace,                                                                        // swap-race DIR: DIR/secret while the name l changes between a directory of ours and DIR
+	"xattr":      func(w []string) (string, error) { return "", unix.Setxattr(w[1], w[2], []byte(w[3]), 0) },
+	"file-cap":   fileCap, // file-cap PATH: gives a program CAP_SYS_ADMIN
+	"immutable":  immutable,
+	"rewrite":    rewrite, // rewrite PATH: writes what is there
+	"put":        put,     // put PATH TEXT: writes to what is there
+	"shm":        shm,     // shm ID: reads a System V shared memory segment
+	"lock":       lock,    // lock PATH: exclusively
+	"watch":      watch,   // watch DIR: waits for somebody to open something there
+	"poll":       poll,    // poll PATH: tries to read until it can
+	"find":       find,    // find TEXT PATH: fails when the file does not hold it
+	"inodes":     inodes,  // inodes DIR COUNT: how many empty files can be made
 }
 
 func open(w []string) (string, error) {
@@ -189,4 +207,31 @@ func pause(w []string) (string, error) {
 	d, err := time.ParseDuration(w[1])
 	time.Sleep(d)
 	return "", err
+}
+
+func reopen(w []string) (string, error) {
+	fd, err := unix.Open(w[1], unix.O_PATH, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	return put([]string{"", fmt.Sprintf("/proc/self/fd/%d", fd), "changed"})
+}
+
+func put(w []string) (string, error) {
+	fd, err := unix.Open(w[1], unix.O_WRONLY, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(strings.Join(w[2:], " ")))
+	return "", err
+}
+
+func rewrite(w []string) (string, error) {
+	b, err := os.ReadFile(w[1])
+	if err != nil {
+		return "", err
+	}
+	return put([]string{"", w[1], string(b)})
 }

@@ -2,16 +2,23 @@
 // static, knows no proxy variables, and tries each thing it is told with bare system calls, so that a test sees the
 // kernel's own answer and how long it took.
 //
-// Every argument is one attempt, its words separated by spaces: `probe "tcp 203.0.113.7 443" "open r /etc/shadow"`.
+// Every argument is one attempt, its words separated by spaces: `probe "tcp 203.0.113.7 443" "open r /etc/shadow"`. The word
+// && joins steps: the first that fails ends the attempt, and what the steps show is put together.
 // For each one JSON line is printed: {"op","errno","us","out"}; errno is "" when it worked. The exit status is 0
 // whatever happened, unless an attempt says otherwise.
+//
+// `probe apart ARGUMENT...` has a process of its own for each argument, one after the other; the lines of an argument are
+// the attempts of its process.
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,25 +38,65 @@ type Outcome struct {
 type attempt func(words []string) (string, error)
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "apart" {
+		apart(os.Args[2:])
+		return
+	}
 	attempts := map[string]attempt{}
-	for _, table := range []map[string]attempt{netAttempts, fileAttempts, sysAttempts} {
+	for _, table := range []map[string]attempt{netAttempts, fileAttempts, sysAttempts, programAttempts, processAttempts, socketAttempts, floodAttempts} {
 		for name, f := range table {
 			attempts[name] = f
 		}
 	}
 	out := json.NewEncoder(os.Stdout)
 	for _, arg := range os.Args[1:] {
-		words := strings.Fields(arg)
+		start := time.Now()
+		shown, err := steps(attempts, strings.Fields(arg))
+		o := Outcome{Op: arg, Us: time.Since(start).Microseconds(), Out: shown, Errno: name(err)}
+		if err := out.Encode(o); err != nil {
+			os.Exit(3)
+		}
+	}
+}
+
+// steps does what stands between the && of an attempt.
+func steps(attempts map[string]attempt, words []string) (string, error) {
+	var shown strings.Builder
+	for len(words) > 0 {
+		end := slices.Index(words, "&&")
+		if end < 0 {
+			end = len(words)
+		}
 		f, ok := attempts[words[0]]
 		if !ok {
 			fmt.Fprintf(os.Stderr, "probe: no attempt is called %q\n", words[0])
 			os.Exit(2)
 		}
-		start := time.Now()
-		shown, err := f(words)
-		o := Outcome{Op: arg, Us: time.Since(start).Microseconds(), Out: shown, Errno: name(err)}
-		if err := out.Encode(o); err != nil {
-			os.Exit(3)
+		s, err := f(words[:end])
+		shown.WriteString(s)
+		if err != nil {
+			return shown.String(), err
+		}
+		words = words[min(end+1, len(words)):]
+	}
+	return shown.String(), nil
+}
+
+// apart runs this program once for each argument. A process that was killed, or that took too long, gives an outcome as well.
+func apart(args []string) {
+	for _, arg := range args {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+		cmd := exec.CommandContext(ctx, "/proc/self/exe", strings.Split(arg, "\n")...)
+		cmd.Args[0] = os.Args[0]
+		cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr
+		said, err := cmd.Output()
+		cancel()
+		os.Stdout.Write(said)
+		if err != nil {
+			o := Outcome{Op: arg, Errno: err.Error()}
+			if err := json.NewEncoder(os.Stdout).Encode(o); err != nil {
+				os.Exit(3)
+			}
 		}
 	}
 }

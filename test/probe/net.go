@@ -20,14 +20,15 @@ import (
 const patience = 8 * time.Second
 
 var netAttempts = map[string]attempt{
-	"tcp":     tcp,                                                      // tcp ADDR PORT
-	"tcp-to":  tcpTo,                                                    // tcp-to NAME PORT: resolve, then connect to each address in turn
-	"from":    from,                                                     // from SRCADDR ADDR PORT: bind, then connect
-	"listen":  listen,                                                   // listen ADDR PORT: bind and listen
-	"loop":    loop,                                                     // loop ADDR: a server and a client of the sandbox's own
-	"udp":     udp,                                                      // udp ADDR PORT: an unconnected sendto
-	"udpconn": udpconn,                                                  // udpconn ADDR PORT: connect, then send
-	"dns":     query,                                                    // dns SERVER NAME TYPE: an unconnected query; the answer must come from SERVER
+	"tcp":        tcp,                                                                                         // tcp ADDR PORT
+	"tcp-to":     tcpTo,                                                                                       // tcp-to NAME PORT: resolve, then connect to each address in turn
+	"from":       from,                                                                                        // from SRCADDR ADDR PORT: bind, then connect
+	"listen":     listen,                                                                                      // listen ADDR PORT: bind and listen
+	"loop":       loop,                                                                                        // loop ADDR: a server and a client of the sandbox's own
+	"udp":        udp,                                                                                         // udp ADDR PORT: an unconnected sendto
+	"udpconn":    udpconn,                                                                                     // udpconn ADDR PORT: connect, then send
+	"dns":        query,                                                                                       // dns SERVER NAME TYPE: an unconnected query; the answer must come from SERVER
+	"dns-option": odd, "dns-class": odd, "dns-two": odd, "dns-update": odd, "dns-notify": odd, "dns-tcp": odd, // SERVER NAME ...
 	"lookup":  lookup,                                                   // lookup NAME
 	"lookups": lookups,                                                  // lookups FROM TO ZONE
 	"get":     get,                                                      // get URL: HTTP or HTTPS, no proxy

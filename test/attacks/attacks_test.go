@@ -1,0 +1,181 @@
+//go:build e2e
+
+// Package attacks tries to get out of a sandbox. Each attempt is shown to work where nothing stops it, with its victim; then it is
+// tried in a real `nemoclaw run`, where it must give the refusal that the table says, leave its victim whole and leave the
+// records that the table says, and the sandbox must enforce afterwards what it did before. docs/levels.md has what came out. It
+// imports no package of the product.
+package attacks
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/test/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// TestAttacks runs every plane, and wants docs/levels.md to say what came out.
+func TestAttacks(t *testing.T) {
+	var planes []*plane
+	for _, tables := range [][]*plane{filePlanes()} {
+		planes = append(planes, tables...)
+	}
+	a4, _ := harness.W.Addr()
+	harness.W.DNS.Set(canaryName, a4)
+	harness.W.TCP(t, a4, canaryPort)
+	ran := 0
+	t.Run("in", func(t *testing.T) {
+		for _, p := range planes {
+			t.Run(p.name, func(t *testing.T) {
+				ran++
+				t.Parallel()
+				p.run(t)
+			})
+		}
+	})
+	if ran == len(planes) && !t.Failed() {
+		compare(t, planes)
+	}
+}
+
+// run shows that a plane's attempts are live, and tries them inside.
+func (pl *plane) run(t *testing.T) {
+	w := harness.W
+	dir, err := os.MkdirTemp(w.Dir, "place-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	p := &place{TB: t, dir: dir, vars: map[string]string{}}
+	for _, sub := range []string{"", "scenes", "ro", "out"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.ws = w.NewWorkspace(t, dir)
+	if err := os.WriteFile(filepath.Join(p.ws, allowedOut), []byte("sings"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(dir, "out", "canary")
+	if err := os.WriteFile(secret, []byte("silent"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if pl.host != nil {
+		pl.host(p)
+	}
+	for i := range pl.table {
+		p.natively(pl, &pl.table[i], fmt.Sprintf("n%d", i))
+	}
+	if t.Failed() {
+		return
+	}
+	var scenes []*scene
+	argv := []string{"/workspace/probe", "apart"}
+	canary := []string{
+		"read /workspace/" + allowedOut, fmt.Sprintf("say %s %d c2luZ3M=", canaryName, canaryPort),
+		"read " + secret, "exec " + deniedProg, "tcp " + strings.ReplaceAll(denied, ":", " "),
+	}
+	for i := range pl.table {
+		s := p.scene(&pl.table[i], fmt.Sprintf("i%d", i), true)
+		scenes = append(scenes, s)
+		argv = append(argv, pl.table[i].line(s))
+		if !pl.alone {
+			argv = append(argv, strings.Join(canary, "\n"))
+		}
+	}
+	session := w.Prepare(t, harness.Box{Policy: pl.policy(dir), Workspace: p.ws, Env: pl.env}, argv...)
+	p.cmd = session.Cmd
+	if pl.start != nil {
+		pl.start(p)
+	}
+	if err := session.Cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := session.Wait(t, 2*time.Minute)
+	pl.judge(t, scenes, r, len(canary))
+}
+
+// judge looks at what came of the attempts inside.
+func (pl *plane) judge(t *testing.T, scenes []*scene, r *harness.Result, canary int) {
+	outcomes := r.Outcomes(t)
+	each := 1
+	if !pl.alone {
+		each += canary
+	}
+	if len(outcomes) != each*len(scenes) {
+		t.Fatalf("%d attempts gave %d outcomes\n%s", len(scenes), len(outcomes), r.Dump())
+	}
+	for i, s := range scenes {
+		a, got := &pl.table[i], outcomes[i*each:(i+1)*each]
+		switch {
+		case a.open != "":
+			if got[0].Errno != "" || a.harm != nil && !a.harm(s, got[0].Out) {
+				t.Errorf("%s: is said to be open, and inside it gave %s", a.name, outcome(got[0]))
+			}
+		case got[0].Errno != a.inside && (a.inside == "" || !strings.Contains(got[0].Errno, a.inside)):
+			t.Errorf("%s: inside it gave %s, want %q", a.name, outcome(got[0]), a.inside)
+		case a.harm != nil && a.harm(s, got[0].Out):
+			t.Errorf("%s: HARM: inside it gave %s", a.name, outcome(got[0]))
+		}
+		if !pl.alone {
+			sings(t, a.name, got[1:])
+		}
+	}
+	pl.records(t, scenes, r)
+}
+
+// sings is about the canary: what was allowed is, and what was not is not.
+func sings(t *testing.T, after string, got []harness.Outcome) {
+	t.Helper()
+	for i, want := range []struct{ errno, out string }{{"", "sings"}, {"", "sings"}, {"ENOENT", ""}, {"EACCES", ""}, {"EPERM", ""}} {
+		if got[i].Errno != want.errno || got[i].Out != want.out {
+			t.Errorf("after %s: %q gave %s", after, got[i].Op, outcome(got[i]))
+		}
+	}
+}
+
+// records wants the records that the table says, and none that it does not.
+func (pl *plane) records(t *testing.T, scenes []*scene, r *harness.Result) {
+	seen := map[string]uint64{}
+	for _, e := range r.Events {
+		if e.Verdict != "deny" || strings.HasPrefix(e.Reason, "Landlock refused") {
+			continue
+		}
+		seen[e.Plane+" "+e.Object] += max(e.Count, 1)
+	}
+	want := map[string]uint64{}
+	for i, s := range scenes {
+		if rec := pl.table[i].record; rec != "" {
+			want[s.expand(rec)]++
+		}
+		if !pl.alone {
+			want["network "+denied]++
+		}
+	}
+	for object, n := range want {
+		if seen[object] != n {
+			t.Errorf("%q: %d records, want %d", object, seen[object], n)
+		}
+	}
+	for object, n := range seen {
+		if want[object] == 0 {
+			t.Errorf("%q: %d records that no attempt explains", object, n)
+		}
+	}
+	if t.Failed() {
+		for _, e := range r.Events {
+			if e.Verdict != "allow" && e.Object != denied {
+				t.Logf("%s %s %s %q by %q: %s x%d %s", e.Plane, e.Action, e.Verdict, e.Object, e.Subject.Args, e.Rule, e.Count, e.Reason)
+			}
+		}
+		t.Log(r.Err)
+	}
+}
