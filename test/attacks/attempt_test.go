@@ -34,7 +34,7 @@ type attempt struct {
 	native string // the outcome natively: "" for what works
 	inside string // the outcome inside: an errno, or words of the error; "" for what seems to work and does no harm
 
-	record   string // "plane object" of the one record that it leaves
+	record   string // "plane object" of the one record that it leaves; with a + before it of one or more
 	landlock bool   // Landlock refuses it: recorded where the kernel's audit is on
 
 	setup func(s *scene)                  // makes the victim
@@ -174,6 +174,7 @@ func (p *place) scene(a *attempt, id string, inside bool) *scene {
 	s.set("out", s.out())
 	s.set("ro", s.ro)
 	s.set("place", p.dir)
+	s.set("token", s.token)
 	s.set("ws", p.ws)
 	s.set("d", s.ws)
 	s.set("init", strconv.Itoa(os.Getpid()))

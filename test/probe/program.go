@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,7 @@ var programAttempts = map[string]attempt{
 	"became-root": func([]string) (string, error) {
 		return "", mustBe(os.Geteuid() == 0, fmt.Sprintf("euid %d", os.Geteuid()))
 	},
+	"as":      as,        // as PROBE ATTEMPT...: what a copy of this program gives
 	"foreign": foreign,   // foreign PATH: runs a program whose exit status must be 42
 	"ran":     ranScript, // ran TEXT PATH [ARG...]: its output must hold TEXT
 }
@@ -181,4 +183,19 @@ func number(s string) int {
 		panic(err)
 	}
 	return n
+}
+
+func as(w []string) (string, error) {
+	said, err := exec.Command(w[1], strings.Join(w[2:], " ")).Output()
+	if err != nil {
+		return "", err
+	}
+	var o Outcome
+	if err := json.Unmarshal(said, &o); err != nil {
+		return "", err
+	}
+	if o.Errno != "" {
+		return o.Out, errors.New(o.Errno)
+	}
+	return o.Out, nil
 }
