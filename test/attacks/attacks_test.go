@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // TestAttacks runs every plane, and wants docs/levels.md to say what came out.
 func TestAttacks(t *testing.T) {
 	var planes []*plane
-	for _, tables := range [][]*plane{filePlanes(), execPlanes()} {
+	for _, tables := range [][]*plane{filePlanes(), execPlanes(), processPlanes(), kernelPlanes()} {
 		planes = append(planes, tables...)
 	}
 	resolveInTheWorld(t)

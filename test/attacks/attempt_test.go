@@ -32,6 +32,7 @@ type attempt struct {
 	in   int  // natively in new namespaces of these kinds, because the attempt would disturb the machine
 
 	native string // the outcome natively: "" for what works
+	note   string // what "works" means inside, for the table
 	inside string // the outcome inside: an errno, or words of the error; "" for what seems to work and does no harm
 
 	record   string // "plane object" of the one record that it leaves; with a + before it of one or more
@@ -51,6 +52,9 @@ type scene struct {
 	token  string            // what is in {out}/secret and in {ro}/secret
 	vars   map[string]string // what the names in braces stand for
 	inside bool
+	uid    int // natively the attacker's
+
+	victim *victim
 }
 
 func (s *scene) set(name, value string) { s.vars["{"+name+"}"] = value }
@@ -157,7 +161,7 @@ func (p *plane) policy(dir string) string {
 
 // scene makes the scene of one attempt.
 func (p *place) scene(a *attempt, id string, inside bool) *scene {
-	s := &scene{TB: p.TB, dir: filepath.Join(p.dir, "scenes", id), ro: filepath.Join(p.dir, "ro", id), ws: filepath.Join(p.ws, id), inside: inside, token: "token-of-" + id + strconv.Itoa(os.Getpid()), vars: map[string]string{}}
+	s := &scene{TB: p.TB, dir: filepath.Join(p.dir, "scenes", id), ro: filepath.Join(p.dir, "ro", id), ws: filepath.Join(p.ws, id), inside: inside, uid: p.owner(a, inside), token: "token-of-" + id + strconv.Itoa(os.Getpid()), vars: map[string]string{}}
 	for name, value := range p.vars {
 		s.vars[name] = value
 	}

@@ -11,7 +11,7 @@ import (
 // Cgroups returns the directories of the world's parent cgroup in every hierarchy that is mounted, deepest first.
 func (w *World) Cgroups() []string {
 	var out []string
-	for _, root := range cgroupRoots() {
+	for _, root := range CgroupRoots() {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() && strings.Contains(path[len(root):], w.Parent) {
 				out = append(out, path)
@@ -24,14 +24,18 @@ func (w *World) Cgroups() []string {
 	return out
 }
 
-func cgroupRoots() []string {
-	var out []string
+// CgroupRoots returns where cgroup hierarchies are mounted, version 2 first.
+func CgroupRoots() []string {
+	var v2, v1 []string
 	for _, m := range mounts() {
-		if m.kind == "cgroup" || m.kind == "cgroup2" {
-			out = append(out, m.target)
+		switch m.kind {
+		case "cgroup2":
+			v2 = append(v2, m.target)
+		case "cgroup":
+			v1 = append(v1, m.target)
 		}
 	}
-	return out
+	return append(v2, v1...)
 }
 
 type mount struct{ target, kind string }

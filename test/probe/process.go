@@ -28,6 +28,11 @@ var processAttempts = map[string]attempt{
 	"affinity": affinity,                                                                                // affinity PID
 	"daemon":   daemon,                                                                                  // daemon FILE: a process that goes on writing when all others have ended
 	"tick":     tick,
+	"wait-for": waitFor, // wait-for FILE: until there is something in it
+	"no-new-privileges": func([]string) (string, error) {
+		runtime.LockOSThread()
+		return "", raw(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	},
 	"join": func(w []string) (string, error) {
 		return put([]string{"", filepath.Join(w[1], "cgroup.procs"), strconv.Itoa(os.Getpid())})
 	}, // join CGROUP
@@ -35,7 +40,7 @@ var processAttempts = map[string]attempt{
 	"enter-pid": func(w []string) (string, error) { return enterPID(w) }, // enter-pid PID: all of them, through a pidfd
 	"holder":    holder,                                                  // holder SECRET: says its pid and where SECRET is, and waits
 	"child-mem": childMem,                                                // child-mem: reads a secret of another program of the same user
-	"child-fd":  childFD,
+	"child-fd":  childFD,                                                 // child-fd: takes its standard input
 }
 
 func attach(w []string) (string, error) {
@@ -228,5 +233,19 @@ func childFD([]string) (string, error) {
 		return "", err
 	}
 	defer end()
-	return stealFD([]string{"", strconv.Itoa(pid), "0"})
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return "", err
+	}
+	_, err = unix.PidfdGetfd(fd, 0, 0)
+	return "", err
+}
+
+func waitFor(w []string) (string, error) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if fi, err := os.Stat(w[1]); err == nil && fi.Size() > 0 {
+			return "", nil
+		}
+	}
+	return "", errors.New("it never came")
 }
