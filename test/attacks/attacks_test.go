@@ -24,10 +24,11 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // TestAttacks runs every plane, and wants docs/levels.md to say what came out.
 func TestAttacks(t *testing.T) {
 	var planes []*plane
-	for _, tables := range [][]*plane{filePlanes(), execPlanes(), processPlanes(), kernelPlanes()} {
+	for _, tables := range [][]*plane{filePlanes(), execPlanes(), processPlanes(), kernelPlanes(), networkPlanes(), dnsPlanes()} {
 		planes = append(planes, tables...)
 	}
 	resolveInTheWorld(t)
+	makeInternet(t)
 	a4, _ := harness.W.Addr()
 	harness.W.DNS.Set(canaryName, a4)
 	harness.W.TCP(t, a4, canaryPort)
@@ -105,7 +106,7 @@ func (pl *plane) run(t *testing.T) {
 			argv = append(argv, strings.Join(canary, "\n"))
 		}
 	}
-	session := w.Prepare(t, harness.Box{Policy: pl.policy(dir), Workspace: p.ws, Env: pl.env}, argv...)
+	session := w.Prepare(t, harness.Box{Policy: pl.policy(dir), Workspace: p.ws, Env: inWorkspaceOf(pl.env)}, argv...)
 	p.cmd = session.Cmd
 	if pl.start != nil {
 		pl.start(p)

@@ -181,11 +181,14 @@ func (p *place) scene(a *attempt, id string, inside bool) *scene {
 	s.set("token", s.token)
 	s.set("ws", p.ws)
 	s.set("d", s.ws)
+	s.set("resolver", harness.Resolver.Addr().String())
 	s.set("init", strconv.Itoa(os.Getpid()))
 	if inside {
 		s.set("ws", "/workspace")
 		s.set("d", "/workspace/"+id)
 		s.set("init", "1")
+		s.set("proxy", "proxy.nemoclaw.internal")
+		s.set("resolver", "198.18.0.2")
 	}
 	if a.setup != nil {
 		a.setup(s)
@@ -213,6 +216,14 @@ func chownAll(dir string, uid int) error {
 		}
 		return os.Lchown(path, uid, uid)
 	})
+}
+
+// inWorkspaceOf says where the files of a plane's environment are inside.
+func inWorkspaceOf(env []string) (out []string) {
+	for _, kv := range env {
+		out = append(out, strings.ReplaceAll(kv, "{ws}", "/workspace"))
+	}
+	return out
 }
 
 // line is what the probe is told.

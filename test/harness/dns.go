@@ -3,6 +3,7 @@ package harness
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,6 +17,7 @@ type DNS struct {
 	names map[string]func() []netip.Addr
 	ech   map[string][]byte
 	asked map[string]int
+	heard []string // every message, as text; the most recent ones
 }
 
 func newDNS(addr string) (*DNS, error) {
@@ -28,7 +30,8 @@ func newDNS(addr string) (*DNS, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range []*dns.Server{{PacketConn: pc, Handler: d}, {Listener: l, Handler: d}} {
+	all := func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept } // nothing that comes goes unseen
+	for _, s := range []*dns.Server{{PacketConn: pc, Handler: d, MsgAcceptFunc: all}, {Listener: l, Handler: d, MsgAcceptFunc: all}} {
 		go func() { _ = s.ActivateAndServe() }() // ends with the process
 	}
 	return d, nil
@@ -66,8 +69,24 @@ func (d *DNS) Asked(name string) int {
 	return n
 }
 
+// Heard tells whether a message that came lately holds text in its presentation: names as they were written, options in hex.
+func (d *DNS) Heard(text string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.heard, func(m string) bool { return strings.Contains(m, text) })
+}
+
+func (d *DNS) hear(req *dns.Msg) {
+	const most = 4096
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.heard = append(d.heard, req.String())
+	d.heard = d.heard[max(0, len(d.heard)-most):]
+}
+
 // ServeDNS answers one question.
 func (d *DNS) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
+	d.hear(req)
 	m := new(dns.Msg)
 	m.SetReply(req)
 	defer func() { _ = w.WriteMsg(m) }() // a client that went away has no answer to miss

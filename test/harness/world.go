@@ -27,6 +27,7 @@ var (
 	internet4 = netip.MustParsePrefix("203.0.113.0/24")
 	internet6 = netip.MustParsePrefix("2001:db8:113::/64")
 	private4  = netip.MustParsePrefix("10.9.0.0/16")
+	linkLocal = netip.MustParsePrefix("169.254.0.0/16") // where clouds have their metadata
 	// Resolver is where the world's DNS server listens.
 	Resolver = netip.MustParseAddrPort("203.0.113.53:53")
 )
@@ -187,7 +188,7 @@ func (w *World) network() error {
 			return err
 		}
 	}
-	for _, p := range []netip.Prefix{internet4, internet6, private4} {
+	for _, p := range []netip.Prefix{internet4, internet6, private4, linkLocal} {
 		r := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: ipNet(p), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: unix.RT_SCOPE_HOST}
 		if err := netlink.RouteAdd(r); err != nil {
 			return fmt.Errorf("a route to %s: %w", p, err)
