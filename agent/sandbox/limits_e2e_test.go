@@ -84,6 +84,8 @@ func TestLimitDisk(t *testing.T) {
 	b.want("head -c 5000000 /dev/zero > /tmp/a && echo ok", "ok", 0)
 	b.refused("head -c 8000000 /dev/zero > $HOME/b", "No space left")
 	b.refused("head -c 8000000 /dev/zero > /dev/shm/c", "No space left")
+	// Files without content count as well.
+	b.refused("python3 -c 'import os; [os.mknod(\"/tmp/%d\" % i) for i in range(5000)]'", "No space left")
 }
 
 func TestLimitThatCannotBe(t *testing.T) {

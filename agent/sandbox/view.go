@@ -221,7 +221,9 @@ func (v *view) makeScratch() error {
 			size = min(size, memory/2)
 		}
 	}
-	scratch, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", fmt.Sprintf("size=%d", size))
+	// An empty file takes no room, and memory all the same: tmpfs has as many files as pages.
+	files := size / int64(unix.Getpagesize())
+	scratch, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", fmt.Sprintf("size=%d", size), fmt.Sprintf("nr_inodes=%d", files))
 	if err != nil {
 		return err
 	}
