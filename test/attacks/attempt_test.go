@@ -118,6 +118,9 @@ type plane struct {
 	env      []string
 	start    func(p *place) // more of what the sandbox is started with
 	host     func(p *place) // what the host has, beside the scenes
+	refused  string         // the policy is no policy: the start is refused with these words
+	yaml     string         // more of the policy
+	blind    bool           // there are more refusals than are recorded one by one: the rest are counted, the canary's too
 	alone    bool           // the sandbox does not outlive the attempts: no canary after them
 	table    []attempt
 }
@@ -144,19 +147,22 @@ const (
 func outcome(o harness.Outcome) string { return fmt.Sprintf("%q (shown: %.300q)", o.Errno, o.Out) }
 
 // policy writes the plane's policy.
-func (p *plane) policy(dir string) string {
+func (p *plane) policy(dir string, vars map[string]string) string {
 	section := func(name, items string) string {
 		if items == "" {
 			return ""
 		}
 		return "  " + name + ":\n" + items
 	}
-	expand := strings.NewReplacer("{place}", dir).Replace
-	return expand("filesystem:\n  allow:\n" +
+	pairs := []string{"{place}", dir}
+	for name, value := range vars {
+		pairs = append(pairs, name, value)
+	}
+	return strings.NewReplacer(pairs...).Replace("filesystem:\n  allow:\n" +
 		"    - {path: /workspace, permissions: [read, write]}\n    - {path: /tmp, permissions: [read, write]}\n    - {path: {place}/ro, permissions: [read]}\n" + p.files +
 		section("deny", p.hide) +
 		"process:\n  allow:\n    - {command: /workspace/probe}\n" + p.commands + p.limits +
-		"network:\n  allow:\n" + fmt.Sprintf("    - {domain: %s, ports: [%d], protocol: tcp}\n", canaryName, canaryPort) + p.allow + p.network)
+		"network:\n  allow:\n" + fmt.Sprintf("    - {domain: %s, ports: [%d], protocol: tcp}\n", canaryName, canaryPort) + p.allow + p.network + p.yaml)
 }
 
 // scene makes the scene of one attempt.
@@ -189,6 +195,7 @@ func (p *place) scene(a *attempt, id string, inside bool) *scene {
 		s.set("init", "1")
 		s.set("proxy", "proxy.nemoclaw.internal")
 		s.set("resolver", "198.18.0.2")
+		s.set("home", "/home/agent")
 	}
 	if a.setup != nil {
 		a.setup(s)

@@ -81,6 +81,7 @@ func makeInternet(t *testing.T) {
 	internet.ssh = w.TCP(t, ok4, 8443)
 	internet.other = w.TCP(t, other4, 7000)
 	w.TCP(t, other6, 7000)
+	w.TCP(t, other4, 20000)
 	w.HTTP(t, other4, 80, from)
 	w.HTTPS(t, other4, 443, from)
 	w.HTTP(t, metadata, 80, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "metadata") }))

@@ -37,7 +37,7 @@ func newDNS(addr string) (*DNS, error) {
 	return d, nil
 }
 
-// Set makes name answer with addrs from now on.
+// Set makes name answer with addrs from now on; *.NAME is every name one label below NAME.
 func (d *DNS) Set(name string, addrs ...netip.Addr) {
 	d.SetFunc(name, func() []netip.Addr { return addrs })
 }
@@ -99,6 +99,9 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 	d.mu.Lock()
 	d.asked[name]++
 	f, ech := d.names[name], d.ech[name]
+	if _, below, ok := strings.Cut(name, "."); ok && f == nil {
+		f = d.names["*."+below]
+	}
 	d.mu.Unlock()
 	if q.Qtype == dns.TypeHTTPS && ech != nil {
 		m.Answer = append(m.Answer, &dns.HTTPS{SVCB: dns.SVCB{

@@ -14,10 +14,9 @@ var floodAttempts = map[string]attempt{
 	"connects": connects, // connects COUNT ADDR: to as many ports; fails unless one got through
 	"execs":    execs,    // execs COUNT SRC DST: starts a copy as often; fails unless one ran
 	"pipes":    pipes,
-	"ptys":     ptys,
-	"chatter":  chatter, // chatter MIB: to standard error
+	"many":     many,   // many COUNT ATTEMPT...: fails unless one worked
+	"filled":   filled, // filled PATH MIB: fill, and the file is removed
 	"segments": segments,
-	"sockets":  manySockets,
 	"queries":  queries, // queries COUNT SERVER ZONE: as many names below ZONE
 }
 
@@ -69,26 +68,6 @@ func pipes(w []string) (string, error) {
 	return w[1], nil
 }
 
-// ptys COUNT
-func ptys(w []string) (string, error) {
-	for i := range number(w[1]) {
-		if _, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0); err != nil {
-			return fmt.Sprint(i), err
-		}
-	}
-	return w[1], nil
-}
-
-func chatter(w []string) (string, error) {
-	line := []byte(strings.Repeat("\x1b[2J\x00\xff noise ", 4096))
-	for left := number(w[1]) << 20; left > 0; left -= len(line) {
-		if _, err := os.Stderr.Write(line); err != nil {
-			return "", err
-		}
-	}
-	return "", nil
-}
-
 // segments MIB: of System V shared memory, touched.
 func segments(w []string) (string, error) {
 	const private, create = 0, 0o1600
@@ -109,22 +88,6 @@ func segments(w []string) (string, error) {
 	return w[1], nil
 }
 
-// sockets COUNT: datagrams that nobody reads.
-func manySockets(w []string) (string, error) {
-	for i := range number(w[1]) {
-		p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Sprint(i), err
-		}
-		for {
-			if _, err := unix.Write(p[0], make([]byte, 1<<14)); err != nil {
-				break
-			}
-		}
-	}
-	return w[1], nil
-}
-
 func queries(w []string) (string, error) {
 	answered := 0
 	var last error
@@ -140,4 +103,25 @@ func queries(w []string) (string, error) {
 		return fmt.Sprint(answered), last
 	}
 	return w[1], nil
+}
+
+func filled(w []string) (string, error) {
+	defer os.Remove(w[1])
+	return fill(w)
+}
+
+func many(w []string) (string, error) {
+	worked := 0
+	var last error
+	for range number(w[1]) {
+		if _, err := steps(w[2:]); err == nil {
+			worked++
+		} else {
+			last = err
+		}
+	}
+	if worked == 0 {
+		return "", last
+	}
+	return fmt.Sprint(worked), nil
 }

@@ -37,12 +37,14 @@ type Outcome struct {
 // An attempt gets its words (the first is its own name) and returns what to show.
 type attempt func(words []string) (string, error)
 
+// attempts are those of all tables.
+var attempts = map[string]attempt{}
+
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "apart" {
 		apart(os.Args[2:])
 		return
 	}
-	attempts := map[string]attempt{}
 	for _, table := range []map[string]attempt{netAttempts, fileAttempts, sysAttempts, programAttempts, processAttempts, socketAttempts, floodAttempts} {
 		for name, f := range table {
 			attempts[name] = f
@@ -51,7 +53,7 @@ func main() {
 	out := json.NewEncoder(os.Stdout)
 	for _, arg := range os.Args[1:] {
 		start := time.Now()
-		shown, err := steps(attempts, strings.Fields(arg))
+		shown, err := steps(strings.Fields(arg))
 		o := Outcome{Op: arg, Us: time.Since(start).Microseconds(), Out: shown, Errno: name(err)}
 		if err := out.Encode(o); err != nil {
 			os.Exit(3)
@@ -60,7 +62,7 @@ func main() {
 }
 
 // steps does what stands between the && of an attempt.
-func steps(attempts map[string]attempt, words []string) (string, error) {
+func steps(words []string) (string, error) {
 	var shown strings.Builder
 	for len(words) > 0 {
 		end := slices.Index(words, "&&")
