@@ -245,7 +245,7 @@ func (a *attempt) line(s *scene) string {
 func (p *place) natively(pl *plane, a *attempt, id string) {
 	p.Helper()
 	s := p.scene(a, id, false)
-	p.cmd = exec.Command(filepath.Join(p.ws, "probe"), a.line(s))
+	p.cmd = exec.Command(harness.W.ProbeBin, a.line(s))
 	p.cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + s.ws, "TMPDIR=/tmp"},
 		strings.Split(s.expand(strings.Join(pl.env, "\n")), "\n")...)
 	p.cmd.Dir = s.ws

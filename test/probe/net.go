@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -247,6 +248,15 @@ func dial(host, port string) (net.Conn, error) {
 }
 
 func say(w []string) (string, error) {
+	out, err := saidTo(w)
+	// A peer that has gone shows in whatever call comes next.
+	if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.EPIPE) {
+		err = unix.ECONNRESET
+	}
+	return out, err
+}
+
+func saidTo(w []string) (string, error) {
 	c, err := dial(w[1], w[2])
 	if err != nil {
 		return "", err
