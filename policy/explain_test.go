@@ -226,6 +226,7 @@ func TestSuggestNothing(t *testing.T) {
 		{Plane: PlaneExec, Action: "exec", Object: ""},
 		{Plane: PlaneExec, Action: "exec", Object: "bin/git"},
 		{Plane: PlaneExec, Action: "exec", Object: "/lib64/ld-linux-x86-64.so.2"},
+		{Plane: PlaneExec, Action: "exec", Object: "/proc/131/fd/3"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/curl"},
 		{Plane: PlaneNetwork, Action: "connect", Object: "169.254.169.254:80"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/\xff"},

@@ -74,13 +74,13 @@ func suggestNetwork(d Decision) string {
 	return "network:\n  allow:\n    - " + target + "\n      ports: [" + strconv.Itoa(int(port)) + "]\n      protocol: " + protocol.String() + "\n"
 }
 
-// suggestCommand suggests nothing for the dynamic loader, which starts any program it is given, and for what lies in a
-// directory that is the sandbox's own.
+// suggestCommand suggests nothing for the dynamic loader, which starts any program it is given, for what lies in a directory
+// that is the sandbox's own, and for descriptors (/proc/PID/fd), which are another file in the next run.
 func suggestCommand(object string) string {
 	if command(object) != nil || !shows(object) || object == "" || strings.HasPrefix(path.Base(object), "ld-") {
 		return ""
 	}
-	for _, own := range PrivateDirs {
+	for _, own := range append([]string{"/proc"}, PrivateDirs...) {
 		if strings.HasPrefix(object, own+"/") {
 			return ""
 		}

@@ -58,7 +58,12 @@ func (p *programs) checkScripts() error {
 		if !program.Script || program.Kind == KindHelper {
 			continue
 		}
-		if missing := p.missingInterpreter(program.File); missing != "" {
+		missing := p.missingInterpreter(program.File)
+		switch {
+		case missing == "":
+		case isLoader(missing):
+			p.warnings = append(p.warnings, fmt.Sprintf("the command %s is a script for the dynamic loader (%s), which never runs as a command: let its first line name the program", program.Command, missing))
+		default:
 			p.warnings = append(p.warnings, fmt.Sprintf("the command %s is a script for %s, which is not allowed, so it can't run: add `command: %s` to process.allow",
 				program.Command, missing, path.Base(missing)))
 		}

@@ -170,6 +170,10 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		return nil
 	}
 	real, err := p.real(f)
+	if err == nil && isLoader(real) {
+		f.close()
+		return fmt.Errorf("sandbox: %s: %s is the dynamic loader (%s), which starts any program that it is given, so with this rule every program could run: name the programs themselves", where, name, real)
+	}
 	if kind == KindCommand && err == nil && writableMount(f.fd) {
 		p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s lies where the sandbox may write (%s), so what runs inside can put another program in its place", where, name, real))
 	}
@@ -193,6 +197,13 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		Script: bytes.HasPrefix(head, []byte("#!")),
 	})
 	return nil
+}
+
+// isLoader tells a dynamic loader by the name that loaders have (ld-linux-x86-64.so.2, ld-musl-x86_64.so.1, ...): called as
+// a command it maps any program itself, and no execution of that program is seen.
+func isLoader(real string) bool {
+	name := path.Base(real)
+	return strings.HasPrefix(name, "ld-") && strings.Contains(name, ".so")
 }
 
 // writableMount reports whether an open file lies on a mount that is writable inside.

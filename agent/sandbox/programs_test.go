@@ -26,6 +26,17 @@ func TestInterpreterOf(t *testing.T) {
 	_ = interpreterOf(self)
 }
 
+func TestIsLoader(t *testing.T) {
+	for name, want := range map[string]bool{
+		"/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2": true, "/lib/ld-linux-aarch64.so.1": true, "/lib/ld-musl-x86_64.so.1": true, "/usr/lib/x86_64-linux-gnu/ld-2.31.so": true,
+		"/usr/bin/ld": false, "/usr/bin/ld-wrapper": false, "/usr/bin/x86_64-linux-gnu-ld.bfd": false, "/usr/lib/libc.so.6": false,
+	} {
+		if isLoader(name) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
+	}
+}
+
 func FuzzInterpreterOf(f *testing.F) {
 	if sh, err := os.ReadFile("/bin/sh"); err == nil {
 		f.Add(sh[:headSize])

@@ -23,8 +23,12 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 // TestAttacks runs every plane, and wants docs/levels.md to say what came out.
 func TestAttacks(t *testing.T) {
+	ld, err := loaderPath()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var planes []*plane
-	for _, tables := range [][]*plane{filePlanes(), execPlanes(), processPlanes(), kernelPlanes(), networkPlanes(), dnsPlanes(), policyPlanes(), exhaustionPlanes()} {
+	for _, tables := range [][]*plane{filePlanes(), execPlanes(), processPlanes(), kernelPlanes(), networkPlanes(), dnsPlanes(), policyPlanes(ld), exhaustionPlanes()} {
 		planes = append(planes, tables...)
 	}
 	resolveInTheWorld(t)

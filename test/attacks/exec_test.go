@@ -127,22 +127,29 @@ func contentOf(s *scene, path string) []byte {
 func idInRO(s *scene)  { install(s, filepath.Join(s.ro, "id"), contentOf(s, "/usr/bin/id"), 0o755) }
 func badCopy(s *scene) { install(s, filepath.Join(s.ws, "bad"), contentOf(s, "/usr/bin/id"), 0o755) }
 
-// loader finds the dynamic loader that programs here ask for.
-func loader(s *scene) {
+// loaderPath finds the dynamic loader that programs here ask for.
+func loaderPath() (string, error) {
 	f, err := elf.Open("/usr/bin/id")
 	if err != nil {
-		s.Fatal(err)
+		return "", err
 	}
 	defer f.Close()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			b := make([]byte, p.Filesz)
-			if _, err := p.ReadAt(b, 0); err != nil {
-				s.Fatal(err)
-			}
-			s.set("ld", string(bytes.TrimRight(b, "\x00")))
+			_, err := p.ReadAt(b, 0)
+			return string(bytes.TrimRight(b, "\x00")), err
 		}
 	}
+	return "", errors.New("/usr/bin/id asks for no dynamic loader")
+}
+
+func loader(s *scene) {
+	path, err := loaderPath()
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.set("ld", path)
 }
 
 func script(text string) func(*scene) {

@@ -23,7 +23,7 @@ func toPol(s *scene, _ string) bool {
 	return strings.Contains(polServer.Bytes()+polInner.Bytes(), s.token)
 }
 
-func policyPlanes() []*plane {
+func policyPlanes(ld string) []*plane {
 	name := func(what, domain, record, inside string) attempt {
 		return attempt{name: what, user: true, do: "reach " + domain + " 7000 {say}", inside: inside, record: record, harm: toPol, setup: spoken}
 	}
@@ -52,6 +52,8 @@ func policyPlanes() []*plane {
 		allow:    "    - {domain: " + apiName + ", ports: [7000], protocol: tcp}\n    - {domain: \"*." + wildName + "\", ports: [7000], protocol: tcp}\n",
 		network:  "  deny:\n    - {domain: " + gistName + "}\n    - {cidr: {denied}/32}\n",
 	}}
+	planes = append(planes, &plane{name: "policy", commands: "    - {command: " + ld + "}\n", refused: "dynamic loader",
+		table: []attempt{{name: "the dynamic loader as a command that the policy allows", user: true, do: "run " + ld + " /usr/bin/id", inside: "the sandbox does not start"}}})
 	for _, trap := range []struct{ what, yaml, says string }{
 		{"a section that comes twice, the second with more", "process:\n  allow:\n    - {command: id}\n", "process"},
 		{"a key that is misspelt", "proces:\n  allow:\n    - {command: id}\n", "proces"},
