@@ -93,7 +93,9 @@ func apart(args []string) {
 		cmd.Stdin, cmd.Stderr = os.Stdin, os.Stderr
 		said, err := cmd.Output()
 		cancel()
-		os.Stdout.Write(said)
+		if _, err := os.Stdout.Write(said); err != nil {
+			os.Exit(3)
+		}
 		if err != nil {
 			o := Outcome{Op: arg, Errno: err.Error()}
 			if err := json.NewEncoder(os.Stdout).Encode(o); err != nil {

@@ -69,10 +69,9 @@ func execFD(w []string) (string, error) {
 func execFDNow(w []string) (string, error) {
 	fd, err := unix.Open(w[1], unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		name, end := uintptr(0), uintptr(0)
-		argv := []*byte{&[]byte("x\x00")[0], nil}
-		name = uintptr(unsafe.Pointer(&argv[0]))
-		err = raw(unix.SYS_EXECVEAT, uintptr(fd), text(""), name, uintptr(unsafe.Pointer(&end)), unix.AT_EMPTY_PATH)
+		argv := [2]uintptr{text("x")}
+		var env uintptr
+		err = raw(unix.SYS_EXECVEAT, uintptr(fd), text(""), uintptr(unsafe.Pointer(&argv)), uintptr(unsafe.Pointer(&env)), unix.AT_EMPTY_PATH)
 	}
 	var errno syscall.Errno
 	_ = errors.As(err, &errno)
