@@ -178,7 +178,7 @@ func (r *run) spec() sandbox.Spec {
 		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), absolute(r.o.StateDir), absolute(r.o.RunDir), absolute(r.o.BPFFS)},
 		Unmasked: func(u sandbox.Unmasked) {
 			r.note("unmasked", u.Path, "something on the host took the mask away that enforces "+r.policy.Rule(u.Rule).Pos)
-			r.fail(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host replaced what the mask was on",
+			r.fail(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",
 				u.Path, r.policy.Rule(u.Rule).Pos), u.Err))
 		},
 	}

@@ -172,8 +172,8 @@ func TestEtcFiles(t *testing.T) {
 }
 
 func TestLost(t *testing.T) {
-	watched := []watchedMount{{id: 79, path: "/a"}, {id: 7, path: "/b"}, {id: 790, path: "/c"}}
-	gone := lost(watched, []byte("67 43 0:42 / / ro - tmpfs none rw\n79 74 0:43 /null /a ro - tmpfs none rw\n"))
+	watched := []watchedMount{{id: 79, path: "/a"}, {id: 7, path: "/b"}, {id: 790, path: "/c"}, {id: 67, moves: []int32{1, 2}, path: "/d"}}
+	gone := lost(watched, []byte("67 43 0:42 / / ro - tmpfs none rw\n79 74 0:43 /null /a ro - tmpfs none rw\n"), func(wd int32) bool { return wd == 2 })
 	if diff := cmp.Diff(watched[1:], gone, cmp.AllowUnexported(watchedMount{})); diff != "" {
 		t.Error(diff)
 	}

@@ -38,6 +38,7 @@ type view struct {
 	idmaps  map[[2]uint32]int
 	asked   [][2]uint32 // of idmaps: asked for, and not yet received
 	watched []watchedMount
+	moves   int      // inotify: what a watched mount lies on was renamed; -1 when there is none
 	notes   []string // warnings found on the way
 }
 
@@ -45,7 +46,7 @@ type view struct {
 func newView(control *control, disk int64) *view {
 	return &view{
 		control: control, disk: disk,
-		root: -1, scratch: -1, dev: -1, pts: -1, idmaps: map[[2]uint32]int{},
+		root: -1, scratch: -1, dev: -1, pts: -1, moves: -1, idmaps: map[[2]uint32]int{},
 	}
 }
 
@@ -66,6 +67,7 @@ func (v *view) close() {
 	closeFD(&v.root)
 	closeFD(&v.dev)
 	closeFD(&v.pts)
+	closeFD(&v.moves)
 }
 
 // closeFD closes a descriptor once.
@@ -249,17 +251,21 @@ func (v *view) mountTree(t *tree) error {
 			return fmt.Errorf("setting mount attributes: %w", err)
 		}
 	}
-	if err := v.place(t, mount); err != nil {
+	if !t.watch {
+		return v.place(t, mount)
+	}
+	moves, err := v.watchMoves(t) // before it is placed: what is renamed from here on shows
+	if err != nil {
 		return err
 	}
-	if !t.watch {
-		return nil
+	if err := v.place(t, mount); err != nil {
+		return err
 	}
 	var at unix.Statx_t
 	if err := unix.Statx(mount, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &at); err != nil {
 		return fmt.Errorf("asking for the id of its mount: %w", err)
 	}
-	v.watched = append(v.watched, watchedMount{at.Mnt_id, t.path, t.rule})
+	v.watched = append(v.watched, watchedMount{at.Mnt_id, moves, t.path, t.rule})
 	return nil
 }
 

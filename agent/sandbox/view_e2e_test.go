@@ -73,6 +73,45 @@ func TestDenies(t *testing.T) {
 	b.want("echo new > a/new && mkdir a/d && mv a/d a/e && echo x >> src/main && ls a", "e\nnew\nother\nsecret", 0)
 }
 
+// TestUnmaskedByRename: when the host renames what a mask lies on, or a directory above it, the mask goes along; another may take
+// the place that the rule names.
+func TestUnmaskedByRename(t *testing.T) {
+	for _, what := range []string{"key", "d/key", "d", "ws/private", "ws/a", "ws/a/b"} {
+		t.Run(what, func(t *testing.T) {
+			data := hostDir(t)
+			fill(t, data, "key", "d/key", "ws/private/key", "ws/a/b/key")
+			spec := testSpec(t, tools+`filesystem:
+  allow: [{path: /workspace, permissions: [read, write]}, {path: `+data+`, permissions: [read]}]
+  deny:
+    - {path: `+data+`/key, permissions: [read]}
+    - {path: `+data+`/d/key, permissions: [read]}
+    - {path: /workspace/private, permissions: [read, write]}
+    - {path: /workspace/a/b, permissions: [read, write]}
+`, data+"/ws")
+			seen := make(chan Unmasked, 8)
+			spec.Unmasked = func(u Unmasked) { seen <- u }
+			startSpec(t, spec)
+			fill(t, data, "ws/private/more", "ws/a/more") // what changes inside them does not matter
+			select {
+			case u := <-seen:
+				t.Fatalf("%+v though nothing was lost", u)
+			case <-time.After(50 * time.Millisecond):
+			}
+			if err := os.Rename(data+"/"+what, data+"/moved"); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case u := <-seen:
+				if u.Err != nil || spec.Policy.Rule(u.Rule).Pos == "default" {
+					t.Errorf("%+v", u)
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("nobody noticed that the mask has moved")
+			}
+		})
+	}
+}
+
 func TestUnmasked(t *testing.T) {
 	dir := workspaceOf(t, 0, 0)
 	data := hostDir(t)

@@ -2,8 +2,10 @@ package sandbox
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -13,17 +15,48 @@ import (
 
 // watchedMount is a mount whose loss would break a rule.
 type watchedMount struct {
-	id   uint64 // as in mountinfo
-	path string // inside
-	rule policy.RuleID
+	id    uint64  // as in mountinfo
+	moves []int32 // inotify watches of what it lies on
+	path  string  // inside
+	rule  policy.RuleID
 }
 
-// watcher waits for changes of a sandbox's mounts. Inside nobody can make any; but when somebody on the host replaces
-// a file or removes a directory that a mask lies on, the kernel takes the mask away.
+// watcher waits for what takes a sandbox's masks away. Inside nobody can; but when somebody on the host replaces a file or
+// removes a directory that a mask lies on, the kernel drops the mask, and when they rename it, or a directory above it, the
+// mask goes along, and what comes to its place has none.
 type watcher struct {
 	file int    // mountinfo of the init; not an os.File: Go's poller would take the events
 	wake [2]int // a pipe; closing its end stops the watcher
 	done chan struct{}
+}
+
+// watchMoves watches for renames of what a tree is going to lie on, and of the directories between that and the tree around it.
+func (v *view) watchMoves(t *tree) ([]int32, error) {
+	if v.moves < 0 {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if err != nil {
+			return nil, fmt.Errorf("watching for renames: %w", err)
+		}
+		v.moves = fd
+	}
+	top := "/"
+	if in := v.plan.around(t.path); in != nil {
+		top = in.path
+	}
+	var moves []int32
+	for at, source := t.path, t.source; at != top; at, source = parent(at), parent(source) {
+		fd, err := openReal(source)
+		if err != nil {
+			return nil, err
+		}
+		wd, err := unix.InotifyAddWatch(v.moves, "/proc/thread-self/fd/"+strconv.Itoa(fd), unix.IN_MOVE_SELF)
+		unix.Close(fd)
+		if err != nil {
+			return nil, fmt.Errorf("watching for a rename of %s: %w", source, err)
+		}
+		moves = append(moves, int32(wd))
+	}
+	return moves, nil
 }
 
 // watchMasks starts watching. A sandbox without masks that could be lost has a watcher that does nothing.
@@ -50,12 +83,12 @@ func (s *Sandbox) watchMasks() (*watcher, error) {
 
 // loop looks at the mounts at once, and then after each change: there is a moment between composing and watching.
 func (w *watcher) loop(s *Sandbox) {
-	watch := []unix.PollFd{{Fd: int32(w.file), Events: unix.POLLPRI}, {Fd: int32(w.wake[0]), Events: unix.POLLIN}}
+	watch := []unix.PollFd{{Fd: int32(w.file), Events: unix.POLLPRI}, {Fd: int32(w.wake[0]), Events: unix.POLLIN}, {Fd: int32(s.view.moves), Events: unix.POLLIN}}
 	left := s.view.watched
 	for {
 		mounts, err := readAll(w.file)
 		if err == nil {
-			left = s.report(lost(left, mounts), left)
+			left = s.report(lost(left, mounts, moved(s.view.moves)), left)
 		} else {
 			left = s.report(left, left) // nothing is known any more
 		}
@@ -74,8 +107,8 @@ func (w *watcher) loop(s *Sandbox) {
 	}
 }
 
-// lost returns the watched mounts that a mountinfo file does not have.
-func lost(watched []watchedMount, mountinfo []byte) []watchedMount {
+// lost returns the watched mounts that a mountinfo file does not have, or that lie on something that was renamed.
+func lost(watched []watchedMount, mountinfo []byte, moved func(int32) bool) []watchedMount {
 	there := map[uint64]bool{}
 	for line := range bytes.Lines(mountinfo) {
 		field, _, _ := bytes.Cut(line, []byte(" "))
@@ -85,11 +118,33 @@ func lost(watched []watchedMount, mountinfo []byte) []watchedMount {
 	}
 	var gone []watchedMount
 	for _, w := range watched {
-		if !there[w.id] {
+		if !there[w.id] || slices.ContainsFunc(w.moves, moved) {
 			gone = append(gone, w)
 		}
 	}
 	return gone
+}
+
+// moved reads which inotify watches have seen a rename since the last time.
+func moved(inotify int) func(int32) bool {
+	seen, all := map[int32]bool{}, false
+	buf := make([]byte, 4096)
+	for {
+		n, err := unix.Read(inotify, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n < unix.SizeofInotifyEvent {
+			break
+		}
+		for at := 0; at+unix.SizeofInotifyEvent <= n; {
+			wd, mask := int32(binary.NativeEndian.Uint32(buf[at:])), binary.NativeEndian.Uint32(buf[at+4:])
+			seen[wd] = seen[wd] || mask&unix.IN_MOVE_SELF != 0
+			all = all || mask&unix.IN_Q_OVERFLOW != 0
+			at += unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(buf[at+12:]))
+		}
+	}
+	return func(wd int32) bool { return all || seen[wd] }
 }
 
 // report freezes the sandbox when masks are gone, and returns the masks that are left.

@@ -62,7 +62,7 @@ func resolveInTheWorld(t *testing.T) {
 	}
 }
 
-// exitRefused is nemoclaw's status when nothing was started.
+// exitRefused is nemoclaw's status when nothing was started, or when it stopped what was.
 const exitRefused = 125
 
 // run shows that a plane's attempts are live, and tries them inside.
@@ -73,7 +73,7 @@ func (pl *plane) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	p := &place{TB: t, dir: dir, vars: map[string]string{}}
+	p := &place{TB: t, dir: dir, vars: map[string]string{}, ended: make(chan struct{})}
 	for _, sub := range []string{"", "scenes", "ro", "out"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
@@ -122,6 +122,13 @@ func (pl *plane) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := session.Wait(t, 2*time.Minute)
+	close(p.ended)
+	if pl.stopped != "" {
+		if r.Code != exitRefused || !strings.Contains(r.Err, pl.stopped) || pl.table[0].harm(scenes[0], r.Out) {
+			t.Errorf("%s: the sandbox was not stopped with %q, or too late\n%s", pl.table[0].name, pl.stopped, r.Dump())
+		}
+		return
+	}
 	if pl.refused != "" {
 		if r.Code != exitRefused || r.Out != "" || !strings.Contains(r.Err, pl.refused) {
 			t.Errorf("the start was not refused with %q\n%s", pl.refused, r.Dump())

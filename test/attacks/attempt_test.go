@@ -52,7 +52,8 @@ type scene struct {
 	token  string            // what is in {out}/secret and in {ro}/secret
 	vars   map[string]string // what the names in braces stand for
 	inside bool
-	uid    int // natively the attacker's
+	uid    int             // natively the attacker's
+	ended  <-chan struct{} // closed when the run has ended
 
 	victim *victim
 }
@@ -119,6 +120,7 @@ type plane struct {
 	start    func(p *place) // more of what the sandbox is started with
 	host     func(p *place) // what the host has, beside the scenes
 	refused  string         // the policy is no policy: the start is refused with these words
+	stopped  string         // the attempt makes nemoclaw stop the sandbox, with these words
 	yaml     string         // more of the policy
 	blind    bool           // there are more refusals than are recorded one by one: the rest are counted, the canary's too
 	alone    bool           // the sandbox does not outlive the attempts: no canary after them
@@ -128,10 +130,11 @@ type plane struct {
 // A place is where a plane's attempts take place: a directory of the host and its workspaces.
 type place struct {
 	testing.TB
-	dir  string
-	ws   string // the workspace
-	vars map[string]string
-	cmd  *exec.Cmd // natively: the attempt's; inside: nemoclaw's
+	dir   string
+	ws    string // the workspace
+	vars  map[string]string
+	ended chan struct{} // closed when the run has ended
+	cmd   *exec.Cmd     // natively: the attempt's; inside: nemoclaw's
 }
 
 const (
@@ -167,7 +170,7 @@ func (p *plane) policy(dir string, vars map[string]string) string {
 
 // scene makes the scene of one attempt.
 func (p *place) scene(a *attempt, id string, inside bool) *scene {
-	s := &scene{TB: p.TB, dir: filepath.Join(p.dir, "scenes", id), ro: filepath.Join(p.dir, "ro", id), ws: filepath.Join(p.ws, id), inside: inside, uid: p.owner(a, inside), token: "token-of-" + id + strconv.Itoa(os.Getpid()), vars: map[string]string{}}
+	s := &scene{TB: p.TB, dir: filepath.Join(p.dir, "scenes", id), ro: filepath.Join(p.dir, "ro", id), ws: filepath.Join(p.ws, id), inside: inside, uid: p.owner(a, inside), ended: p.ended, token: "token-of-" + id + strconv.Itoa(os.Getpid()), vars: map[string]string{}}
 	for name, value := range p.vars {
 		s.vars[name] = value
 	}

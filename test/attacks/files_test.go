@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,8 +43,6 @@ func filePlanes() []*plane {
 		{name: "a denied directory, renamed", do: "rename {ws}/private {ws}/p && read {ws}/p/key && rename {ws}/p {ws}/private", inside: "EBUSY", harm: showsMasked},
 		{name: "a denied directory, by a symbolic link", do: "symlink {ws}/private s && read s/key", inside: "EACCES", harm: showsMasked},
 		{name: "a denied directory, below one that is renamed", do: "rename {ws}/deep {ws}/d && read {ws}/d/private/key && rename {ws}/d {ws}/deep", inside: "EBUSY", harm: showsMasked},
-		{name: "the workspace's place on the host, in `mountinfo`", do: "find {place} /proc/self/mountinfo", native: "not there",
-			open: "the kernel shows a mount's root; it is a name, not a way. No level hides it"},
 		{name: "watching what the host opens (`inotify`)", user: true, do: "watch {ro}", setup: busy,
 			open: "what may be read may be watched; level full can refuse the watch"},
 		{name: "locking a file that may only be read (`flock`)", user: true, do: "lock {ro}/secret",
@@ -83,8 +82,10 @@ func filePlanes() []*plane {
 	return []*plane{
 		{name: "files", table: reading, hide: denyDirs, start: starter, host: workspaceOfDirs},
 		{name: "files", table: writing, hide: denyDirs, start: starter, host: workspaceOfDirs, commands: "    - {command: tar}\n    - {command: python3}\n"},
-		{name: "files", alone: true, hide: denyDirs, host: workspaceOfDirs, table: []attempt{
-			{name: "a denied directory whose mask the host undoes by a rename", do: "write ready x && poll {ws}/moved/key", setup: hostRename, inside: "never read", harm: renamedBack}}},
+		{name: "files", alone: true, stopped: "the sandbox was stopped", hide: denyDirs, host: workspaceOfDirs, table: []attempt{
+			{name: "a denied directory that the host renames, for another in its place", do: "write ready x && poll {ws}/private/key", setup: hostRenames("private"), inside: "the sandbox is stopped", record: "system", harm: showsMasked}}},
+		{name: "files", alone: true, stopped: "the sandbox was stopped", hide: denyDirs, host: workspaceOfDirs, table: []attempt{
+			{name: "likewise, the directory above it", do: "write ready x && poll {ws}/deep/private/key", setup: hostRenames("deep"), inside: "the sandbox is stopped", record: "system", harm: showsMasked}}},
 	}
 }
 
@@ -231,23 +232,34 @@ func archive(entries func(*scene) []tar.Header) func(*scene) {
 	}
 }
 
-// hostRename moves the denied directory as soon as the attempt is ready for it, as a `mv` by the user would.
-func hostRename(s *scene) {
-	go func() {
-		from, to := filepath.Join(filepath.Dir(s.ws), "private"), filepath.Join(filepath.Dir(s.ws), "moved")
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			if _, err := os.Stat(filepath.Join(s.ws, "ready")); err == nil {
-				_ = os.Rename(from, to)
+// hostRenames moves a directory of the workspace as soon as the attempt is ready for it, as a `mv` by the user would, and later puts
+// another in its place.
+func hostRenames(dir string) func(*scene) {
+	return func(s *scene) {
+		if !s.inside {
+			return // what nothing hides can be read at once
+		}
+		at := filepath.Join(filepath.Dir(s.ws), dir)
+		done := make(chan struct{})
+		s.Cleanup(func() { <-done })
+		go func() {
+			defer close(done)
+			for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				if _, err := os.Stat(filepath.Join(s.ws, "ready")); err != nil {
+					continue
+				}
+				err := os.Rename(at, at+"-moved")
+				select {
+				case <-s.ended:
+				case <-time.After(2 * time.Second):
+					err = errors.Join(err, os.MkdirAll(filepath.Join(at, "private"), 0o755), os.WriteFile(filepath.Join(at, "key"), []byte(maskedSecret), 0o644),
+						os.WriteFile(filepath.Join(at, "private", "key"), []byte(maskedSecret), 0o644))
+				}
+				if err != nil {
+					s.Error(err)
+				}
 				return
 			}
-		}
-	}()
-}
-
-func renamedBack(s *scene, out string) bool {
-	ws := filepath.Dir(s.ws)
-	if err := os.Rename(filepath.Join(ws, "moved"), filepath.Join(ws, "private")); err != nil {
-		s.Fatal(err)
+		}()
 	}
-	return showsMasked(s, out)
 }
