@@ -187,7 +187,7 @@ var refusals = []struct {
 		":6:15: network.allow[0].ports[0]: 0 is out of range (1 to 65535)",
 	}},
 	{"overlap in one file", "network:\n  allow:\n    - {domain: a.example.org, ports: [80, 443], protocol: https}\n    - {domain: A.example.org., ports: [443], protocol: tls}\n", []string{":4:7: network.allow: a.example.org:443 is tls here and https at p.yaml:3 (the two can't be told apart: keep one)"}},
-	{"overlap with a preset", "extends: [npm]\nnetwork:\n  allow:\n    - {domain: \"*.npmjs.org\", ports: [443], protocol: tcp}\n", []string{":4:7: network.allow: *.npmjs.org:443 is tcp here and https at preset:npm:4 (the two can't be told apart: keep one)"}},
+	{"overlap with a preset", "extends: [npm]\nnetwork:\n  allow:\n    - {domain: \"*.npmjs.org\", ports: [443], protocol: tcp}\n", []string{":4:7: network.allow: *.npmjs.org:443 is tcp here and https at preset:npm:5 (the two can't be told apart: keep one)"}},
 	{"overlap of ech", "network:\n  ask:\n    - {domain: a.example.org, ports: [443], protocol: https}\n    - {domain: a.example.org, ports: [443], protocol: https, ech: allow}\n", []string{":4:7: network.ask: a.example.org:443 has another ech here than at p.yaml:3 (the two can't be told apart: keep one)"}},
 }
 

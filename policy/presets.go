@@ -53,3 +53,13 @@ func parsePreset(name string) (*Policy, error) {
 	}
 	return Parse("preset:"+name, src)
 }
+
+// PresetAbout says in one line what a preset is for: the first of its file.
+func PresetAbout(name string) string {
+	src, err := PresetSource(name)
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(src), "\n")
+	return strings.TrimPrefix(line, "# "+name+": ")
+}

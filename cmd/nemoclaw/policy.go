@@ -250,11 +250,19 @@ func newPresets() *cobra.Command {
 				_, err = out.Write(src)
 				return err
 			}
-			if json {
-				return printJSON(out, policy.Presets())
+			type preset struct {
+				Name  string `json:"name"`
+				About string `json:"about"`
 			}
+			var list []preset
 			for _, p := range policy.Presets() {
-				fmt.Fprintln(out, p)
+				list = append(list, preset{p, policy.PresetAbout(p)})
+			}
+			if json {
+				return printJSON(out, list)
+			}
+			for _, p := range list {
+				fmt.Fprintf(out, "%-12s %s\n", p.Name, p.About)
 			}
 			return nil
 		},
