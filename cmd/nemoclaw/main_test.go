@@ -211,10 +211,10 @@ func TestSchemaAndPresets(t *testing.T) {
 		t.Errorf("schema: status %d, %.80q", status, out)
 	}
 	status, out, _ := call(t, "policy", "presets")
-	if status != 0 || !strings.Contains(out, "npm\n") {
+	if status != 0 || !strings.Contains(out, "\nnpm          install packages") {
 		t.Errorf("presets: status %d, %q", status, out)
 	}
-	var list []string
+	var list []struct{ Name, About string }
 	if _, out, _ := call(t, "policy", "presets", "-o", "json"); json.Unmarshal([]byte(out), &list) != nil || len(list) < 4 {
 		t.Errorf("presets as JSON: %q", out)
 	}
