@@ -16,14 +16,14 @@ type field struct {
 	why         string
 	never, hint string
 	min, max    string
+	refusal     string // what `later` is answered with
 	index       []int
 }
 
-// scalar is a type of value that reads and describes itself. Its methods have pointer receivers.
+// scalar is a type of value that reads itself. Its methods have pointer receivers.
 type scalar interface {
 	// read takes the value from n, which is a scalar node, or says what is wrong with it.
 	read(n *yaml.Node, f *field) *problem
-	schema(f *field) map[string]any
 }
 
 // problem is what is wrong with a value, and what to do.
@@ -32,6 +32,10 @@ type problem struct{ msg, hint string }
 // decodable is a field that knows how to take itself from any node.
 type decodable interface {
 	decode(d *decoder, n *yaml.Node, f *field, key string)
+}
+
+// described is a type of value that has its own JSON Schema.
+type described interface {
 	schema(f *field) map[string]any
 }
 
@@ -77,13 +81,22 @@ func fields(t reflect.Type) []field {
 // decoder fills the types of ast.go from nodes and gathers what is wrong.
 type decoder struct {
 	*collector
-	cache map[reflect.Type][]field
-	meant map[string]bool // for check: the keys of its struct that a misspelt one stands for
+	refusal string // what `later` is answered with
+	cache   map[reflect.Type][]field
+	meant   map[string]bool // for check: the keys of its struct that a misspelt one stands for
+}
+
+func newDecoder(c *collector, refusal string) *decoder {
+	return &decoder{collector: c, refusal: refusal, cache: map[reflect.Type][]field{}}
 }
 
 func (d *decoder) fields(t reflect.Type) []field {
 	if _, ok := d.cache[t]; !ok {
-		d.cache[t] = fields(t)
+		list := fields(t)
+		for i := range list {
+			list[i].refusal = d.refusal
+		}
+		d.cache[t] = list
 	}
 	return d.cache[t]
 }
@@ -205,7 +218,7 @@ func (v *Value[T]) decode(d *decoder, n *yaml.Node, f *field, key string) {
 }
 
 func (*Later) decode(d *decoder, n *yaml.Node, f *field, key string) {
-	d.add(at(n), key, notSupported, f.why)
+	d.add(at(n), key, f.refusal, f.why)
 }
 
 // notSupported is what a part of the language that nothing enforces yet is answered with.

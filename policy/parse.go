@@ -16,8 +16,7 @@ func Parse(file string, src []byte) (*Policy, error) {
 		return nil, c.err()
 	}
 	p := &Policy{File: file}
-	d := &decoder{collector: c, cache: map[reflect.Type][]field{}}
-	d.mapping(root, reflect.ValueOf(p).Elem(), "")
+	newDecoder(c, notSupported).mapping(root, reflect.ValueOf(p).Elem(), "")
 	if err := c.err(); err != nil {
 		return nil, err
 	}

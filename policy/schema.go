@@ -25,7 +25,7 @@ func Schema() []byte {
 
 // schemaOf describes a type of ast.go. Structs go to defs, once each.
 func schemaOf(t reflect.Type, f *field, defs map[string]any) any {
-	if dec, ok := reflect.New(t).Interface().(decodable); ok {
+	if dec, ok := reflect.New(t).Interface().(described); ok {
 		s := dec.schema(f)
 		describe(s, f)
 		return s
@@ -83,7 +83,7 @@ func describe(s map[string]any, f *field) {
 	}
 }
 
-func (v *Value[T]) schema(f *field) map[string]any { return any(&v.V).(scalar).schema(f) }
+func (v *Value[T]) schema(f *field) map[string]any { return any(&v.V).(described).schema(f) }
 
 // schema of a key that is refused: nothing is valid, and the description says why.
 func (*Later) schema(f *field) map[string]any {

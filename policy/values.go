@@ -47,7 +47,7 @@ func (w *Word) read(n *yaml.Node, f *field) *problem {
 	case p != nil:
 		return &problem{p.msg, "valid: " + strings.Join(known, ", ")}
 	case slices.Contains(f.later, s):
-		return &problem{s + " is " + notSupported, f.why}
+		return &problem{s + " is " + f.refusal, f.why}
 	case f.never != "" && s == f.never:
 		return &problem{s + " is refused", f.hint}
 	case slices.Contains(f.one, s):
@@ -128,7 +128,7 @@ func (v *Decimal) read(n *yaml.Node, f *field) *problem {
 func (v *Flag) read(n *yaml.Node, f *field) *problem {
 	switch {
 	case n.Style&quotedStyles == 0 && slices.Contains(f.later, n.Value):
-		return &problem{n.Value + " is " + notSupported, f.why}
+		return &problem{n.Value + " is " + f.refusal, f.why}
 	case n.Style&quotedStyles == 0 && (n.Value == "true" || n.Value == "false"):
 		*v = n.Value == "true"
 		return nil

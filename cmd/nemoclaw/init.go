@@ -34,7 +34,9 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 				_, err := cmd.OutOrStdout().Write(policy.Initial())
 				return err
 			}
-			if err := writeNew(file, policy.Initial(), force); err != nil {
+			if err := writeNew(file, policy.Initial(), force); errors.Is(err, errThere) {
+				return fmt.Errorf("%w, or replace it with --force", err)
+			} else if err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: wrote %s; run with it: nemoclaw run --policy %s -- COMMAND\n", file, file)
@@ -45,6 +47,8 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 	return cmd
 }
 
+var errThere = errors.New("is there already; name another file")
+
 // writeNew writes a file that must not be there yet, unless force is set. It leaves no half-written file.
 func writeNew(file string, data []byte, force bool) error {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
@@ -53,7 +57,7 @@ func writeNew(file string, data []byte, force bool) error {
 	}
 	f, err := os.OpenFile(file, flags, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("write the policy: %s is there already; name another file, or replace it with --force", file)
+		return fmt.Errorf("write the policy: %s %w", file, errThere)
 	}
 	if err != nil {
 		return fmt.Errorf("write the policy: %w", err)

@@ -79,6 +79,7 @@ func TestHelp(t *testing.T) {
 		"help-policy-explain": {"policy", "explain", "--help"},
 		"help-policy-schema":  {"policy", "schema", "--help"},
 		"help-policy-presets": {"policy", "presets", "--help"},
+		"help-policy-import":  {"policy", "import", "--help"},
 		"help-audit":          {"audit", "--help"},
 		"help-audit-verify":   {"audit", "verify", "--help"},
 		"help-version":        {"version", "--help"},
@@ -118,6 +119,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"policy", "explain", policyFile}, "nothing was asked"},
 		{[]string{"policy", "explain", policyFile, "--connect", "pypi.org"}, "expected host:port"},
 		{[]string{"policy", "explain", policyFile, "--read", "/x", "--expect", "maybe"}, "want allow, ask or deny"},
+		{[]string{"policy", "import"}, "accepts 1 arg"},
 		{[]string{"audit", "verify"}, "at least 1 arg"},
 		{[]string{"audit", "verify", "--head", "12", "x"}, "want SEQ:HASH"},
 	} {
@@ -203,6 +205,32 @@ func TestPolicyExplain(t *testing.T) {
 	}
 	if status, _, errs := call(t, "policy", "explain", "bad.yaml", "--read", "/"); status != statusFailed || !strings.Contains(errs, "bad.yaml:2:3") {
 		t.Errorf("a bad policy: status %d, %q", status, errs)
+	}
+}
+
+func TestImport(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	write(t, "os.yaml", "version: 1\nnetwork_policies:\n  a: {endpoints: [{host: a.example.com, port: 443}], binaries: [{path: /usr/bin/curl}]}\n")
+	if status, out, err := call(t, "policy", "import", "os.yaml"); status != 0 || err != "" || !strings.Contains(out, "- domain: a.example.com") {
+		t.Errorf("status %d, %q, %q", status, out, err)
+	}
+	if status, out, err := call(t, "policy", "import", "os.yaml", "-o", "new.yaml"); status != 0 || out != "" || !strings.Contains(err, "wrote new.yaml") {
+		t.Errorf("status %d, %q, %q", status, out, err)
+	}
+	if status, _, err := call(t, "policy", "check", "new.yaml"); status != 0 {
+		t.Errorf("what was imported is not valid: %s", err)
+	}
+	if status, _, err := call(t, "policy", "import", "os.yaml", "-o", "new.yaml"); status != statusFailed || !strings.Contains(err, "new.yaml is there already") {
+		t.Errorf("a file was replaced: status %d, %q", status, err)
+	}
+	write(t, "bad.yaml", "version: 1\nnetwork_policies:\n  a: {endpoints: [{host: a.example.com, port: 443, access: read-only}], binaries: [{path: /usr/bin/*}]}\n")
+	status, out, err := call(t, "policy", "import", "bad.yaml", "-o", "bad-new.yaml")
+	if status != statusFailed || out != "" || !strings.Contains(err, "bad.yaml:3:60: network_policies.a.endpoints[0].access: read-only is") || strings.Count(err, "\n") != 2 {
+		t.Errorf("status %d, %q, %q", status, out, err)
+	}
+	if _, err := os.Stat("bad-new.yaml"); err == nil {
+		t.Error("a policy was written beside errors")
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	return group("policy", "Check, explain and learn about policies", newCheck(), newExplain(), newSchema(), newPresets())
+	return group("policy", "Check, explain and learn about policies", newCheck(), newExplain(), newSchema(), newPresets(), newImport())
 }
 
 // wrong is one error of a policy, for -o json.
