@@ -133,7 +133,7 @@ func (m *merge) add(p *Policy) {
 		for _, s := range n.Unix {
 			if path := string(s.V); !m.sockets[path] {
 				m.sockets[path] = true
-				m.out.Network.Unix = append(m.out.Network.Unix, UnixSocket{ID: m.ref(s.At, "unix", quote(path)), Path: path})
+				m.out.Network.Unix = append(m.out.Network.Unix, UnixSocket{ID: m.ref(s.At, "unix", Quote(path)), Path: path})
 			}
 		}
 	}

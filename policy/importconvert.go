@@ -130,9 +130,9 @@ func (im *importer) endpoint(e *foreignEntry, x *foreignEndpoint, key string, co
 		w := &im.w
 		w.comment("    ", "%s, %s:%d", e.title(), im.file, x.Line)
 		if addr, err := netip.ParseAddr(host); err == nil {
-			w.line("    - cidr: %s", quote(hostPrefix(addr)))
+			w.line("    - cidr: %s", Quote(hostPrefix(addr)))
 		} else {
-			w.line("    - domain: %s", quote(host))
+			w.line("    - domain: %s", Quote(host))
 		}
 		w.line("      ports: [%s]", strings.Join(mine, ", "))
 		w.line("      protocol: %s", p)
@@ -168,7 +168,7 @@ func (x *foreignEndpoint) protocol(host string, port uint16) Protocol {
 	if _, err := netip.ParseAddr(host); err == nil || x.TLS.V == "skip" {
 		return TCP
 	}
-	return protocolOf(port)
+	return ProtocolOf(port)
 }
 
 // protocol also sees that the same place is not spoken to in two ways: a policy could not tell them apart.
@@ -286,7 +286,7 @@ func (im *importer) process() {
 	w.line("  allow:")
 	for _, p := range im.programs {
 		w.comment("    ", "binaries of %s", strings.Join(p.entries, ", "))
-		w.line("    - command: %s", quote(p.path))
+		w.line("    - command: %s", Quote(p.path))
 	}
 }
 
@@ -333,7 +333,7 @@ func (l foreignRules) write(w *writer) (covered []string) {
 			permissions = "[read, write, execute]"
 		}
 		w.comment("    ", "%s", r.origin)
-		w.line("    - path: %s", quote(r.path))
+		w.line("    - path: %s", Quote(r.path))
 		w.line("      permissions: %s", permissions)
 	}
 	return covered

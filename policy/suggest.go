@@ -27,8 +27,8 @@ func Suggest(d Decision) string {
 	return ""
 }
 
-// protocolOf is what is usually spoken on a port; a person reads the suggestion before it is used.
-func protocolOf(port uint16) Protocol {
+// ProtocolOf is what is usually spoken on a port; a person reads the suggestion before it is used.
+func ProtocolOf(port uint16) Protocol {
 	switch port {
 	case 443, 8443:
 		return HTTPS
@@ -45,7 +45,7 @@ func suggestNetwork(d Decision) string {
 		if socketPath(d.Object) != nil || !shows(d.Object) {
 			return ""
 		}
-		return "network:\n  unix: [" + quote(d.Object) + "]\n"
+		return "network:\n  unix: [" + Quote(d.Object) + "]\n"
 	}
 	switch d.Action {
 	case "bind", "sendto", "socket", "listen": // no rule is about these
@@ -60,14 +60,14 @@ func suggestNetwork(d Decision) string {
 		host, port = h, uint16(n)
 	}
 	var target string
-	protocol := protocolOf(port)
+	protocol := ProtocolOf(port)
 	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		if addr.Unmap().IsLinkLocalUnicast() {
 			return "" // a cloud's metadata service and its credentials: not by copy and paste
 		}
-		target, protocol = "cidr: "+quote(hostPrefix(addr)), TCP
+		target, protocol = "cidr: "+Quote(hostPrefix(addr)), TCP
 	} else if name, ok := Canonical(host); ok {
-		target = "domain: " + quote(name)
+		target = "domain: " + Quote(name)
 	} else {
 		return ""
 	}
@@ -88,7 +88,7 @@ func suggestCommand(object string) string {
 	if slices.Contains(strings.Split(SearchPath, ":"), path.Dir(object)) {
 		object = path.Base(object)
 	}
-	return "process:\n  allow:\n    - command: " + quote(object) + "\n"
+	return "process:\n  allow:\n    - command: " + Quote(object) + "\n"
 }
 
 // readOnly are the actions on files that a `read` permission is enough for.
@@ -105,7 +105,7 @@ func suggestPath(d Decision) string {
 	case d.Action == "exec":
 		permissions = "[read, execute]"
 	}
-	return "filesystem:\n  allow:\n    - path: " + quote(d.Object) + "\n      permissions: " + permissions + "\n"
+	return "filesystem:\n  allow:\n    - path: " + Quote(d.Object) + "\n      permissions: " + permissions + "\n"
 }
 
 // shows reports whether a text can stand in a policy: valid UTF-8, no control characters, not too long.

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// writer makes the YAML of a policy, line by line. Values go through quote, comments through Comment: both may come
+// writer makes the YAML of a policy, line by line. Values go through Quote, comments through Comment: both may come
 // from inside a sandbox or from a foreign file.
 type writer struct{ buf bytes.Buffer }
 
@@ -66,7 +66,7 @@ func Comment(s string, limit int) string {
 func quoteAll(items []string) string {
 	out := make([]string, len(items))
 	for i, s := range items {
-		out[i] = quote(s)
+		out[i] = Quote(s)
 	}
 	return strings.Join(out, ", ")
 }

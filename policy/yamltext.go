@@ -118,15 +118,15 @@ func writeFlow(b *strings.Builder, n *yaml.Node) {
 		b.WriteByte(']')
 	default:
 		if n.ShortTag() == "!!str" {
-			b.WriteString(quote(n.Value))
+			b.WriteString(Quote(n.Value))
 		} else {
 			b.WriteString(n.Value)
 		}
 	}
 }
 
-// quote writes a valid UTF-8 text as a YAML scalar that every reader takes for that text.
-func quote(s string) string {
+// Quote writes a valid UTF-8 text as a YAML scalar that every reader takes for that text.
+func Quote(s string) string {
 	if isBare(s) {
 		return s
 	}
