@@ -35,6 +35,9 @@ type Options struct {
 	Command    []string
 	Env        []string // NAME=VALUE
 
+	Learn      string   // "": nothing is learnt; else where the learnt policy is written
+	Generalise []string // GeneraliseDirs, GeneraliseSubdomains
+
 	JSONEvents   string // a file, or "fd:N"
 	AuditDir     string
 	StateDir     string

@@ -55,6 +55,8 @@ func (r *recorder) event(e loader.Event) {
 	switch {
 	case e.Hook == loader.HookDevice:
 		d.Action = "open"
+	case e.Hook == loader.HookExec && e.Verdict == policy.Allow:
+		d.Called = e.Path
 	case e.Hook == loader.HookConnect && e.Verdict == policy.Deny && e.Reason == loader.ReasonRule && r.asks(e.Rule):
 		d.Reason = "a person denied it for this run"
 	case e.Hook == loader.HookExec && e.Verdict == policy.Deny:

@@ -21,6 +21,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
+	"github.com/nemoclaw/nemoclaw/policy/learn"
 )
 
 // Exit statuses of a run whose command did not end by itself.
@@ -56,6 +57,8 @@ type run struct {
 	idle     []*os.File        // sockets that nothing has come to yet
 	wire     chan *loader.Wire // holds it once it is set
 	refusals fileRefusals
+	learner  *learn.Recorder // nil: nothing is learnt
+	learnt   string          // where to
 	terminal *terminal
 	process  *sandbox.Process
 	signals  <-chan os.Signal // nil until they are taken over
@@ -150,6 +153,9 @@ func (r *run) read() (err error) {
 	if r.name, err = r.o.sandboxName(r.policy); err != nil {
 		return err
 	}
+	if err = r.checkLearn(); err != nil {
+		return err
+	}
 	r.warn(r.policy.Warnings()...)
 	if f := r.o.PolicyFile; f != "" && within(resolved(f), r.workspace) {
 		r.warn(fmt.Sprintf("the policy %s is in the workspace, so the command can change it for the next run; keep it elsewhere", f))
@@ -165,6 +171,9 @@ func (r *run) read() (err error) {
 		return err
 	}
 	r.hub = hub.New(r.name, r.log)
+	if r.learner != nil {
+		r.hub.Watch(r.learner.Add)
+	}
 	if events != nil {
 		r.events = hub.WriteEvents(r.hub, events)
 	}
@@ -307,6 +316,7 @@ func (r *run) finish(status int) error {
 	r.ending.Store(true)
 	var errs []error
 	done := func(err error) { errs = append(errs, err) }
+	programs := r.learnPrograms()
 	var box errgroup.Group
 	if r.box != nil {
 		done(r.box.Kill())
@@ -357,6 +367,7 @@ func (r *run) finish(status int) error {
 	if r.process != nil && !r.o.Quiet {
 		r.summarise(status, lost)
 	}
+	done(r.writeLearnt(status, programs, lost))
 	return errors.Join(errs...)
 }
 

@@ -241,5 +241,6 @@ func (m *merge) finish() {
 	m.out.Network.index = m.indexNetwork(m.out.Network.Rules)
 	m.out.Files.Rules = m.effective()
 	m.out.Files.index = indexFiles(m.out.Files.Rules)
+	m.out.Files.allow, m.out.Files.deny = m.allow, m.deny
 	m.out.Revision = revision(m.out)
 }

@@ -117,6 +117,8 @@ type Files struct {
 	Baseline bool           // baseline: system
 	Rules    []FileRule     // sorted by path
 	index    map[string]int // in Rules, by path
+
+	allow, deny map[string]fileGrant // as written, by path
 }
 
 // Command is one entry of process.allow.

@@ -61,6 +61,7 @@ type Decision struct {
 	Rule     string    `json:"rule"`             // "file:line", "default" or "builtin"
 	Reason   string    `json:"reason,omitempty"` // why, and what to do, in one sentence
 	Suggest  string    `json:"-"`                // the YAML to add to allow it; empty where no rule could
+	Called   string    `json:"-"`                // exec: the path as the caller gave it; of a script its own, where Object is its interpreter
 	Revision string    `json:"revision"`
 	Count    uint64    `json:"count,omitempty"` // identical attempts folded into this record; 0 and 1 mean one
 }

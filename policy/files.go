@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -126,4 +127,37 @@ func (r *FileRule) RuleFor(a Access) RuleID {
 		}
 	}
 	return 0
+}
+
+// A FileGrant is what the rules of one verb say of one path, as they are written.
+type FileGrant struct {
+	Path    string
+	Access  Access
+	Verdict Verdict // Allow or Deny
+	by      [3]RuleID
+}
+
+// RuleFor returns the rule that says it of one access.
+func (g *FileGrant) RuleFor(a Access) RuleID {
+	for i, bit := range accesses {
+		if a&bit != 0 {
+			return g.by[i]
+		}
+	}
+	return 0
+}
+
+// Written returns the rules as they are written, allows before denies, sorted by path.
+func (f *Files) Written() []FileGrant {
+	var out []FileGrant
+	for _, from := range []struct {
+		grants  map[string]fileGrant
+		verdict Verdict
+	}{{f.allow, Allow}, {f.deny, Deny}} {
+		for _, p := range slices.Sorted(maps.Keys(from.grants)) {
+			g := from.grants[p]
+			out = append(out, FileGrant{p, g.access, from.verdict, g.by})
+		}
+	}
+	return out
 }

@@ -25,6 +25,7 @@ type Hub struct {
 	seq    uint64
 	window window
 	tally  tally
+	watch  func(*policy.Decision)
 	subs   []*Subscription
 	closed bool
 }
@@ -53,6 +54,9 @@ func (h *Hub) Record(d policy.Decision) {
 		d.Time = now
 	}
 	h.tally.add(&d)
+	if h.watch != nil {
+		h.watch(&d)
+	}
 	if h.window.over(now) {
 		h.roll()
 	}
@@ -102,6 +106,10 @@ func (h *Hub) Refusals() (list []Refusal, more uint64) {
 	defer h.mu.Unlock()
 	return h.tally.list(), h.tally.more
 }
+
+// Watch hands every record to f before floods are folded, so that none is missing. f is called in order, one at a time,
+// and must be quick. It is set before the first record.
+func (h *Hub) Watch(f func(*policy.Decision)) { h.watch = f }
 
 // Close writes what is still folded and ends the subscriptions. The log stays open: it is its opener's.
 func (h *Hub) Close() {
@@ -158,6 +166,7 @@ func Bound(d policy.Decision) policy.Decision {
 		return s[:limit-3] + "..."
 	}
 	d.Object = cut(d.Object, maxObject)
+	d.Called = cut(d.Called, maxObject)
 	d.Subject.Exe = cut(d.Subject.Exe, maxObject)
 	d.Subject.Args = cut(d.Subject.Args, maxArgs)
 	d.Reason = cut(d.Reason, maxReason)

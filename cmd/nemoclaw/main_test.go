@@ -112,6 +112,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", "--env", "=x", "x"}, `--env "=x": want NAME=VALUE`},
 		{[]string{"run", "--env", "NEMOCLAW_NOT_SET", "x"}, "--env NEMOCLAW_NOT_SET: it is not set here"},
 		{[]string{"run", "--resolver", "nowhere", "x"}, `--resolver "nowhere": want an address`},
+		{[]string{"run", "--generalise", "dirs", "x"}, "give --learn FILE as well"},
+		{[]string{"run", "--learn", "x.yaml", "--generalise", "dirs,hosts", "x"}, `--generalise "hosts": want dirs, subdomains or both`},
 		{[]string{"init", "a", "b"}, "at most 1 arg"},
 		{[]string{"policy", "no-such"}, `unknown command "no-such" for "nemoclaw policy"`},
 		{[]string{"policy", "check"}, "at least 1 arg"},

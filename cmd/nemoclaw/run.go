@@ -15,7 +15,7 @@ import (
 func newRun() *cobra.Command {
 	o := agent.Options{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	var resolver string
-	var env []string
+	var env, generalise []string
 	cmd := &cobra.Command{
 		Use:   "run [flags] [--] COMMAND [ARG...]",
 		Short: "Run a command in a sandbox, under a policy",
@@ -26,11 +26,16 @@ everything that still runs in it. It needs root; the command itself runs as an u
 Where the policy says ask, the connection is held and a question shown on the terminal; without a terminal it is refused.
 At the end run says on standard error what was refused, with the rule that would allow it.
 
+With --learn it also writes the least policy that covers what the command needed: the rules that were used, what a person
+approved, and, marked as such, what was refused. Learning lets nothing through that the policy denies, so several rounds may
+be needed, each with --policy naming the file of the last (docs/learn.md).
+
 Exit status: the command's own; 128 and the signal's number when a signal ended it; 127 when it was not found inside, 126
 when it could not be executed; 125 when the sandbox could not be made or had to be stopped; 2 wrong usage.`,
 		Example: `  nemoclaw run -- python3 agent.py
   nemoclaw run --policy policy.yaml --workspace ~/project -- sh -c 'npm install && npm test'
-  nemoclaw run --json-events /var/tmp/events.jsonl -- ./agent`,
+  nemoclaw run --json-events /var/tmp/events.jsonl -- ./agent
+  nemoclaw run --learn least.yaml --policy policy.yaml -- sh -c 'npm install && npm test'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usage(errors.New("no command was given"))
@@ -43,6 +48,14 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 			var err error
 			if o.Env, err = environment(env, os.LookupEnv); err != nil {
 				return usage(err)
+			}
+			for _, g := range generalise {
+				if g != agent.GeneraliseDirs && g != agent.GeneraliseSubdomains {
+					return usage(fmt.Errorf("--generalise %q: want %s, %s or both", g, agent.GeneraliseDirs, agent.GeneraliseSubdomains))
+				}
+			}
+			if o.Generalise = generalise; generalise != nil && o.Learn == "" {
+				return usage(errors.New("--generalise: it says how wide the rules of --learn become; give --learn FILE as well"))
 			}
 			if resolver != "" {
 				a, err := parseResolver(resolver)
@@ -65,6 +78,8 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 	f.StringVar(&o.Name, "name", "", "`NAME` of the sandbox (default: the policy's, with a suffix)")
 	f.StringArrayVarP(&env, "env", "e", nil, "`NAME=VALUE` for the command's environment, which is made from nothing; NAME alone passes yours on (can be given several times)")
 	f.StringVar(&o.JSONEvents, "json-events", "", "write every decision as a JSON line to `FILE`, or to an open descriptor as fd:N")
+	f.StringVar(&o.Learn, "learn", "", "write the least policy that covers what was needed to a new `FILE`")
+	f.StringSliceVar(&generalise, "generalise", nil, "make rules of --learn wider: `WHAT` is dirs (two refused files make their directory a rule), subdomains (two names make a wildcard) or both")
 	f.BoolVar(&o.NoPrompt, "no-prompt", false, "refuse what the policy would ask about, even if there is a terminal")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no summary and no warnings at the end")
 	f.StringVar(&o.AuditDir, "audit", agent.DefaultAudit, "`DIR` of the audit logs")
@@ -78,6 +93,7 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 		must(cmd.MarkFlagDirname(name))
 	}
 	must(cmd.MarkFlagFilename("policy", "yaml", "yml"))
+	must(cmd.MarkFlagFilename("learn", "yaml", "yml"))
 	return cmd
 }
 
