@@ -77,8 +77,8 @@ func (r *run) writeLearnt(status int, programs []learn.Program, lost uint64) err
 		Unseen: unseenFiles(r.policy, r.refusals.reader != nil), Lost: lost,
 		Dirs: slices.Contains(r.o.Generalise, GeneraliseDirs), Subdomains: slices.Contains(r.o.Generalise, GeneraliseSubdomains),
 	}
-	if r.refusals.reader == nil {
-		o.Unseen = append(o.Unseen, "programs that were refused at once: Landlock refuses them, which the kernel's audit would report")
+	if r.refusals.reader == nil && r.refusedExecs == nil {
+		o.Unseen = append(o.Unseen, "programs that were refused at once")
 	}
 	res, err := r.learner.Policy(o)
 	if err != nil {
@@ -113,7 +113,7 @@ func learntSummary(file string, res *learn.Result, finished bool, unseen []strin
 	if res.Missed > 0 {
 		fmt.Fprintf(&b, "  %d records were too many to be looked at: rules may be missing\n", res.Missed)
 	}
-	b.WriteString("  seen: connections, names and programs executed; not seen:\n")
+	b.WriteString("  seen: connections, names and programs; not seen:\n")
 	for _, u := range unseen {
 		fmt.Fprintf(&b, "    %s\n", text.Escape(u))
 	}

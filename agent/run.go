@@ -45,23 +45,25 @@ type run struct {
 	hub    *hub.Hub
 	events *hub.Events
 
-	parent   string // directory of the cgroup that the sandbox's own is made in
-	loader   *loader.Loader
-	box      *sandbox.Sandbox
-	guard    *loader.Guard
-	programs *programs
-	recorder recorder // takes events from guardIt on
-	rules    *netRules
-	steering interface{ Close() error }
-	proxy    *dnsproxy.Server
-	idle     []*os.File        // sockets that nothing has come to yet
-	wire     chan *loader.Wire // holds it once it is set
-	refusals fileRefusals
-	learner  *learn.Recorder // nil: nothing is learnt
-	learnt   string          // where to
-	terminal *terminal
-	process  *sandbox.Process
-	signals  <-chan os.Signal // nil until they are taken over
+	parent       string // directory of the cgroup that the sandbox's own is made in
+	loader       *loader.Loader
+	box          *sandbox.Sandbox
+	guard        *loader.Guard
+	programs     *programs
+	recorder     recorder // takes events from guardIt on
+	rules        *netRules
+	steering     interface{ Close() error }
+	proxy        *dnsproxy.Server
+	idle         []*os.File        // sockets that nothing has come to yet
+	wire         chan *loader.Wire // holds it once it is set
+	refusals     fileRefusals
+	learner      *learn.Recorder      // nil: nothing is learnt
+	learnt       string               // where to
+	refusedExecs *loader.RefusedExecs // nil: the kernel's audit tells, or nothing is learnt
+	lastRefused  refusedAttempt       // of refusedProgram only
+	terminal     *terminal
+	process      *sandbox.Process
+	signals      <-chan os.Signal // nil until they are taken over
 
 	ending atomic.Bool // finish was called
 	failed chan error  // what makes it impossible to go on
@@ -222,6 +224,7 @@ func (r *run) guardIt() (err error) {
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	r.watchPrograms()
 	return r.openNetwork(sockets)
 }
 
@@ -342,6 +345,9 @@ func (r *run) finish(status int) error {
 		done(r.steering.Close())
 	}
 	done(r.refusals.stop())
+	if r.refusedExecs != nil {
+		done(r.refusedExecs.Close())
+	}
 	var lost uint64
 	if r.guard != nil {
 		r.guard.Drain()

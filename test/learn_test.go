@@ -162,6 +162,37 @@ func TestLearnNpmInRounds(t *testing.T) {
 	clean(t, harness.W.Run(t, harness.Box{Policy: learnt, Workspace: fresh(t, ws), Env: env}, "sh", "-c", npmScript))
 }
 
+// TestLearnPrograms: a program that is refused at once is seen and proposed, with a script's interpreter in place of the
+// script; and what only fails for other reasons is not.
+func TestLearnPrograms(t *testing.T) {
+	t.Parallel()
+	ws := harness.W.NewWorkspace(t, t.TempDir())
+	for name, text := range map[string]string{"script": "#!/usr/bin/python3\nprint(1)\n", "by-env": "#!/usr/bin/env -S python3 -B\n", "fine": "#!/bin/sh\nexit 0\n"} {
+		if err := os.WriteFile(filepath.Join(ws, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(ws, "no-program"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	policy := harness.Files + "process:\n  allow:\n    - command: sh\n"
+	script := "uname -a; uname -a; ./script; ./by-env; /workspace/fine; ./no-program; no-such-program; /etc/passwd; /usr/bin/env true; true"
+	r, learnt := learnBox(t, harness.Box{Policy: policy, Workspace: ws}, "sh", "-c", script)
+	want := "    - command: python3\n    - command: sh\n    - command: uname\n"
+	got := rules(learnt)
+	if i := strings.Index(got, "    - command: python3."); i >= 0 { // the file that python3 is a link to
+		end := i + strings.Index(got[i:], "\n")
+		got = got[:i] + "    - command: python3" + got[end:]
+	}
+	got = strings.Replace(got, "    - command: \"true\"\n", "", 1) // env's own try
+	if !strings.HasSuffix(got, "  allow:\n"+want) || r.Code != 0 {
+		t.Errorf("learnt\n%s\nwant at its end\n%s\n%s\n%s", got, want, learnt, r.Dump())
+	}
+	if d := r.Find("exec", "deny", "/usr/bin/uname"); len(d) != 2 {
+		t.Errorf("two attempts are recorded as %+v", d)
+	}
+}
+
 // TestLearnNeverLetsThrough: what is refused while learning does not reach its host, whatever the file then proposes.
 func TestLearnNeverLetsThrough(t *testing.T) {
 	t.Parallel()

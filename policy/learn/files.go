@@ -29,6 +29,9 @@ func (l *learner) exec(f *fact) {
 		return
 	}
 	l.script(f)
+	if f.Rule == "default" {
+		return // env, the launcher of scripts, which comes with any program
+	}
 	found := l.programsAt(func(p Program) bool { return p.Path == f.Object && l.policy.Rule(p.Rule).Pos == f.Rule })
 	if found == nil {
 		l.tree(f)

@@ -64,7 +64,7 @@ func (l *learner) head(p *page) {
 	p.line("# Read it before you use it. Rules marked REFUSED are for what the run was not allowed; take out what should stay so.")
 	p.line("# Command lines and names in comments are what programs inside said.")
 	p.line("#")
-	p.line("# Seen: every connection, every name refused, every program executed.")
+	p.line("# Seen: every connection, every name refused, every program executed or refused, but what is listed here.")
 	if len(l.o.Unseen) > 0 {
 		p.line("# Not seen at this level:")
 		for _, u := range l.o.Unseen {
