@@ -146,6 +146,9 @@ func victimTry(f []string) (string, error) {
 	case "exec": // argv... -> how it ended
 		cmd := exec.Command(f[1], f[2:]...)
 		err := cmd.Run()
+		if cmd.ProcessState == nil {
+			return "", err // it did not start
+		}
 		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && cmd.ProcessState != nil && ok {
 			if status.Signaled() {
 				return status.Signal().String(), nil
