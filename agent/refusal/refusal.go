@@ -7,8 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"os"
+	"sync/atomic"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -34,8 +33,9 @@ type Refusal struct {
 
 // Reader receives the kernel's audit records.
 type Reader struct {
-	conn *netlink.Conn
-	mine func(pid int) bool
+	conn   *netlink.Conn
+	mine   func(pid int) bool
+	closed atomic.Bool
 }
 
 // Open subscribes to the audit stream. mine says whether the process pid (in the host's pid namespace) is of the
@@ -65,7 +65,7 @@ func (r *Reader) Run(sink func(Refusal), lost func()) error {
 		case errors.Is(err, unix.ENOBUFS):
 			lost()
 			continue
-		case errors.Is(err, os.ErrClosed), errors.Is(err, net.ErrClosed), errors.Is(err, unix.EBADF):
+		case err != nil && r.closed.Load():
 			return nil
 		case err != nil:
 			return fmt.Errorf("read the kernel's audit stream: %w", err)
@@ -77,7 +77,10 @@ func (r *Reader) Run(sink func(Refusal), lost func()) error {
 }
 
 // Close ends Run.
-func (r *Reader) Close() error { return r.conn.Close() }
+func (r *Reader) Close() error {
+	r.closed.Store(true)
+	return r.conn.Close()
+}
 
 // enabled asks the kernel whether its audit is on (struct audit_status of linux/audit.h).
 func enabled() (bool, error) {
