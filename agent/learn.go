@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -138,5 +140,13 @@ func writeAtomically(file string, data []byte) (err error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Link(f.Name(), file)
+	if err = os.Link(f.Name(), file); errors.Is(err, fs.ErrExist) {
+		return err
+	} else if err != nil { // a file system without links
+		err = unix.Renameat2(unix.AT_FDCWD, f.Name(), unix.AT_FDCWD, file, unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
 }

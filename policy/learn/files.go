@@ -92,7 +92,7 @@ func (l *learner) script(f *fact) {
 
 // tree notes that a filesystem rule with execute was used.
 func (l *learner) tree(f *fact) {
-	for _, g := range l.policy.Files.Written() {
+	for _, g := range l.files {
 		if g.Verdict == policy.Allow && g.Access&policy.Execute != 0 && l.policy.Rule(g.RuleFor(policy.Execute)).Pos == f.Rule {
 			if l.trees[g.Path] == nil {
 				l.trees[g.Path] = &rule{}

@@ -112,7 +112,7 @@ type Result struct {
 func (r *Recorder) Policy(o Options) (*Result, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := &learner{Recorder: r, o: o, uses: map[policy.RuleID]*rule{}, programs: map[string]*rule{}, trees: map[string]*rule{}, denied: map[string]uint64{}}
+	l := &learner{Recorder: r, o: o, files: r.policy.Files.Written(), uses: map[policy.RuleID]*rule{}, programs: map[string]*rule{}, trees: map[string]*rule{}, denied: map[string]uint64{}}
 	l.names()
 	for _, f := range r.facts {
 		l.take(f)
@@ -135,6 +135,7 @@ type learner struct {
 	o        Options
 	command  map[string]string // what to call a program in a rule, by its path
 	hosts    []*host
+	files    []policy.FileGrant      // as the policy has them
 	uses     map[policy.RuleID]*rule // of network rules that are kept
 	programs map[string]*rule        // by what the policy calls them
 	helpers  []*helper
@@ -204,7 +205,7 @@ func (l *learner) deniedByRule(f *fact) bool {
 			return true
 		}
 	}
-	for _, g := range l.policy.Files.Written() {
+	for _, g := range l.files {
 		if g.Verdict == policy.Deny && l.policy.Rule(g.RuleFor(g.Access)).Pos == f.Rule {
 			l.denied[f.Rule] += f.n
 			return true

@@ -191,7 +191,7 @@ func (l *learner) writeFiles(p *page, res *Result) {
 	}
 	slices.SortFunc(l.paths, func(a, b *file) int { return cmp.Compare(a.path, b.path) })
 	var grants, denies []policy.FileGrant
-	for _, g := range l.policy.Files.Written() {
+	for _, g := range l.files {
 		if g.Verdict == policy.Deny {
 			denies = append(denies, g)
 			continue
