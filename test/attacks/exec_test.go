@@ -39,7 +39,7 @@ func execPlanes() []*plane {
 		{name: "`#!/usr/bin/env -S` with arguments", user: true, do: "run {d}/s", inside: "exit status 126", landlock: true, setup: script("#!/usr/bin/env -S cat -n\n")},
 		{name: "from an allowed interpreter (`python3 -c`)", user: true, do: "run /usr/bin/python3 -c __import__('os').execv('/usr/bin/id',['id'])", inside: "exit status 1", landlock: true},
 		{name: "a shell from git (`git -c alias`)", user: true, do: "ran uid= /usr/bin/git -c alias.x=!id x", inside: "exit status 128", landlock: true},
-		{name: "a shell from tar (`--checkpoint-action`)", user: true, do: "ran uid= /usr/bin/tar -cf a.tar --checkpoint=1 --checkpoint-action=exec=id s", inside: "Permission denied", landlock: true, setup: script("x")},
+		{name: "a shell from tar, by its checkpoint action", user: true, do: "ran uid= /usr/bin/tar -cf a.tar --checkpoint=1 --checkpoint-action=exec=id s", inside: "Permission denied", landlock: true, setup: script("x")},
 		{name: "set-user-ID program that the host left in the workspace", user: true, do: "as {ws}/suid became-root", inside: "euid 1000"},
 		{name: "program with capabilities that the host left in the workspace", user: true, do: "as {ws}/caps read {ro}/closed", inside: "EACCES", harm: leaked, setup: closed},
 		{name: "a program that the policy names in a writable tree, overwritten", do: "copy /usr/bin/id {ws}/tool && run {ws}/tool",
