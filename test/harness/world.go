@@ -55,12 +55,20 @@ type World struct {
 // W is the world, once Main has made it.
 var W *World
 
-// Main makes the world, runs the tests in it and removes it. It is the whole TestMain of an end-to-end package.
+// Main makes the world, captures what leaves it, runs the tests in it and removes it. It is the whole TestMain of an end-to-end package.
 func Main(m *testing.M) {
-	os.Exit(Inside(m.Run))
+	os.Exit(Inside(func() int {
+		var err error
+		if W.seen, err = newCapture(); err != nil {
+			fmt.Fprintln(os.Stderr, "harness: capturing packets:", err)
+			return 1
+		}
+		return m.Run()
+	}))
 }
 
-// Inside runs f in the world and returns its status. The process starts itself a second time, because a Go process cannot change
+// Inside runs f in the world and returns its status. Nothing is captured: to look at every packet would take a processor's time from
+// those who are measured, and most from those who send the most packets. The process starts itself a second time, because a Go process cannot change
 // the namespaces of threads that already run.
 func Inside(f func() int) int {
 	if os.Geteuid() != 0 {
@@ -138,9 +146,6 @@ func (w *World) make() error {
 	}
 	if err := w.network(); err != nil {
 		return fmt.Errorf("making the test's network: %w", err)
-	}
-	if w.seen, err = newCapture(); err != nil {
-		return fmt.Errorf("capturing packets: %w", err)
 	}
 	if w.CA, err = newCA(); err != nil {
 		return err
