@@ -154,7 +154,6 @@ struct tuple {
 
 struct peer {
 	struct file_id exe;
-	__u64 since;
 	__u32 tgid;
 	__u32 rule;
 	__u32 revision;

@@ -72,7 +72,7 @@ static __always_inline int judge_tcp(const struct sandbox *box, struct counters 
 	f = bpf_sk_storage_get(&judged, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!f)
 		return refuse_connect(box, c, cgid, now, &s, addr, port, IPPROTO_TCP, RULE_BUILTIN, REASON_NO_MEMORY);
-	fill_peer(&f->peer, &s, now);
+	fill_peer(&f->peer, &s);
 	f->peer.rule = a.rule;
 	f->peer.revision = box->revision;
 	f->peer.verdict = a.verdict;

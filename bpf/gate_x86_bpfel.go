@@ -129,7 +129,6 @@ type GateMemberKey struct {
 type GatePeer struct {
 	_        structs.HostLayout
 	Exe      GateFileId
-	Since    uint64
 	Tgid     uint32
 	Rule     uint32
 	Revision uint32

@@ -108,7 +108,6 @@ type JudgeMemberKey struct {
 type JudgePeer struct {
 	_        structs.HostLayout
 	Exe      JudgeFileId
-	Since    uint64
 	Tgid     uint32
 	Rule     uint32
 	Revision uint32

@@ -92,7 +92,7 @@ static __always_inline void remember_asker(__u64 cgid, const struct packet *p)
 	memset(&fresh, 0, sizeof(fresh));
 	fresh.verdict = ALLOW;
 	fresh.rule = RULE_BUILTIN;
-	fill_peer(&fresh, &s, bpf_ktime_get_boot_ns());
+	fill_peer(&fresh, &s);
 	old = bpf_map_lookup_elem(&askers, &key);
 	if (old && old->tgid == fresh.tgid && old->exe.inode == fresh.exe.inode)
 		return;

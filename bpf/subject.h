@@ -64,10 +64,9 @@ static __always_inline __u32 read_args(void *to, const __u32 room, const struct 
 	return len;
 }
 
-static __always_inline void fill_peer(struct peer *p, const struct subject *s, __u64 now)
+static __always_inline void fill_peer(struct peer *p, const struct subject *s)
 {
 	p->exe = s->exe;
-	p->since = now;
 	p->tgid = s->tgid;
 	p->zero = 0;
 	p->args_len = read_args(p->args, ARGS_MAX, s);

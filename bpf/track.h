@@ -5,7 +5,8 @@
  * by a race) the proxy finds nobody and refuses.
  *
  * A client that sends and closes at once is gone before the proxy has accepted: for that, a connection that was
- * established leaves its entry in `departed`.
+ * established leaves its entry in `departed`, unless it has got an answer. The proxy finds out who is there before it
+ * says anything; only the DNS server asks again at each query.
  */
 #ifndef NEMOCLAW_TRACK_H
 #define NEMOCLAW_TRACK_H
@@ -13,7 +14,7 @@
 #include "address.h"
 #include "maps.h"
 
-static __always_inline void forget_flow(struct flow *f, int established)
+static __always_inline void forget_flow(struct flow *f, int depart)
 {
 	__u64 cgid = f->cgid;
 	__u64 *n;
@@ -21,7 +22,7 @@ static __always_inline void forget_flow(struct flow *f, int established)
 	if (!f->counted)
 		return;
 	f->counted = 0;
-	if (established)
+	if (depart)
 		bpf_map_update_elem(&departed, &f->tuple, &f->peer, BPF_ANY);
 	bpf_map_delete_elem(&flows, &f->tuple);
 	n = bpf_map_lookup_elem(&conns, &cgid);
@@ -55,10 +56,10 @@ static __always_inline void start_flow(struct bpf_sock_ops *ctx, struct flow *f)
 		f->tuple.remote[2] = ctx->remote_ip6[2];
 		f->tuple.remote[3] = ctx->remote_ip6[3];
 	}
-	/* Who had the same addresses before must not be taken for this one. */
-	bpf_map_delete_elem(&departed, &f->tuple);
 	if (__sync_fetch_and_add(n, 1) >= box->max_conns || bpf_map_update_elem(&flows, &f->tuple, &f->peer, BPF_ANY)) {
 		__sync_fetch_and_add(n, -1);
+		/* Who had the same addresses before must not be taken for this one. */
+		bpf_map_delete_elem(&departed, &f->tuple);
 		return;
 	}
 	f->counted = 1;
@@ -82,7 +83,8 @@ int track(struct bpf_sock_ops *ctx)
 	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
 		start_flow(ctx, f);
 	else if (ctx->args[1] == BPF_TCP_CLOSE)
-		forget_flow(f, ctx->args[0] != BPF_TCP_SYN_SENT);
+		forget_flow(f, ctx->args[0] != BPF_TCP_SYN_SENT &&
+				       (!ctx->bytes_received || f->tuple.remote_port == PORT_DNS));
 	return 1;
 }
 
