@@ -82,9 +82,8 @@ func (l *loop) accepted(k *sock, fd int, client netip.AddrPort) {
 		return
 	}
 	c.cl = cl
-	cl.in, cl.out = true, true // data may have come along; finding out costs one read
+	cl.out = true // what came along is an event already
 	l.conns[c] = struct{}{}
-	sysSetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	l.guarded(c, c.begin)
 }
 
