@@ -127,6 +127,8 @@ func wireRules() [][]expr.Any {
 	accept := &expr.Verdict{Kind: expr.VerdictAccept}
 	loopback4 := netip.MustParsePrefix("127.0.0.0/8")
 	return [][]expr.Any{
+		// First what most packets are, TCP after its SYN: no connection comes without one, and the SYN goes through the rest.
+		append(append(protocolIs(unix.IPPROTO_TCP), tcpFlagIsClear(tcpSYN)...), accept),
 		append(between4(loopback4, loopback4), accept),
 		append(between6(netip.IPv6Loopback()), accept),
 		append(portIs(unix.IPPROTO_UDP, dstPort, 53), accept),
@@ -149,6 +151,8 @@ const (
 	src4, dst4       = 12, 16
 	src6, dst6       = 8, 24
 	srcPort, dstPort = 0, 2
+	tcpFlags         = 13
+	tcpSYN           = 0x02
 )
 
 func report() []expr.Any {
@@ -206,6 +210,13 @@ func portIs(protocol byte, offset uint32, port uint16) []expr.Any {
 
 func firstByteIs(protocol, value byte) []expr.Any {
 	return append(protocolIs(protocol), payload(expr.PayloadBaseTransportHeader, 0, 1), equal([]byte{value}))
+}
+
+func tcpFlagIsClear(flag byte) []expr.Any {
+	return []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, tcpFlags, 1),
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{flag}, Xor: []byte{0}}, equal([]byte{0}),
+	}
 }
 
 // parsePacket reads the beginning of an IP packet. It reports false for what is none.
