@@ -13,14 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netSysctls are set in each network namespace: servers inside may use any port, and an address that does not exist
-// must not answer a ping as if it did. The IPv6 ones are missing where the host has IPv6 off.
+// netSysctls are set in each network namespace: servers inside may use any port, an address that does not exist must
+// not answer a ping as if it did, and TCP is not paced (many hosts' default, BBR, does it) where all it meets is
+// loopback. The IPv6 ones are missing where the host has IPv6 off.
 var netSysctls = []struct {
 	file, value string
 	optional    bool
 }{
 	{"/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false},
 	{"/proc/sys/net/ipv4/icmp_echo_ignore_all", "1", false},
+	{"/proc/sys/net/ipv4/tcp_congestion_control", "reno", false}, // always built in
 	{"/proc/sys/net/ipv6/icmp/echo_ignore_all", "1", true},
 	{"/proc/sys/net/ipv6/conf/all/disable_ipv6", "0", true},
 	{"/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0", true},

@@ -17,7 +17,7 @@ import (
 func TestAirGap(t *testing.T) {
 	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
 	b.want("python3 -c 'import socket; print(socket.if_nameindex())'", "[(1, 'lo')]", 0)
-	b.want("cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/icmp_echo_ignore_all /proc/sys/net/ipv6/icmp/echo_ignore_all", "0\n1\n1", 0)
+	b.want("cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/icmp_echo_ignore_all /proc/sys/net/ipv6/icmp/echo_ignore_all /proc/sys/net/ipv4/tcp_congestion_control", "0\n1\n1\nreno", 0)
 
 	host, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
