@@ -18,7 +18,7 @@ const stagger = 250 * time.Millisecond
 type dialing struct {
 	left     []netip.Addr
 	attempts []*sock
-	nextAt   int64 // when the next attempt starts, on the server's clock
+	nextAt   int64 // when the next attempt starts, on the server's clock, if any are left
 	err      error // the last attempt's
 }
 
@@ -37,11 +37,8 @@ func (c *conn) startDial() {
 	c.state = stDial
 	c.deadline = c.l.now + int64(c.s.cfg.DialTimeout)
 	c.dial = &dialing{left: c.addrs}
-	c.l.dialing[c] = struct{}{}
 	c.dialNext()
 }
-
-const never = int64(1) << 62
 
 // dialNext starts the next attempt. With none left to start and none under way the connection has failed.
 func (c *conn) dialNext() {
@@ -65,13 +62,15 @@ func (c *conn) dialNext() {
 			return
 		}
 		d.attempts = append(d.attempts, k)
-		d.nextAt = c.l.now + int64(stagger)
-		if len(d.left) == 0 {
-			d.nextAt = never
+		if len(d.left) > 0 {
+			d.nextAt = c.l.now + int64(stagger)
+			c.l.dialing[c] = struct{}{}
+		} else {
+			delete(c.l.dialing, c)
 		}
 		return
 	}
-	d.nextAt = never
+	delete(c.l.dialing, c)
 	if len(d.attempts) == 0 {
 		c.fail(fmt.Sprintf("none of its addresses could be reached (%v)", d.err))
 	}

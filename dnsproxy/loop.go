@@ -28,8 +28,8 @@ type loop struct {
 	gen      int32
 	conns    map[*conn]struct{}
 	listens  map[*sock]struct{}
-	again    []*conn // have more to do but must let others go first
-	dialing  map[*conn]struct{}
+	again    []*conn            // have more to do but must let others go first
+	dialing  map[*conn]struct{} // have another address to try when this one takes long
 	buf      []byte
 	spare    bool  // other goroutines have a processor of their own
 	crowded  bool  // the last look found several events

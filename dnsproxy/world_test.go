@@ -25,6 +25,9 @@ import (
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
+// never is when an entry of the name cache ends that is not to end.
+const never = int64(1) << 62
+
 // world is a proxy with real sockets on loopback: a DNS server that stands for the host's resolvers and counts what is
 // asked, servers that stand for the internet, and clients. Only two things differ from a sandbox: an accepted connection's
 // wanted address is looked up by the client's port instead of read from the socket, and addresses of the internet are
