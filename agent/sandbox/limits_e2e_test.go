@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func limited(t *testing.T, limits string) *box {
@@ -109,5 +111,30 @@ func TestPrivateSize(t *testing.T) {
 	out, _ := b.run("python3", "-c", "import os; s = os.statvfs('/tmp'); print(s.f_frsize * s.f_blocks)")
 	if size, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64); err != nil || size > DefaultDisk || size < 1<<20 {
 		t.Error(fmt.Sprint(out), err)
+	}
+}
+
+// TestCountsOfItsOwn: what the kernel counts per user, a sandbox can't use up for the host's root.
+func TestCountsOfItsOwn(t *testing.T) {
+	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
+	inR, inW := pipes(t)
+	outR, outW := pipes(t)
+	const use = "import ctypes, sys\nl = ctypes.CDLL(None)\nn = 0\nwhile n < 1 << 16 and l.inotify_init1(0) >= 0: n += 1\nprint(n, flush=True)\nsys.stdin.read()"
+	p := b.exec(ExecRequest{Args: []string{"python3", "-c", use}, Stdin: inR, Stdout: outW})
+	outW.Close()
+	inR.Close()
+	var n int
+	if _, err := fmt.Fscan(outR, &n); err != nil || n < 1 || n == 1<<16 {
+		t.Errorf("%d inotify instances inside, %v", n, err)
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		t.Errorf("the host has none left: %v", err)
+	} else {
+		unix.Close(fd)
+	}
+	inW.Close()
+	if status(t, p) != 0 {
+		t.Error("the program failed")
 	}
 }

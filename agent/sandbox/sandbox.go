@@ -131,7 +131,7 @@ func (s *Sandbox) Start() error {
 	}
 	err = s.control.send([]int{int(s.cgroup.dir.Fd()), s.view.root, s.rules.fd},
 		uint32(reqInit), restrictFlags(s.abi), procRights, uint64(s.spec.Policy.Limits.Files), uint32(insideID),
-		uint32(len(filter.code)/8), uint32(len(masks)), filter.memfdExec, filter.code, masks)
+		uint32(len(filter.code)/8), uint32(len(masks)), filter.memfdExec, s.view.hostID, uint32(0), filter.code, masks)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,8 @@ struct req_init {
 	uint32_t filter_len;  /* seccomp instructions of 8 bytes, right after this structure */
 	uint32_t masks_len;   /* bytes after the filter: paths below /proc to hide, each 'd' or 'f', path, NUL */
 	uint32_t memfd_exec;  /* 1: the kernel has no vm.memfd_noexec */
+	uint32_t owner;	      /* the host's uid of the sandbox's user: the user namespace is to be its own */
+	uint32_t padding;
 };
 
 struct req_mapped {

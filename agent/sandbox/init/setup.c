@@ -124,12 +124,20 @@ static void enter_root(int root)
 		fail(STEP_PIVOT, -err);
 }
 
-static void enter_user_namespace(void)
+/*
+ * What the kernel counts per user (inotify instances, ...) is charged to the namespace's owner as well. It is not root, or
+ * a sandbox could use up what root has. The capabilities stay: hosts ask for them where user namespaces are restricted.
+ */
+static void enter_user_namespace(uint32_t owner)
 {
 	struct req_mapped req;
 	int fds[MAX_FDS], nfds;
-	long err = SYSCALL(SYS_unshare, CLONE_NEWUSER);
+	long err = SYSCALL(SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
 
+	if (err >= 0)
+		err = SYSCALL(SYS_setresuid, -1, owner, -1);
+	if (err >= 0)
+		err = SYSCALL(SYS_unshare, CLONE_NEWUSER);
 	if (err < 0)
 		fail(STEP_USER_NS, -err);
 	reply(RE_USERNS, 0, 0, -1);
@@ -182,7 +190,7 @@ void set_up(const struct req_init *req, const int *fds)
 	const char *filter = (const char *)(req + 1);
 	const char *masks = filter + (size_t)req->filter_len * 8;
 	struct sock_fprog program = {(uint16_t)req->filter_len, filter};
-	uint32_t id = req->id, landlock_flags = req->landlock_flags;
+	uint32_t id = req->id, landlock_flags = req->landlock_flags, owner = req->owner;
 	long err;
 
 	reset_signals();
@@ -198,7 +206,7 @@ void set_up(const struct req_init *req, const int *fds)
 	if (err < 0)
 		fail(STEP_CGROUP_NS, -err);
 	enter_root(root);
-	enter_user_namespace();
+	enter_user_namespace(owner);
 	drop_privileges(id);
 	err = SYSCALL(SYS_landlock_restrict_self, ruleset, landlock_flags);
 	if (err < 0)

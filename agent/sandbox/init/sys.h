@@ -185,6 +185,7 @@ enum {
 	PR_SET_NO_NEW_PRIVS = 38,
 	PR_CAP_AMBIENT = 47,
 	PR_CAP_AMBIENT_CLEAR_ALL = 4,
+	SECBIT_NO_SETUID_FIXUP = 1 << 2,
 	/* noroot, no_setuid_fixup, keep_caps, no_cap_ambient_raise: each locked, keep_caps left off. */
 	SECUREBITS_LOCKED = 0xef,
 	CAPABILITY_VERSION_3 = 0x20080522,
