@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestAttacks(t *testing.T) {
 			})
 		}
 	})
-	if ran == len(planes) && !t.Failed() {
+	if ran == len(planes) && !t.Failed() && runtime.GOARCH == "amd64" { // others lack some system calls
 		compare(t, planes)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,7 @@ type scene struct {
 	ended  <-chan struct{} // closed when the run has ended
 
 	victim *victim
+	mail   *net.UnixConn
 }
 
 func (s *scene) set(name, value string) { s.vars["{"+name+"}"] = value }

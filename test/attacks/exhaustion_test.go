@@ -20,6 +20,8 @@ func exhaustionPlanes() []*plane {
 		{name: "filling /tmp", user: true, do: "filled /tmp/{token} 48", inside: "ENOSPC"},
 		{name: "filling HOME", user: true, do: "filled {home}/{token} 48", inside: "ENOSPC"},
 		{name: "filling /dev/shm", user: true, do: "filled /dev/shm/{token} 48", inside: "ENOSPC"},
+		{name: "filling the workspace", user: true, do: "filled big 48",
+			open: "the workspace is the host's: `disk` counts HOME, /tmp and /dev/shm. No level limits it: give it a file system or a quota of its own"},
 		{name: "inodes", user: true, do: "mkdir /tmp/{token} && inodes /tmp/{token} 50000 && rmdir /tmp/{token}", inside: "ENOSPC"},
 	}
 	floods := []attempt{

@@ -5,6 +5,7 @@ package attacks
 import (
 	"bufio"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/test/harness"
 	"golang.org/x/sys/unix"
@@ -198,6 +200,28 @@ func socketIn(dir func(*scene) string, answer func(*scene, *net.UnixConn)) func(
 			s.Fatal(err)
 		}
 	}
+}
+
+// mailbox is a host's socket in the workspace that takes datagrams.
+func mailbox(s *scene) {
+	short := filepath.Join(os.TempDir(), "na-"+s.token)
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: short, Net: "unixgram"})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { l.Close() })
+	if err := errors.Join(os.Chmod(short, 0o666), os.Rename(short, filepath.Join(s.ws, "sock"))); err != nil {
+		s.Fatal(err)
+	}
+	s.mail = l
+}
+
+// delivered: the mailbox has the token.
+func delivered(s *scene, _ string) bool {
+	buf := make([]byte, 256)
+	_ = s.mail.SetReadDeadline(time.Now().Add(time.Second))
+	n, err := s.mail.Read(buf)
+	return err == nil && string(buf[:n]) == s.token
 }
 
 func inOut(s *scene) string       { return s.out() }

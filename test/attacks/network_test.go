@@ -56,6 +56,7 @@ func networkPlanes() []*plane {
 		{name: "unix socket of the host in the workspace", user: true, do: "unix sock", harm: leaked, setup: socketIn(inWorkspace, greet),
 			open: "before Landlock ABI 9 nothing tells a socket of the host from one that was made inside; level full can"},
 		{name: "a descriptor from a unix socket of the host in the workspace", user: true, do: "received sock", harm: leaked, setup: socketIn(inWorkspace, give), open: "likewise"},
+		{name: "a datagram to a unix socket of the host in the workspace", user: true, do: "post sock {token}", harm: delivered, setup: mailbox, open: "likewise"},
 	}
 	const proxy = "{proxy} 3128 "
 	names := []attempt{

@@ -157,7 +157,6 @@ var calls = map[string]func() error{
 	"sethostname":   func() error { return raw(unix.SYS_SETHOSTNAME, text("probe"), 5) },
 	"setdomainname": func() error { return raw(unix.SYS_SETDOMAINNAME, text("probe"), 5) },
 	"vhangup":       func() error { _, _ = unix.Setsid(); return raw(unix.SYS_VHANGUP) },
-	"ports":         ports,
 
 	// Terminals.
 	"tiocsti":      ttyIoctl(unix.TIOCSTI, 'x'),

@@ -2,6 +2,5 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// The machine has no such calls.
-func ports() error     { return unix.ENOSYS }
+// modifyLDT is a call that this machine does not have.
 func modifyLDT() error { return unix.ENOSYS }
