@@ -7,6 +7,7 @@
 package attacks
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -66,31 +67,41 @@ func resolveInTheWorld(t *testing.T) {
 // exitRefused is nemoclaw's status when nothing was started, or when it stopped what was.
 const exitRefused = 125
 
-// run shows that a plane's attempts are live, and tries them inside.
-func (pl *plane) run(t *testing.T) {
+// The canary: what must go on to be allowed and refused after every attempt.
+var canary = []struct{ do, errno, out string }{
+	{"read /workspace/canary", "", "sings"},
+	{fmt.Sprintf("say %s %d %s", canaryName, canaryPort, b64("sings")), "", "sings"},
+	{"read {place}/out/canary", "ENOENT", ""},
+	{"exec /usr/bin/id", "EACCES", ""},
+	{"tcp " + strings.ReplaceAll(denied, ":", " "), "EPERM", ""},
+}
+
+// makePlace makes a plane's directories, and what the canary needs.
+func makePlace(t *testing.T) *place {
 	w := harness.W
 	dir, err := os.MkdirTemp(w.Dir, "place-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	p := &place{TB: t, dir: dir, vars: map[string]string{}, ended: make(chan struct{})}
+	p := &place{TB: t, dir: dir, vars: map[string]string{"{place}": dir}, ended: make(chan struct{})}
 	for _, sub := range []string{"", "scenes", "ro", "out"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(filepath.Join(dir, sub), 0o755); err != nil {
+		sub = filepath.Join(dir, sub)
+		if err := errors.Join(os.MkdirAll(sub, 0o755), os.Chmod(sub, 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p.ws = w.NewWorkspace(t, dir)
-	if err := os.WriteFile(filepath.Join(p.ws, allowedOut), []byte("sings"), 0o644); err != nil {
+	err = errors.Join(os.WriteFile(filepath.Join(p.ws, "canary"), []byte("sings"), 0o644), os.WriteFile(filepath.Join(dir, "out", "canary"), []byte("silent"), 0o644))
+	if err != nil {
 		t.Fatal(err)
 	}
-	secret := filepath.Join(dir, "out", "canary")
-	if err := os.WriteFile(secret, []byte("silent"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	return p
+}
+
+// run shows that a plane's attempts are live, and tries them inside.
+func (pl *plane) run(t *testing.T) {
+	p := makePlace(t)
 	if pl.host != nil {
 		pl.host(p)
 	}
@@ -100,21 +111,38 @@ func (pl *plane) run(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	scenes, r := pl.inside(t, p)
+	switch {
+	case pl.stopped != "":
+		if r.Code != exitRefused || !strings.Contains(r.Err, pl.stopped) || pl.table[0].harm(scenes[0], r.Out) {
+			t.Errorf("%s: the sandbox was not stopped with %q, or too late\n%s", pl.table[0].name, pl.stopped, r.Dump())
+		}
+	case pl.refused != "":
+		if r.Code != exitRefused || r.Out != "" || !strings.Contains(r.Err, pl.refused) {
+			t.Errorf("the start was not refused with %q\n%s", pl.refused, r.Dump())
+		}
+	default:
+		pl.judge(t, scenes, r)
+	}
+}
+
+// inside runs all attempts in one sandbox, each in a process of its own, and the canary after each.
+func (pl *plane) inside(t *testing.T, p *place) ([]*scene, *harness.Result) {
+	var sing []string
+	for _, c := range canary {
+		sing = append(sing, strings.ReplaceAll(c.do, "{place}", p.dir))
+	}
 	var scenes []*scene
 	argv := []string{"/workspace/probe", "apart"}
-	canary := []string{
-		"read /workspace/" + allowedOut, fmt.Sprintf("say %s %d c2luZ3M=", canaryName, canaryPort),
-		"read " + secret, "exec " + deniedProg, "tcp " + strings.ReplaceAll(denied, ":", " "),
-	}
 	for i := range pl.table {
 		s := p.scene(&pl.table[i], fmt.Sprintf("i%d", i), true)
 		scenes = append(scenes, s)
 		argv = append(argv, pl.table[i].line(s))
 		if !pl.alone {
-			argv = append(argv, strings.Join(canary, "\n"))
+			argv = append(argv, strings.Join(sing, "\n"))
 		}
 	}
-	session := w.Prepare(t, harness.Box{Policy: pl.policy(dir, p.vars), Workspace: p.ws, Env: inWorkspaceOf(pl.env)}, argv...)
+	session := harness.W.Prepare(t, harness.Box{Policy: pl.policy(p.vars), Workspace: p.ws, Env: inWorkspaceOf(pl.env)}, argv...)
 	p.cmd = session.Cmd
 	if pl.start != nil {
 		pl.start(p)
@@ -124,27 +152,15 @@ func (pl *plane) run(t *testing.T) {
 	}
 	r := session.Wait(t, 2*time.Minute)
 	close(p.ended)
-	if pl.stopped != "" {
-		if r.Code != exitRefused || !strings.Contains(r.Err, pl.stopped) || pl.table[0].harm(scenes[0], r.Out) {
-			t.Errorf("%s: the sandbox was not stopped with %q, or too late\n%s", pl.table[0].name, pl.stopped, r.Dump())
-		}
-		return
-	}
-	if pl.refused != "" {
-		if r.Code != exitRefused || r.Out != "" || !strings.Contains(r.Err, pl.refused) {
-			t.Errorf("the start was not refused with %q\n%s", pl.refused, r.Dump())
-		}
-		return
-	}
-	pl.judge(t, scenes, r, len(canary))
+	return scenes, r
 }
 
 // judge looks at what came of the attempts inside.
-func (pl *plane) judge(t *testing.T, scenes []*scene, r *harness.Result, canary int) {
+func (pl *plane) judge(t *testing.T, scenes []*scene, r *harness.Result) {
 	outcomes := r.Outcomes(t)
 	each := 1
 	if !pl.alone {
-		each += canary
+		each += len(canary)
 	}
 	if len(outcomes) != each*len(scenes) {
 		t.Fatalf("%d attempts gave %d outcomes\n%s", len(scenes), len(outcomes), r.Dump())
@@ -171,7 +187,7 @@ func (pl *plane) judge(t *testing.T, scenes []*scene, r *harness.Result, canary 
 // sings is about the canary: what was allowed is, and what was not is not.
 func sings(t *testing.T, after string, got []harness.Outcome) {
 	t.Helper()
-	for i, want := range []struct{ errno, out string }{{"", "sings"}, {"", "sings"}, {"ENOENT", ""}, {"EACCES", ""}, {"EPERM", ""}} {
+	for i, want := range canary {
 		if got[i].Errno != want.errno || got[i].Out != want.out {
 			t.Errorf("after %s: %q gave %s", after, got[i].Op, outcome(got[i]))
 		}

@@ -112,12 +112,12 @@ func (s *scene) state() string {
 // A plane is a table of attempts that one sandbox stands.
 type plane struct {
 	name     string
-	files    string // rules of the sections that the plane adds to what every sandbox of the suite has
-	hide     string
-	commands string
-	limits   string
-	allow    string
-	network  string // further sections of network
+	files    string // what the plane adds to the policy that every sandbox of the suite has: rules of filesystem.allow,
+	hide     string // of filesystem.deny,
+	commands string // of process.allow, and further keys of process,
+	limits   string // process.limits,
+	allow    string // rules of network.allow,
+	network  string // and further keys of network
 	env      []string
 	start    func(p *place) // more of what the sandbox is started with
 	host     func(p *place) // what the host has, beside the scenes
@@ -144,22 +144,20 @@ const (
 	canaryName = "canary.attacks.test"
 	canaryPort = 7
 	denied     = "203.0.113.250:9" // nobody is allowed to connect here
-	deniedProg = "/usr/bin/id"
-	allowedOut = "canary"
 )
 
 // outcome says in one line what the probe printed.
 func outcome(o harness.Outcome) string { return fmt.Sprintf("%q (shown: %.300q)", o.Errno, o.Out) }
 
 // policy writes the plane's policy.
-func (p *plane) policy(dir string, vars map[string]string) string {
+func (p *plane) policy(vars map[string]string) string {
 	section := func(name, items string) string {
 		if items == "" {
 			return ""
 		}
 		return "  " + name + ":\n" + items
 	}
-	pairs := []string{"{place}", dir}
+	var pairs []string
 	for name, value := range vars {
 		pairs = append(pairs, name, value)
 	}
@@ -188,7 +186,6 @@ func (p *place) scene(a *attempt, id string, inside bool) *scene {
 	s.write(filepath.Join(s.ro, "secret"), s.token)
 	s.set("out", s.out())
 	s.set("ro", s.ro)
-	s.set("place", p.dir)
 	s.set("token", s.token)
 	s.set("ws", p.ws)
 	s.set("d", s.ws)
