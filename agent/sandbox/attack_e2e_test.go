@@ -53,7 +53,7 @@ var attacks = []struct{ attempt, native, inside string }{
 	{"sys ptrace", "ok", "EPERM"}, {"sys ptrace-child", "ok", "EPERM"}, {"sys process_vm_readv", "ok", "EPERM"}, {"sys pidfd_getfd", "ok", "EPERM"}, {"sys kcmp", "ok", "EPERM"},
 	{"sys init-mem", "", "EACCES"}, {"sys init-environ", "", "EACCES"}, {"sys init-fd", "", "EACCES"}, {"sys init-root", "", "EACCES"}, {"sys self-mem", "ok", "EROFS"},
 	{"sys init-kill", "", "ok"}, // it is not an error, and it does nothing
-	{"sys bpf", "ok", "EPERM"}, {"sys perf_event_open", "ok", "EPERM"}, {"sys userfaultfd", "ok", "EPERM"}, {"sys io_uring_setup", "ok", "ENOSYS"}, {"sys keyctl", "ok", "EPERM"},
+	{"sys bpf", "ok", "EPERM"}, {"sys perf_event_open", "ok", "EPERM"}, {"sys userfaultfd", "ok", "EPERM"}, {"sys io_uring_setup", "ok", "ENOSYS"}, {"sys io_setup", "ok", "ENOSYS"}, {"sys keyctl", "ok", "EPERM"},
 	{"sys add_key", "ok", "EPERM"}, {"sys personality", "ok", "EPERM"}, {"sys persona-ask", "ok", "ok"}, {"sys syslog", "ok", "EPERM"}, {"sys open_by_handle_at", "ok", "EPERM"},
 	{"sys fanotify", "ok", "EPERM"}, {"sys seccomp-listener", "ok", "EPERM"}, {"sys landlock", "ok", "ok"},
 	{"sys tiocsti", "", "EPERM"}, {"sys tiocsti-high", "", "EPERM"}, {"sys tiocsetd", "ok", "EPERM"}, {"sys tcgets", "ok", "ok"},

@@ -69,7 +69,7 @@ func reference(name string, noMemfd bool, args [6]uint64) verdict {
 		"settimeofday", "clock_settime", "adjtimex", "clock_adjtime", "sethostname", "setdomainname", "vhangup", "iopl", "ioperm",
 		"modify_ldt", "uselib", "lookup_dcookie", "nfsservctl":
 		return errno(unix.EPERM)
-	case "clone3", "io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_secret":
+	case "clone3", "io_setup", "io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_secret":
 		return errno(unix.ENOSYS)
 	case "memfd_create":
 		if noMemfd {

@@ -102,7 +102,7 @@ func kernelPlanes() []*plane {
 		"bpf", "bpf: a map", "perf_event_open", "perf events", "userfaultfd", "userfaultfd", "keyctl", "keyctl", "add_key", "a key in the session's keyring", "personality", "personality: no address randomisation",
 		"acct", "process accounting", "syslog", "the kernel's log (`syslog`)", "settimeofday", "settimeofday", "adjtimex", "adjtimex", "sethostname", "sethostname", "setdomainname", "setdomainname", "vhangup", "vhangup",
 		"tiocsti", "typing for others (`TIOCSTI`)", "tiocsti-high", "`TIOCSTI` with a bit that the kernel ignores", "tiocsetd", "a line discipline (`TIOCSETD`)")
-	table = append(table, calls("ENOSYS", "clone3", "clone3: network namespace", "io_uring_setup", "io_uring", "memfd_secret", "secret memory (`memfd_secret`)")...)
+	table = append(table, calls("ENOSYS", "clone3", "clone3: network namespace", "io_uring_setup", "io_uring", "io_setup", "asynchronous I/O contexts, of which the machine has so many (`io_setup`)", "memfd_secret", "secret memory (`memfd_secret`)")...)
 	if runtime.GOARCH == "amd64" {
 		table = append(table, calls("EPERM", "modify_ldt", "`modify_ldt`")...)
 	}

@@ -133,6 +133,7 @@ var calls = map[string]func() error{
 	},
 	"userfaultfd":       func() error { return raw(unix.SYS_USERFAULTFD, unix.O_CLOEXEC) },
 	"io_uring_setup":    func() error { var p [120]byte; return raw(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&p))) },
+	"io_setup":          func() error { var c uint64; return raw(unix.SYS_IO_SETUP, 128, uintptr(unsafe.Pointer(&c))) },
 	"io_uring_enter":    func() error { return raw(unix.SYS_IO_URING_ENTER, 0, 0, 0, 0, 0) }, // no ring: EOPNOTSUPP
 	"io_uring_register": func() error { return raw(unix.SYS_IO_URING_REGISTER, 0, 0, 0, 0) }, // likewise
 	"keyctl":            func() error { return raw(unix.SYS_KEYCTL, unix.KEYCTL_GET_KEYRING_ID, ^uintptr(2), 1) },
