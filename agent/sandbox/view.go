@@ -210,7 +210,8 @@ func (v *view) makeDev() error {
 	if err := errors.Join(makeDirs(dev, "pts"), makeDirs(dev, "shm"), makeDirs(v.root, "dev")); err != nil {
 		return err
 	}
-	v.pts, err = newMount("devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", "ptmxmode=0666", "mode=0620")
+	// The machine has some thousands of terminals (kernel.pty.max), whoever takes them.
+	v.pts, err = newMount("devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "newinstance", "ptmxmode=0666", "mode=0620", "max=256")
 	return err
 }
 

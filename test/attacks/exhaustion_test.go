@@ -25,6 +25,7 @@ func exhaustionPlanes() []*plane {
 		{name: "inodes", user: true, do: "mkdir /tmp/{token} && inodes /tmp/{token} 50000 && rmdir /tmp/{token}", inside: "ENOSPC"},
 	}
 	floods := []attempt{
+		{name: "terminals, of which the machine has so many", user: true, do: "ptys 300", inside: "ENOSPC"},
 		{name: "refused connections, 5,000 of them", user: true, do: "connects 5000 {other4}", inside: "EPERM", record: "+network {other4}:*"},
 		{name: "forbidden programs, 200 of them", user: true, do: "execs 200 /usr/bin/id {d}/i", inside: "signal: killed", record: "+exec {d}/i"},
 	}

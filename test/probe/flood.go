@@ -13,6 +13,7 @@ import (
 var floodAttempts = map[string]attempt{
 	"connects": connects, // connects COUNT ADDR: to as many ports; fails unless one got through
 	"execs":    execs,    // execs COUNT SRC DST: starts a copy as often; fails unless one ran
+	"ptys":     ptys,
 	"pipes":    pipes,
 	"many":     many,   // many COUNT ATTEMPT...: fails unless one worked
 	"filled":   filled, // filled PATH MIB: fill, and the file is removed
@@ -124,4 +125,14 @@ func many(w []string) (string, error) {
 		return "", last
 	}
 	return fmt.Sprint(worked), nil
+}
+
+// ptys COUNT: terminals.
+func ptys(w []string) (string, error) {
+	for i := range number(w[1]) {
+		if _, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0); err != nil {
+			return fmt.Sprint(i), err
+		}
+	}
+	return w[1], nil
 }
