@@ -248,6 +248,26 @@ func TestUnfinishedPinsAreReplaced(t *testing.T) {
 	must(t, fillGuard(l, newBox(t, l, Options{}).Guard))
 }
 
+// TestOtherPlaceForPins checks that nobody attaches a second set of programs to a parent cgroup: each would refuse the
+// sandboxes of the other.
+func TestOtherPlaceForPins(t *testing.T) {
+	cfg := privateConfig(t)
+	openLoader(t, cfg)
+	elsewhere := Config{BPFFS: privateConfig(t).BPFFS, Parent: cfg.Parent}
+	l, err := Open(elsewhere)
+	if err == nil {
+		must(t, l.Close())
+		must(t, os.RemoveAll(filepath.Join(elsewhere.BPFFS, pinsRoot)))
+		t.Fatal("two sets of programs on one parent cgroup")
+	}
+	if !strings.Contains(err.Error(), elsewhere.BPFFS) || !strings.Contains(err.Error(), "--cgroup-parent") {
+		t.Errorf("error %q says neither where the programs are not nor what to do", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(elsewhere.BPFFS, pinsRoot)); err != nil || len(left) != 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}
+
 func TestParentThatWasRemoved(t *testing.T) {
 	cfg := privateConfig(t)
 	l, err := Open(cfg)

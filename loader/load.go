@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -35,6 +36,31 @@ var attachments = map[string]ebpf.AttachType{
 
 // linkCount is how many links complete pins have: those to the cgroup and the system-wide one on exec.
 var linkCount = len(attachments) + 1
+
+// detachTime is how long the kernel may take to detach programs whose pins were just removed.
+const detachTime = 2 * time.Second
+
+// checkUnguarded refuses a parent that has programs of pins elsewhere. With two sets of programs on it each would refuse
+// everything to the sandboxes that only the other knows.
+func checkUnguarded(cfg Config, parent cgroup) error {
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		n := 0
+		for _, how := range attachments {
+			attached, err := link.QueryPrograms(link.QueryOptions{Target: int(parent.dir.Fd()), Attach: how})
+			if err != nil {
+				return fmt.Errorf("look for BPF programs on cgroup %s: %w", parent.path, err)
+			}
+			n += len(attached.Programs)
+		}
+		if n == 0 {
+			return nil
+		}
+		if time.Since(start) > detachTime {
+			return fmt.Errorf("cgroup %s has BPF programs already, and their pins are not in %s: use the BPF file system that they were loaded with (--bpffs), or another cgroup (--cgroup-parent)",
+				parent.path, cfg.BPFFS)
+		}
+	}
+}
 
 // load loads the programs, attaches them to parent and pins everything in the new directory dir.
 func load(dir string, parent cgroup) error {

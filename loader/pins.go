@@ -63,6 +63,9 @@ func ensureLoaded(cfg Config, parent cgroup) (string, *os.File, error) {
 	if err := removeStale(cfg, root, parent); err != nil {
 		return "", nil, err
 	}
+	if err := checkUnguarded(cfg, parent); err != nil {
+		return "", nil, err
+	}
 	if err := load(pins+unfinished, parent); err != nil {
 		return "", nil, errors.Join(err, removePins(pins+unfinished))
 	}
