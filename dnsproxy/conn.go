@@ -192,7 +192,7 @@ func (c *conn) ask() {
 	var verdict policy.Verdict
 	c.work(hold, func(ctx context.Context) { verdict = c.s.cfg.Ask(ctx, d) }, func() {
 		if verdict != policy.Allow {
-			c.refuse(rulePos(c.pol, c.rule.rule), "a person was asked and did not allow it", alertAccess)
+			c.refuse(rulePos(c.pol, c.rule.rule), "it was asked about, and nobody allowed it", alertAccess)
 			return
 		}
 		c.consent = "approved by a person"

@@ -187,24 +187,10 @@ func (s *Server) judge(p *policy.Compiled, t target, is func(string) bool) rulin
 	}
 	v, rule := p.Network.Judge(s.live(rules), t.port, is)
 	if rule == nil {
-		return ruling{verdict: v, mode: usualProtocol(t.port)}
+		// A person who approves "name:443" means TLS to that name, as the rule that is suggested says.
+		return ruling{verdict: v, mode: policy.ProtocolOf(t.port)}
 	}
 	return ruling{verdict: v, rule: rule, mode: rule.Protocol, ech: rule.ECH}
-}
-
-// usualProtocol is what is spoken on a port when no rule says: a person who approves "name:443" means TLS to that name.
-// It agrees with what policy.Suggest writes.
-func usualProtocol(port uint16) policy.Protocol {
-	switch port {
-	case 443, 8443:
-		return policy.HTTPS
-	case 80, 8080:
-		return policy.HTTP
-	case 465, 636, 853, 993, 995, 5671, 6697, 8883:
-		return policy.TLS
-	default:
-		return policy.TCP
-	}
 }
 
 // rulePos returns the "file:line" of a rule, "default" for nil.
