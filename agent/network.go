@@ -39,7 +39,7 @@ func (r *run) openNetwork(s *sockets) (err error) {
 	}
 	if desk := r.terminal.desk(r.hub.Record, r.grant); desk != nil {
 		cfg.Ask = func(ctx context.Context, d policy.Decision) policy.Verdict {
-			d.Suggest = suggestAlways(d)
+			d.Suggest = r.policy.SuggestAlways(d)
 			return desk.Ask(ctx, d)
 		}
 	}
@@ -220,12 +220,6 @@ func (r *run) grant(d policy.Decision, v policy.Verdict) {
 			}
 		}
 	}
-}
-
-// suggestAlways is the rule that would have allowed what a person was asked about.
-func suggestAlways(d policy.Decision) string {
-	d.Rule, d.Verdict = "default", policy.Deny
-	return policy.Suggest(d)
 }
 
 // tripwireDelay keeps the tripwire's set-up, which decides nothing, out of the way of commands that are over at once.

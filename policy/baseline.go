@@ -122,6 +122,36 @@ func SecretAt(p string) (s Secret, at string, found bool) {
 	return Secret{}, "", false
 }
 
+// secretNames are names of files and directories that hold keys and passwords of people, wherever they lie; what the
+// host itself has is in BaselineSecrets.
+const secretNames = " .ssh .gnupg .aws .azure .kube .docker .config/gcloud .config/gh .config/op .git-credentials .netrc .npmrc .pypirc .pgpass " +
+	".my.cnf .vault-token .password-store .mozilla .thunderbird .bash_history .zsh_history .python_history .env credentials id_rsa id_ecdsa id_ed25519 "
+
+// Reveals says what a path of the host may reveal, "" for nothing known. A rule for it is never to be copied unseen.
+func Reveals(p string) string {
+	if s, _, found := SecretAt(p); found {
+		return s.Reason
+	}
+	elements := strings.Split(strings.Trim(p, "/"), "/")
+	for i, e := range elements {
+		if e == "" {
+			continue
+		}
+		two := e
+		if i+1 < len(elements) {
+			two += "/" + elements[i+1]
+		}
+		if strings.Contains(secretNames, " "+e+" ") || strings.Contains(secretNames, " "+two+" ") {
+			return "keys, passwords or the history of a person"
+		}
+	}
+	switch path.Ext(p) {
+	case ".key", ".pem", ".p12", ".pfx", ".kdbx", ".jks":
+		return "by its name a key"
+	}
+	return ""
+}
+
 // under reports whether p is dir or lies below it.
 func under(p, dir string) bool {
 	return p == dir || dir == "/" || strings.HasPrefix(p, dir+"/")

@@ -62,7 +62,7 @@ func (q Query) connect(object string) (Query, error) {
 		return q, nil
 	}
 	host, port, err := net.SplitHostPort(object)
-	if err != nil {
+	if err != nil || strings.Contains(object, "/") {
 		return q, fmt.Errorf("policy: expected host:port, found %s; for example pypi.org:443 or [2001:db8::1]:443", show(object))
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
@@ -123,6 +123,10 @@ func (c *Compiled) Explain(q Query) Answer {
 	}
 	if a.Verdict == Deny && a.Rule.Pos == "default" {
 		plane := map[Action]Plane{QueryRead: PlaneFile, QueryWrite: PlaneFile, QueryExec: PlaneExec, QueryConnect: PlaneNetwork}[q.Action]
+		if secret := Reveals(q.Path); secret != "" && plane == PlaneFile {
+			a.Reason += "; no rule is suggested for what may be a secret: " + secret
+			return a
+		}
 		a.Suggest = Suggest(Decision{Plane: plane, Action: q.Action.String(), Object: q.Object(), Verdict: Deny, Rule: "default"})
 	}
 	return a

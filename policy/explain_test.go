@@ -62,7 +62,7 @@ func TestExplain(t *testing.T) {
 		{QueryConnect, "db.example.net:5432", "/usr/bin/psql", "allow  connect db.example.net:5432  rule: p.yaml:6  (tcp: bytes pass as they come; for psql only; for 1h after the start)", ""},
 		{QueryConnect, "db.example.net:5432", "/tmp/psql", "deny   connect db.example.net:5432  rule: default  (the rule at p.yaml:6 is for psql only; /tmp/psql is none of them)",
 			"network:\n  allow:\n    - domain: db.example.net\n      ports: [5432]\n      protocol: tcp\n"},
-		{QueryConnect, "db.example.net:5432", "", "deny   connect db.example.net:5432  rule: default  (the rule at p.yaml:6 is for psql only; name the program that connects with --command)",
+		{QueryConnect, "db.example.net:5432", "", "deny   connect db.example.net:5432  rule: default  (the rule at p.yaml:6 is for psql only; name the program that connects with --by)",
 			"network:\n  allow:\n    - domain: db.example.net\n      ports: [5432]\n      protocol: tcp\n"},
 		{QueryConnect, "10.1.2.3:80", "", "allow  connect 10.1.2.3:80  rule: p.yaml:7  (tcp: bytes pass as they come)", ""},
 		{QueryConnect, "[::ffff:10.1.2.3]:80", "", "allow  connect 10.1.2.3:80  rule: p.yaml:7  (tcp: bytes pass as they come)", ""},
@@ -90,6 +90,7 @@ func TestExplain(t *testing.T) {
 		{QueryRead, "/etc/ssh/ssh_host_rsa_key", "", "deny   read /etc/ssh/ssh_host_rsa_key  rule: builtin  (left out: private keys of the host; only a rule for /etc/ssh/ssh_host_rsa_key itself shows it)", ""},
 		{QueryRead, "/etc/ssl/private/x.key", "", "deny   read /etc/ssl/private/x.key  rule: builtin  (left out: private keys of certificates; only a rule for /etc/ssl/private itself shows it)", ""},
 		{QueryRead, "/etc/letsencrypt/live/x.pem", "", "allow  read /etc/letsencrypt/live/x.pem  rule: p.yaml:19  (allowed at and below /etc/letsencrypt/live)", ""},
+		{QueryRead, "/home/eve/.ssh/id_rsa", "", "deny   read /home/eve/.ssh/id_rsa  rule: default  (no rule covers this path; no rule is suggested for what may be a secret: keys, passwords or the history of a person)", ""},
 		{QueryWrite, "/home/agent/.cache/x", "", "allow  write /home/agent/.cache/x  rule: builtin  (private to the sandbox and gone with it)", ""},
 		{QueryWrite, "/dev/null", "", "allow  write /dev/null  rule: builtin  (a device that every sandbox has)", ""},
 		{QueryRead, "/dev/sda", "", "deny   read /dev/sda  rule: default  (no rule covers this path)",
@@ -153,6 +154,8 @@ func TestNewQueryRefuses(t *testing.T) {
 		{QueryExec, "", `policy: expected a command's name or absolute path, found ""`},
 		{QueryExec, "bin/git", `policy: expected a command's name or absolute path, found "bin/git"`},
 		{QueryConnect, "pypi.org", `policy: expected host:port, found "pypi.org"; for example pypi.org:443 or [2001:db8::1]:443`},
+		{QueryConnect, "https://pypi.org/", `policy: expected host:port, found "https://pypi.org/"; for example pypi.org:443 or [2001:db8::1]:443`},
+		{QueryConnect, "https://pypi.org:443", `policy: expected host:port, found "https://pypi.org:443"; for example pypi.org:443 or [2001:db8::1]:443`},
 		{QueryConnect, "pypi.org:https", `policy: the port of "pypi.org:https" is not a number from 1 to 65535`},
 		{QueryConnect, "pypi.org:0", `policy: the port of "pypi.org:0" is not a number from 1 to 65535`},
 		{QueryConnect, "*.org:443", `policy: the name "*.org" holds the character '*'`},
@@ -223,6 +226,7 @@ func TestSuggestNothing(t *testing.T) {
 		{Plane: PlaneNetwork, Action: "connect", Object: "/run/../x"},
 		{Plane: PlaneNetwork, Action: "connect", Object: ""},
 		{Plane: PlaneDNS, Action: "resolve", Object: "\x1b[2J.example.org"},
+		{Plane: PlaneDNS, Action: "resolve", Object: "_http._tcp.deb.example.org"}, // a service, not a host
 		{Plane: PlaneExec, Action: "exec", Object: ""},
 		{Plane: PlaneExec, Action: "exec", Object: "bin/git"},
 		{Plane: PlaneExec, Action: "exec", Object: "/lib64/ld-linux-x86-64.so.2"},
@@ -241,6 +245,37 @@ func TestSuggestNothing(t *testing.T) {
 	} {
 		if s := Suggest(d); s != "" {
 			t.Errorf("%+v: suggests\n%s", d, s)
+		}
+	}
+}
+
+// TestSuggestAlways checks that what a person approves is spoken, and by whom, as the rule that asked says.
+func TestSuggestAlways(t *testing.T) {
+	c := compile(t, `network:
+  ask:
+    - {domain: "**.example.org", ports: [8000], protocol: http, commands: [node, /opt/x]}
+    - {domain: "*.example.net", ports: [8000], protocol: tls}
+process: {allow: [{command: node}]}
+`)
+	for _, tt := range []struct{ object, rule, want string }{
+		{"api.example.org:8000", "p.yaml:3", "network:\n  allow:\n    - domain: api.example.org\n      ports: [8000]\n      protocol: http\n      commands: [node, /opt/x]\n"},
+		{"api.example.net:8000", "p.yaml:4", "network:\n  allow:\n    - domain: api.example.net\n      ports: [8000]\n      protocol: tls\n"},
+		{"api.example.com:443", "default", "network:\n  allow:\n    - domain: api.example.com\n      ports: [443]\n      protocol: https\n"},
+	} {
+		d := Decision{Plane: PlaneNetwork, Action: "connect", Object: tt.object, Verdict: Ask, Rule: tt.rule}
+		if got := c.SuggestAlways(d); got != tt.want {
+			t.Errorf("%s: suggests\n%swant\n%s", tt.object, got, tt.want)
+		}
+	}
+}
+
+func TestReveals(t *testing.T) {
+	for p, secret := range map[string]bool{
+		"/etc/shadow": true, "/etc/ssl/private/x": true, "/home/eve/.ssh/known_hosts": true, "/srv/app/.env": true, "/srv/tls/a.pem": true,
+		"/root/.config/gcloud/x": true, "/root/.config/app": false, "/srv/app/main.py": false, "/": false, "/srv/.envrc": false,
+	} {
+		if got := Reveals(p); (got != "") != secret {
+			t.Errorf("%s: %q", p, got)
 		}
 	}
 }

@@ -69,7 +69,7 @@ func (c *Compiled) whyNoRule(q Query, rules []*NetRule) string {
 		if r.Verdict != Deny && r.hasPort(q.Port) {
 			who := q.Command + " is none of them"
 			if q.Command == "" {
-				who = "name the program that connects with --command"
+				who = "name the program that connects with --by"
 			}
 			return fmt.Sprintf("the rule at %s is for %s only; %s", c.Rule(r.ID).Pos, strings.Join(r.Commands, ", "), who)
 		}

@@ -18,13 +18,25 @@ func Suggest(d Decision) string {
 	}
 	switch d.Plane {
 	case PlaneNetwork, PlaneDNS:
-		return suggestNetwork(d)
+		return suggestNetwork(d, nil)
 	case PlaneExec:
 		return suggestCommand(d.Object)
 	case PlaneFile:
 		return suggestPath(d)
 	}
 	return ""
+}
+
+// SuggestAlways returns the least YAML that allows what a person was asked about, as the rule that asks says it: spoken
+// in the same way, and by the same commands.
+func (c *Compiled) SuggestAlways(d Decision) string {
+	var asks *NetRule
+	for i := range c.Network.Rules {
+		if r := &c.Network.Rules[i]; r.Verdict == Ask && c.Rule(r.ID).Pos == d.Rule {
+			asks = r
+		}
+	}
+	return suggestNetwork(d, asks)
 }
 
 // ProtocolOf is what is usually spoken on a port; a person reads the suggestion before it is used.
@@ -40,7 +52,8 @@ func ProtocolOf(port uint16) Protocol {
 	return TCP
 }
 
-func suggestNetwork(d Decision) string {
+// suggestNetwork writes a network rule. like, where there is one, is a rule that it says a part of.
+func suggestNetwork(d Decision, like *NetRule) string {
 	if strings.HasPrefix(d.Object, "/") {
 		if socketPath(d.Object) != nil || !shows(d.Object) {
 			return ""
@@ -66,12 +79,23 @@ func suggestNetwork(d Decision) string {
 			return "" // a cloud's metadata service and its credentials: not by copy and paste
 		}
 		target, protocol = "cidr: "+Quote(hostPrefix(addr)), TCP
-	} else if name, ok := Canonical(host); ok {
+	} else if name, ok := Canonical(host); ok && name[0] != '_' { // _http._tcp.x.org is a service, which is looked up and not connected to
 		target = "domain: " + Quote(name)
 	} else {
 		return ""
 	}
-	return "network:\n  allow:\n    - " + target + "\n      ports: [" + strconv.Itoa(int(port)) + "]\n      protocol: " + protocol.String() + "\n"
+	commands := ""
+	if like != nil {
+		protocol = like.Protocol
+		if len(like.Commands) > 0 {
+			quoted := make([]string, len(like.Commands))
+			for i, c := range like.Commands {
+				quoted[i] = Quote(c)
+			}
+			commands = "      commands: [" + strings.Join(quoted, ", ") + "]\n"
+		}
+	}
+	return "network:\n  allow:\n    - " + target + "\n      ports: [" + strconv.Itoa(int(port)) + "]\n      protocol: " + protocol.String() + "\n" + commands
 }
 
 // suggestCommand suggests nothing for the dynamic loader, which starts any program it is given, for what lies in a directory

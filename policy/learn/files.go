@@ -124,7 +124,7 @@ func (l *learner) file(f *fact) {
 	i := slices.IndexFunc(l.paths, func(x *file) bool { return x.path == at })
 	if i < 0 {
 		i = len(l.paths)
-		l.paths = append(l.paths, &file{path: at, secret: secretAt(at), rule: rule{refused: true}})
+		l.paths = append(l.paths, &file{path: at, secret: policy.Reveals(at), rule: rule{refused: true}})
 	}
 	x := l.paths[i]
 	for _, word := range e.Permissions {
@@ -134,36 +134,6 @@ func (l *learner) file(f *fact) {
 	above, _, _ := l.policy.Files.Access(at)
 	x.access |= above
 	x.add(f, refused)
-}
-
-// secretNames are names of files and directories that hold keys and passwords of people, wherever they lie; what the
-// host itself has is in policy.BaselineSecrets.
-const secretNames = " .ssh .gnupg .aws .azure .kube .docker .config/gcloud .config/gh .config/op .git-credentials .netrc .npmrc .pypirc .pgpass " +
-	".my.cnf .vault-token .password-store .mozilla .thunderbird .bash_history .zsh_history .python_history .env credentials id_rsa id_ecdsa id_ed25519 "
-
-// secretAt says what a path may reveal, "" for nothing known.
-func secretAt(p string) string {
-	if s, _, found := policy.SecretAt(p); found {
-		return s.Reason
-	}
-	elements := strings.Split(strings.Trim(p, "/"), "/")
-	for i, e := range elements {
-		if e == "" {
-			continue
-		}
-		two := e
-		if i+1 < len(elements) {
-			two += "/" + elements[i+1]
-		}
-		if strings.Contains(secretNames, " "+e+" ") || strings.Contains(secretNames, " "+two+" ") {
-			return "keys, passwords or the history of a person"
-		}
-	}
-	switch path.Ext(p) {
-	case ".key", ".pem", ".p12", ".pfx", ".kdbx", ".jks":
-		return "by its name a key"
-	}
-	return ""
 }
 
 // generalisePaths makes one rule for a directory of two or more refused files in it; never of a directory that is a
@@ -197,7 +167,7 @@ func (l *learner) generalisePaths() {
 // mayBeWhole reports whether a directory may become a rule.
 func (l *learner) mayBeWhole(dir string) bool {
 	parent := path.Dir(dir)
-	if dir == "/" || parent == "/" || parent == "/home" || secretAt(dir) != "" {
+	if dir == "/" || parent == "/" || parent == "/home" || policy.Reveals(dir) != "" {
 		return false
 	}
 	holds := func(p string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
