@@ -76,11 +76,8 @@ func (r *run) writeLearnt(status int, programs []learn.Program, lost uint64) err
 			"under " + r.policyName + " (revision " + r.policy.Revision + "), at level " + r.loader.Level().String(),
 		},
 		Programs: programs, Finished: status == 0,
-		Unseen: unseenFiles(r.policy, r.refusals.reader != nil), Lost: lost,
+		Unseen: unseenRefusals(r.policy, r.refusals.reader != nil, r.refusedExecs != nil), Lost: lost,
 		Dirs: slices.Contains(r.o.Generalise, GeneraliseDirs), Subdomains: slices.Contains(r.o.Generalise, GeneraliseSubdomains),
-	}
-	if r.refusals.reader == nil && r.refusedExecs == nil {
-		o.Unseen = append(o.Unseen, "programs that were refused at once")
 	}
 	res, err := r.learner.Policy(o)
 	if err != nil {

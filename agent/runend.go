@@ -96,7 +96,7 @@ func (r *run) lost() uint64 {
 func (r *run) summarise(status int, lost uint64) {
 	s := summary{
 		policy: r.policyName, revision: r.policy.Revision, lost: lost, warnings: r.warnings, log: r.log.Path(),
-		unseen: unseenFiles(r.policy, r.refusals.reader != nil), failed: status != 0 && status < 128, terminal: term.Is(r.o.Stderr),
+		unseen: unseenRefusals(r.policy, r.refusals.reader != nil, r.refusedExecs != nil), failed: status != 0 && status < 128, terminal: term.Is(r.o.Stderr),
 	}
 	s.refused, s.more = r.hub.Refusals()
 	s.colour = s.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"

@@ -19,7 +19,7 @@ type summary struct {
 	more     uint64   // refusals beyond those
 	lost     uint64   // events that the kernel could not hand over
 	warnings []string // about the sandbox and the policy
-	unseen   []string // what could be refused without being seen here; see unseenFiles
+	unseen   []string // what could be refused without being seen here; see unseenRefusals
 	log      string   // the audit log's path
 	failed   bool     // the command's status wasn't 0
 	terminal bool     // a person reads it
@@ -53,7 +53,7 @@ func (s *summary) String() string {
 		fmt.Fprintf(&b, "nemoclaw: %d refusals came faster than they could be written down: they were refused and counted, but are not in the log\n", s.lost)
 	}
 	if len(s.unseen) > 0 && (len(s.refused) > 0 || s.failed && s.terminal) {
-		fmt.Fprintf(&b, "nemoclaw: refused files that could not be seen (%s):\n", "level static")
+		fmt.Fprintf(&b, "nemoclaw: refusals that could not be seen (%s):\n", "level static")
 		for _, u := range s.unseen {
 			fmt.Fprintf(&b, "  %s\n", text.Escape(u))
 		}
@@ -79,8 +79,14 @@ func (s *summary) row(b *bytes.Buffer, r hub.Refusal, suggested map[string]bool)
 	if y == "" {
 		y = policy.Suggest(r.Decision)
 	}
+	secret := ""
+	if r.Plane == policy.PlaneFile {
+		secret = policy.Reveals(r.Object)
+	}
 	switch {
 	case y == "":
+	case secret != "":
+		fmt.Fprintf(b, "        no rule is suggested for what may be a secret: %s\n", secret)
 	case suggested[y]:
 		fmt.Fprint(b, "        to allow it: the same rule as above\n")
 	default:
@@ -99,9 +105,10 @@ func (s *summary) bold(t string) string {
 	return "\x1b[1m" + t + "\x1b[0m"
 }
 
-// unseenFiles says, from the policy, which accesses to files can be refused at level static without a record.
-// reported tells that the kernel reports what Landlock refuses; mounts refuse in silence all the same.
-func unseenFiles(p *policy.Compiled, reported bool) []string {
+// unseenRefusals says, from the policy, what can be refused at level static without a record. reported tells that the
+// kernel reports what Landlock refuses, programs that refused programs are seen without that; mounts refuse in silence
+// all the same.
+func unseenRefusals(p *policy.Compiled, reported, programs bool) []string {
 	var hidden, readOnly []string
 	for _, r := range p.Files.Rules {
 		switch {
@@ -131,7 +138,11 @@ func unseenFiles(p *policy.Compiled, reported bool) []string {
 	}
 	out = append(out, "paths that no rule covers: they do not exist inside")
 	if !reported {
-		out = append(out, "anything else refused by Landlock: the kernel's audit, which reports it, is off or too old (it needs Linux 6.15)")
+		what := "what else Landlock refuses"
+		if !programs {
+			what = "programs that are refused at once, and " + what
+		}
+		out = append(out, what+": the kernel's audit, which tells, is off (auditctl -e 1 turns it on) or older than Linux 6.15")
 	}
 	return out
 }

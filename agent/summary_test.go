@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,6 +47,7 @@ func TestSummary(t *testing.T) {
 			refused(1, policy.PlaneNetwork, "connect", "example.com:443", "/usr/bin/wget", "default"),
 			refused(1, policy.PlaneNetwork, "connect", "gist.github.com:443", "/usr/bin/git", "agent.yaml:14"),
 			refused(3, policy.PlaneExec, "exec", "/usr/bin/ncat", "", "default"),
+			refused(1, policy.PlaneFile, "open", "/home/eve/.ssh/id_rsa", "/usr/bin/cat", "default"),
 			refused(1, policy.PlaneExec, "exec", "/workspace/\x1b[2J\u202e", "/bin/\x9bsh", "default"),
 		},
 		unseen:   []string{"paths that no rule covers: they do not exist inside"},
@@ -72,7 +74,7 @@ func TestSummary(t *testing.T) {
 	golden(t, "summary-failed", (&summary{unseen: full.unseen, failed: true, terminal: true}).String())
 }
 
-func TestUnseenFiles(t *testing.T) {
+func TestUnseenRefusals(t *testing.T) {
 	c := policy.Compiled{Files: policy.Files{Baseline: true, Rules: []policy.FileRule{
 		{Path: "/root/.ssh", Denied: policy.Read | policy.Write}, {Path: "/etc", Denied: policy.Write}, {Path: "/workspace", Access: policy.Read},
 	}}}
@@ -82,10 +84,13 @@ func TestUnseenFiles(t *testing.T) {
 		"writes to the system (/usr, /etc, ...), which is mounted read-only",
 		"paths that no rule covers: they do not exist inside",
 	}
-	if diff := cmp.Diff(want, unseenFiles(&c, true)); diff != "" {
+	if diff := cmp.Diff(want, unseenRefusals(&c, true, false)); diff != "" {
 		t.Error(diff)
 	}
-	if got := unseenFiles(&policy.Compiled{}, false); len(got) != 2 {
-		t.Errorf("without the kernel's reports: %q", got)
+	for programs, want := range map[bool]bool{false: true, true: false} {
+		got := unseenRefusals(&policy.Compiled{}, false, programs)
+		if len(got) != 2 || strings.HasPrefix(got[1], "programs") != want {
+			t.Errorf("without the kernel's reports, refused programs seen %v: %q", programs, got)
+		}
 	}
 }
