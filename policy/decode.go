@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -151,7 +152,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, f *field, key string) {
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 	known := d.fields(v.Type())
 	if n.Kind != yaml.MappingNode {
-		d.add(at(n), key, "expected a mapping, found "+kindOf(n), "keys here: "+strings.Join(keysOf(known), ", "))
+		d.add(at(n), key, "expected a mapping, found "+kindOf(n), wantKeys(n, known, key))
 		return
 	}
 	if p, ok := v.Addr().Interface().(placed); ok {
@@ -238,6 +239,19 @@ func find(fs []field, key string) *field {
 		}
 	}
 	return nil
+}
+
+// wantKeys tells how to write what stands for a mapping. A text in a list is taken for the first key: the name, the path.
+func wantKeys(n *yaml.Node, known []field, key string) string {
+	keys := "keys here: " + strings.Join(keysOf(known), ", ")
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" || !strings.HasSuffix(key, "]") {
+		return keys
+	}
+	more := ""
+	if slices.ContainsFunc(known[1:], func(f field) bool { return f.req }) {
+		more = ", ..."
+	}
+	return "write {" + known[0].key + ": " + cut(n.Value) + more + "}; " + keys
 }
 
 func keysOf(fs []field) []string {

@@ -54,6 +54,8 @@ var refusals = []struct {
 	{"section without a value", "network:\n", []string{":1:1: network: the key has no value (give it one, or remove the key)"}},
 	{"list without a value", "network:\n  allow:\n", []string{":2:3: network.allow: the key has no value (give it one, or remove the key)"}},
 	{"section that is a list", "network: []\n", []string{":1:10: network: expected a mapping, found a list (keys here: default, allow, ask, deny, unix, publish)"}},
+	{"rule that is a text", "process: {allow: [python3]}\n", []string{`:1:19: process.allow[0]: expected a mapping, found the text "python3" (write {command: python3}; keys here: command, helpers, expires)`}},
+	{"rule that needs more", "filesystem: {allow: [/srv]}\n", []string{`:1:22: filesystem.allow[0]: expected a mapping, found the text "/srv" (write {path: /srv, ...}; keys here: path, permissions, expires)`}},
 	{"section that is a text", "network: deny\n", []string{`:1:10: network: expected a mapping, found the text "deny" (keys here: default, allow, ask, deny, unix, publish)`}},
 	{"list that is a mapping", "network:\n  allow: {domain: a.example.org}\n", []string{":2:10: network.allow: expected a list, found a mapping (write it as a list, even with one item)"}},
 	{"list that is a number", allowed("{domain: a.example.org, ports: 443, protocol: https}"), []string{":3:38: network.allow[0].ports: expected a list, found the number 443 (write [443])"}},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nemoclaw/nemoclaw/agent/text"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -39,7 +40,7 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 			} else if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: wrote %s; run with it: nemoclaw run --policy %s -- COMMAND\n", file, file)
+			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: wrote %s; run with it: nemoclaw run --policy %s -- COMMAND\n", text.Escape(file), text.Escape(file))
 			return nil
 		},
 	}
@@ -58,6 +59,9 @@ func writeNew(file string, data []byte, force bool) error {
 	f, err := os.OpenFile(file, flags, 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("write the policy: %s %w", file, errThere)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write the policy: %w; make the directory first", err)
 	}
 	if err != nil {
 		return fmt.Errorf("write the policy: %w", err)

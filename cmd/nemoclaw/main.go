@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nemoclaw/nemoclaw/agent/text"
 )
 
 // Exit statuses of every command but a run that got as far as its program.
@@ -60,7 +62,7 @@ func execute(args []string, stdout, stderr *os.File) int {
 		}
 	}
 	if status.err != nil {
-		fmt.Fprintf(stderr, "nemoclaw: %v\n", status.err)
+		fmt.Fprintf(stderr, "nemoclaw: %s\n", text.Lines(status.err.Error()))
 		if status.status == statusUsage {
 			fmt.Fprintf(stderr, "Try '%s --help'.\n", cmd.CommandPath())
 		}
@@ -88,9 +90,29 @@ connect to stands in a YAML policy; everything else is refused, and every decisi
 	return root
 }
 
-// usageArgs makes what is wrong with the arguments a usage error.
+// usageArgs makes what is wrong with the arguments a usage error, in words of our own.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error { return usage(check(cmd, args)) }
+	return func(cmd *cobra.Command, args []string) error {
+		if check(cmd, args) == nil {
+			return nil
+		}
+		if cmd.HasSubCommands() {
+			cmd.SuggestionsMinimumDistance = 2
+			nearest := ""
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				nearest = fmt.Sprintf(" (nearest: %q)", near[0])
+			}
+			return usage(fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), nearest))
+		}
+		given := fmt.Sprintf("%d arguments were", len(args))
+		switch len(args) {
+		case 0:
+			given = "no argument was"
+		case 1:
+			given = "1 argument was"
+		}
+		return usage(fmt.Errorf("%s given, want: %s", given, cmd.UseLine()))
+	}
 }
 
 // group is a command that only holds others.

@@ -105,7 +105,7 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		{[]string{"no-such"}, `unknown command "no-such" for "nemoclaw"`},
-		{[]string{"runn"}, "run"}, // what was meant
+		{[]string{"runn"}, `unknown command "runn" for "nemoclaw" (nearest: "run")`},
 		{[]string{"--no-such"}, "unknown flag: --no-such"},
 		{[]string{"run"}, "no command was given"},
 		{[]string{"run", "--no-such", "--", "x"}, "unknown flag: --no-such"},
@@ -114,15 +114,18 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", "--resolver", "nowhere", "x"}, `--resolver "nowhere": want an address`},
 		{[]string{"run", "--generalise", "dirs", "x"}, "give --learn FILE as well"},
 		{[]string{"run", "--learn", "x.yaml", "--generalise", "dirs,hosts", "x"}, `--generalise "hosts": want dirs, subdomains or both`},
-		{[]string{"init", "a", "b"}, "at most 1 arg"},
+		{[]string{"init", "a", "b"}, "2 arguments were given, want: nemoclaw init [FILE]"},
 		{[]string{"policy", "no-such"}, `unknown command "no-such" for "nemoclaw policy"`},
-		{[]string{"policy", "check"}, "at least 1 arg"},
+		{[]string{"policy", "chek", "x"}, `unknown command "chek" for "nemoclaw policy" (nearest: "check")`},
+		{[]string{"policy", "check"}, "no argument was given, want: nemoclaw policy check FILE..."},
 		{[]string{"policy", "check", "-o", "xml", policyFile}, `-o "xml": want text or json`},
 		{[]string{"policy", "explain", policyFile}, "nothing was asked"},
 		{[]string{"policy", "explain", policyFile, "--connect", "pypi.org"}, "expected host:port"},
 		{[]string{"policy", "explain", policyFile, "--read", "/x", "--expect", "maybe"}, "want allow, ask or deny"},
-		{[]string{"policy", "import"}, "accepts 1 arg"},
-		{[]string{"audit", "verify"}, "at least 1 arg"},
+		{[]string{"policy", "import"}, "no argument was given, want: nemoclaw policy import FILE"},
+		{[]string{"policy", "presets", "-o", "json", "npm"}, "a preset is printed as it is"},
+		{[]string{"version", "x"}, "1 argument was given, want: nemoclaw version"},
+		{[]string{"audit", "verify"}, "no argument was given"},
 		{[]string{"audit", "verify", "--head", "12", "x"}, "want SEQ:HASH"},
 	} {
 		status, out, err := call(t, c.args...)
@@ -326,6 +329,34 @@ func TestCompletion(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		if status, out, errs := call(t, "completion", shell); status != 0 || !strings.Contains(out, "nemoclaw") {
 			t.Errorf("%s: status %d, %s", shell, status, errs)
+		}
+	}
+}
+
+// TestCompletes asks as the shells' scripts do.
+func TestCompletes(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"policy", "presets", ""}, strings.Join(policy.Presets(), "\n") + "\n:4\n"},
+		{[]string{"policy", "presets", "npm", ""}, ":4\n"},
+		{[]string{"policy", "explain", "--expect", "a"}, "allow\nask\ndeny\n:4\n"},
+		{[]string{"run", "--generalise", ""}, "dirs\nsubdomains\n:4\n"},
+		{[]string{"run", "--policy", ""}, "yaml\nyml\n:8\n"},
+	} {
+		if status, out, _ := call(t, append([]string{"__complete"}, c.args...)...); status != 0 || out != c.want {
+			t.Errorf("%q: status %d, %q, want %q", c.args, status, out, c.want)
+		}
+	}
+}
+
+// TestEscapes: what is shown of the command line can't reach the terminal as it is.
+func TestEscapes(t *testing.T) {
+	const odd = "no\x1b[31mfile"
+	for _, args := range [][]string{{"policy", "check", odd}, {"policy", "explain", odd, "--read", "/x"}, {"policy", "import", odd}, {"init", odd + "/x"}, {"audit", "verify", odd}} {
+		if status, out, errs := call(t, args...); status == 0 || strings.Contains(out+errs, "\x1b") || !strings.Contains(errs, `no\x1b[31mfile`) {
+			t.Errorf("%q: status %d, %q, %q", args, status, out, errs)
 		}
 	}
 }

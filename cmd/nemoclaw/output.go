@@ -14,9 +14,18 @@ import (
 // outputFlag adds -o to a command that lists something.
 func outputFlag(cmd *cobra.Command, format *string) {
 	cmd.Flags().StringVarP(format, "output", "o", "text", "text or json")
-	complete := cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)
-	if err := cmd.RegisterFlagCompletionFunc("output", complete); err != nil {
-		panic(err) // the flag was added just above
+	completeFlag(cmd, "output", "text", "json")
+}
+
+// completeFlag lets shells complete a flag that takes one of a few words.
+func completeFlag(cmd *cobra.Command, flag string, words ...string) {
+	must(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// must is for errors that only a misspelt flag name can cause.
+func must(err error) {
+	if err != nil {
+		panic(err)
 	}
 }
 

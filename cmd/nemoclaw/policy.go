@@ -115,7 +115,7 @@ func newExplain() *cobra.Command {
 		Use:   "explain FILE",
 		Short: "Answer what a policy says to an access, and which rule decides",
 		Long: `explain answers allow, ask or deny with the rule that decides and why, without a sandbox. It looks at the policy
-alone: symbolic links are not followed, names are not resolved.
+alone: symbolic links are not followed, names are not resolved. Each question can be asked several times.
 
 Exit status: 0 answered, 1 the policy is not valid or an answer is not what --expect says, 2 wrong usage.`,
 		Example: `  nemoclaw policy explain nemoclaw.yaml --read /etc/shadow --connect pypi.org:443 --exec git
@@ -152,12 +152,13 @@ Exit status: 0 answered, 1 the policy is not valid or an answer is not what --ex
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&read, "read", nil, "may this `PATH` be read? (this and the next three can be given several times)")
+	f.StringArrayVar(&read, "read", nil, "may this `PATH` be read?")
 	f.StringArrayVar(&write, "write", nil, "may this `PATH` be written?")
 	f.StringArrayVar(&exec, "exec", nil, "may this `COMMAND`, a name or an absolute path, be executed?")
 	f.StringArrayVar(&connect, "connect", nil, "may this `HOST:PORT` be connected to?")
 	f.StringVar(&by, "by", "", "the `COMMAND` that connects, for rules with commands")
 	f.StringVar(&expect, "expect", "", "fail unless every answer is this `VERDICT`: allow, ask or deny")
+	completeFlag(cmd, "expect", "allow", "ask", "deny")
 	outputFlag(cmd, &format)
 	return cmd
 }
@@ -233,7 +234,10 @@ func newPresets() *cobra.Command {
 		Example: `  nemoclaw policy presets
   nemoclaw policy presets npm`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
 			return policy.Presets(), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -242,6 +246,9 @@ func newPresets() *cobra.Command {
 				return err
 			}
 			out := cmd.OutOrStdout()
+			if len(args) == 1 && json {
+				return usage(errors.New("-o json: a preset is printed as it is, in YAML; only the list can be JSON"))
+			}
 			if len(args) == 1 {
 				src, err := policy.PresetSource(args[0])
 				if err != nil {

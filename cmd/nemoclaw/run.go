@@ -73,7 +73,7 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false) // what follows the command's name is the command's
-	f.StringVarP(&o.PolicyFile, "policy", "p", "", "policy `FILE` (default: the one that nemoclaw init writes)")
+	f.StringVarP(&o.PolicyFile, "policy", "p", "", "policy `FILE` (default: the built-in one, which nemoclaw init writes out; no file is looked for)")
 	f.StringVarP(&o.Workspace, "workspace", "w", "", "`DIR` to show as /workspace, read-write (default: the current directory)")
 	f.StringVar(&o.Name, "name", "", "`NAME` of the sandbox (default: the policy's, with a suffix)")
 	f.StringArrayVarP(&env, "env", "e", nil, "`NAME=VALUE` for the command's environment, which is made from nothing; NAME alone passes yours on (can be given several times)")
@@ -94,14 +94,8 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 	}
 	must(cmd.MarkFlagFilename("policy", "yaml", "yml"))
 	must(cmd.MarkFlagFilename("learn", "yaml", "yml"))
+	completeFlag(cmd, "generalise", agent.GeneraliseDirs, agent.GeneraliseSubdomains)
 	return cmd
-}
-
-// must is for errors that only a misspelt flag name above can cause.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
 }
 
 // environment completes what --env was given: a name alone takes the value that it has here.
