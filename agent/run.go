@@ -153,6 +153,11 @@ func (r *run) read() (err error) {
 	if r.name, err = r.o.sandboxName(r.policy); err != nil {
 		return err
 	}
+	if f := r.o.HostsFile; f != "" {
+		if _, err := os.ReadFile(f); err != nil {
+			return fmt.Errorf("--hosts-file: %w; name a file like /etc/hosts", err)
+		}
+	}
 	if err = r.checkLearn(); err != nil {
 		return err
 	}

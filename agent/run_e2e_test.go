@@ -124,10 +124,15 @@ func TestRun(t *testing.T) {
 		"not there":         {[]string{"no-such-command"}, StatusNotFound, "", "not found on the sandbox's PATH"},
 		"not there, a path": {[]string{"/no/such"}, StatusNotFound, "", "/no/such"},
 		"not allowed":       {[]string{"/usr/sbin/chroot"}, StatusNotExecutable, "", "command: chroot"},
+		"not the host's":    {[]string{"./tool"}, StatusNotExecutable, "", "command: /workspace/tool` to process.allow, and see that it is executable"},
 		"a directory":       {[]string{"/usr"}, StatusNotExecutable, "", "/usr"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := start(t, "", nil, c.command...)
+			r := start(t, "", func(o *Options, _ string) {
+				if err := os.WriteFile(filepath.Join(o.Workspace, "tool"), nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}, c.command...)
 			if r.status != c.status || r.out != c.out {
 				t.Errorf("status %d, output %q; want %d, %q (%v, %s)", r.status, r.out, c.status, c.out, r.err, r.errors)
 			}
@@ -223,6 +228,7 @@ func TestRunRefuses(t *testing.T) {
 		"its own state":        {"", func(o *Options, dir string) { o.Workspace = dir }, "nemoclaw's own"},
 		"a name like that":     {"", func(o *Options, dir string) { o.Name = "Run" }, `--name "Run"`},
 		"events into nowhere":  {"", func(o *Options, dir string) { o.JSONEvents = dir + "/no/where" }, "--json-events"},
+		"hosts from nowhere":   {"", func(o *Options, dir string) { o.HostsFile = dir + "/hosts" }, "--hosts-file"},
 		"an audit log that is": {"", func(o *Options, dir string) { o.AuditDir = "/dev/null" }, "audit directory /dev/null"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -45,7 +46,10 @@ const maxPayload = 4 << 20
 // Exec starts a command. It returns when the command's program runs, or with the reason why it can't: an error that
 // wraps the errno of execve (ENOENT, EACCES, ...).
 func (s *Sandbox) Exec(req ExecRequest) (*Process, error) {
-	payload, err := encodePayload(req, s.WorkDir())
+	if req.Dir == "" {
+		req.Dir = s.WorkDir()
+	}
+	payload, err := encodePayload(req)
 	if err != nil {
 		return nil, err
 	}
@@ -133,19 +137,24 @@ func failure(report *os.File, req ExecRequest) error {
 	case errno == unix.ENOENT && !strings.Contains(name, "/"):
 		return fmt.Errorf("sandbox: %s: not found on the sandbox's PATH (%s): %w", name, policy.SearchPath, errno)
 	case errno == unix.EACCES:
-		return fmt.Errorf("sandbox: %s may not be executed: %w; add `command: %s` to process.allow", name, errno, path.Base(name))
+		todo := "add `command: " + path.Base(name) + "` to process.allow"
+		if full := path.Join(req.Dir, name); strings.Contains(name, "/") {
+			if path.IsAbs(name) {
+				full = path.Clean(name)
+			}
+			if !slices.Contains(strings.Split(policy.SearchPath, ":"), path.Dir(full)) {
+				todo = "add `command: " + full + "` to process.allow, and see that it is executable"
+			}
+		}
+		return fmt.Errorf("sandbox: %s may not be executed: %w; %s", name, errno, todo)
 	}
 	return fmt.Errorf("sandbox: executing %s: %w", name, errno)
 }
 
 // encodePayload writes what init/proto.h calls struct payload and its strings.
-func encodePayload(req ExecRequest, workDir string) ([]byte, error) {
+func encodePayload(req ExecRequest) ([]byte, error) {
 	if len(req.Args) == 0 || req.Args[0] == "" {
 		return nil, errors.New("sandbox: no command was given")
-	}
-	dir := req.Dir
-	if dir == "" {
-		dir = workDir
 	}
 	candidates := []string{req.Args[0]}
 	if !strings.Contains(req.Args[0], "/") {
@@ -158,7 +167,7 @@ func encodePayload(req ExecRequest, workDir string) ([]byte, error) {
 	for _, n := range []int{len(candidates), len(req.Args), len(req.Env)} {
 		b = binary.LittleEndian.AppendUint32(b, uint32(n))
 	}
-	for _, list := range [][]string{{dir}, candidates, req.Args, req.Env} {
+	for _, list := range [][]string{{req.Dir}, candidates, req.Args, req.Env} {
 		for _, text := range list {
 			if strings.IndexByte(text, 0) >= 0 {
 				return nil, fmt.Errorf("sandbox: %q has a NUL byte, which no argument, variable or directory can have", text)

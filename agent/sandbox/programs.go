@@ -144,6 +144,9 @@ func (f found) close() { unix.Close(f.fd) }
 func (p *programs) add(a policy.Command, name string, kind ProgramKind, where string) error {
 	f, err := p.find(name)
 	if err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			err = errors.New("it is not there") // by its path
+		}
 		if kind == KindCommand {
 			p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s is not allowed to run: %v", where, name, err))
 		}

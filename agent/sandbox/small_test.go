@@ -99,7 +99,7 @@ func TestDefaultLimits(t *testing.T) {
 }
 
 func TestEncodePayload(t *testing.T) {
-	b, err := encodePayload(ExecRequest{Args: []string{"git", "status"}, Env: []string{"A=b"}}, "/workspace")
+	b, err := encodePayload(ExecRequest{Args: []string{"git", "status"}, Env: []string{"A=b"}, Dir: "/workspace"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,11 +118,11 @@ func TestEncodePayload(t *testing.T) {
 	}
 	for _, bad := range []ExecRequest{{}, {Args: []string{""}}, {Args: []string{"a\x00b"}}, {Args: []string{"a"}, Env: []string{"\x00"}},
 		{Args: []string{"a"}, Dir: "/\x00"}, {Args: []string{"a", strings.Repeat("x", maxPayload)}}} {
-		if _, err := encodePayload(bad, "/"); err == nil {
+		if _, err := encodePayload(bad); err == nil {
 			t.Errorf("%d arguments passed", len(bad.Args))
 		}
 	}
-	b, _ = encodePayload(ExecRequest{Args: []string{"./x"}, Dir: "/tmp"}, "/")
+	b, _ = encodePayload(ExecRequest{Args: []string{"./x"}, Dir: "/tmp"})
 	if string(b[12:]) != "/tmp\x00./x\x00./x\x00" {
 		t.Errorf("%q", b[12:])
 	}
