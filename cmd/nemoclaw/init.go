@@ -19,7 +19,8 @@ func newInit() *cobra.Command {
 		Use:   "init [FILE]",
 		Short: "Write a first policy",
 		Long: `init writes the policy that run uses when it is given none to FILE (nemoclaw.yaml when left out, "-" for standard output),
-for you to change. It never replaces a file unless told to.
+for you to change. Keep it outside of the workspace, where the command could change it. It never replaces a file unless
+told to.
 
 Exit status: 0 written, 1 not, 2 wrong usage.`,
 		Example: `  nemoclaw init
@@ -40,7 +41,7 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 			} else if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: wrote %s; run with it: nemoclaw run --policy %s -- COMMAND\n", text.Escape(file), text.Escape(file))
+			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: wrote %s; run with it: nemoclaw run --policy %s --workspace DIR -- COMMAND\n", text.Escape(file), text.Escape(file))
 			return nil
 		},
 	}

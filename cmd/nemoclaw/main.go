@@ -76,9 +76,9 @@ func newRoot() *cobra.Command {
 		Short: "Run AI agents in sandboxes that do only what a policy allows",
 		Long: `nemoclaw runs a program, usually an AI agent, in a sandbox on this machine. What it may read, write, execute and
 connect to stands in a YAML policy; everything else is refused, and every decision is written to an audit log.`,
-		Example: `  nemoclaw init                              write a first policy to nemoclaw.yaml
+		Example: `  nemoclaw init nemoclaw.yaml                write a first policy
   nemoclaw policy check nemoclaw.yaml        see that it is valid
-  nemoclaw run --policy nemoclaw.yaml -- python3 agent.py`,
+  nemoclaw run --policy nemoclaw.yaml --workspace project -- python3 agent.py`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          usageArgs(cobra.NoArgs),
