@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -55,13 +57,11 @@ func (r *run) refusedAt(path string) string {
 	}
 	path = filepath.Clean(path)
 	for range 2 {
-		if !within(path, "/workspace") {
-			path = resolved(path)
-		}
-		head, ok := r.programHead(path)
+		program, head, ok := r.programHead(path)
 		if !ok {
 			return ""
 		}
+		path = program
 		line, script := bytes.CutPrefix(head, []byte("#!"))
 		if allowed := r.mayExec(path); !allowed && !script {
 			return path
@@ -84,7 +84,7 @@ func (r *run) refusedAt(path string) string {
 			if filepath.IsAbs(interpreter) {
 				break
 			}
-			if _, ok := r.programHead(filepath.Join(dir, interpreter)); ok {
+			if _, _, ok := r.programHead(filepath.Join(dir, interpreter)); ok {
 				interpreter = filepath.Join(dir, interpreter)
 			}
 		}
@@ -100,22 +100,50 @@ func (r *run) mayExec(path string) bool {
 	return r.policy.Explain(policy.Query{Action: policy.QueryExec, Path: path}).Verdict == policy.Allow
 }
 
-// programHead reads the start of an executable file, given by its path inside.
-func (r *run) programHead(path string) ([]byte, bool) {
-	if rest, ok := strings.CutPrefix(path, "/workspace/"); ok {
+// programHead reads the start of an executable file, given by its path inside, and returns that path with links followed.
+//
+// The path is the caller's word, and the agent is the host's root: opening a device or a pipe can do something (a
+// watchdog starts), so what is found is looked at before it is opened, and nothing is opened that is not shown inside.
+func (r *run) programHead(path string) (program string, head []byte, ok bool) {
+	rest, ours := strings.CutPrefix(path, "/workspace/")
+	if ours {
 		path = filepath.Join(r.workspace, rest)
+	} else if !r.shows(path) {
+		return "", nil, false
 	}
-	// Nothing there may make the agent wait.
-	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
 	if err != nil {
-		return nil, false
+		return "", nil, false
+	}
+	defer unix.Close(fd)
+	self := "/proc/self/fd/" + strconv.Itoa(fd)
+	program, err = os.Readlink(self)
+	if err != nil {
+		return "", nil, false
+	}
+	if within(program, r.workspace) {
+		program = "/workspace" + strings.TrimPrefix(program, r.workspace)
+	} else if !r.shows(program) {
+		return "", nil, false
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
+		return "", nil, false
+	}
+	f, err := os.Open(self)
+	if err != nil {
+		return "", nil, false
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
-		return nil, false
-	}
-	head := make([]byte, 256)
+	head = make([]byte, 256)
 	n, err := io.ReadFull(f, head)
-	return head[:n], err == nil || n > 0
+	return program, head[:n], err == nil || n > 0
+}
+
+// shows reports whether a file of the host, outside of the workspace, can be seen inside under its own path.
+func (r *run) shows(path string) bool {
+	if slices.ContainsFunc(append([]string{"/proc", "/dev"}, policy.PrivateDirs...), func(own string) bool { return within(path, own) }) {
+		return false
+	}
+	return r.policy.Explain(policy.Query{Action: policy.QueryRead, Path: path}).Verdict == policy.Allow
 }
