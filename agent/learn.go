@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,23 +34,31 @@ func (r *run) checkLearn() error {
 	bad := func(why string, args ...any) error {
 		return fmt.Errorf("--learn %s: "+why, append([]any{r.o.Learn}, args...)...)
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(absolute(r.o.Learn)))
+	dir, err := os.OpenFile(filepath.Dir(absolute(r.o.Learn)), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return bad("%w; name a file in a directory that exists", err)
 	}
-	file := filepath.Join(dir, filepath.Base(r.o.Learn))
+	r.learnt = &newFile{dir: dir, name: filepath.Base(r.o.Learn)}
+	at, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())))
+	if err != nil {
+		return bad("%w", err)
+	}
+	file := filepath.Join(at, r.learnt.name)
 	if within(file, r.workspace) {
 		return bad("this is in the workspace, where the command could write a policy of its own; name a file elsewhere")
 	}
-	if access, rule, found := r.policy.Files.Access(file); found && access&policy.Write != 0 && !slices.ContainsFunc(policy.PrivateDirs, func(d string) bool { return within(file, d) }) {
-		return bad("the sandbox may write there (%s), so the command could write a policy of its own; name a file elsewhere", r.policy.Rule(rule.RuleFor(policy.Write)).Pos)
+	for _, g := range r.policy.Files.Written() {
+		private := slices.ContainsFunc(policy.PrivateDirs, func(d string) bool { return within(g.Path, d) }) // not the host's
+		if g.Verdict == policy.Allow && g.Access&policy.Write != 0 && !private && within(file, resolved(g.Path)) {
+			return bad("the sandbox may write there (%s), so the command could write a policy of its own; name a file elsewhere", r.policy.Rule(g.RuleFor(policy.Write)).Pos)
+		}
 	}
 	if _, err := os.Lstat(file); err == nil {
 		return bad("it is there already, and may have been edited; name another file, or move it away")
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return bad("%w", err)
 	}
-	r.learner, r.learnt = learn.New(r.policy), file
+	r.learner = learn.New(r.policy)
 	return nil
 }
 
@@ -83,7 +92,7 @@ func (r *run) writeLearnt(status int, programs []learn.Program, lost uint64) err
 	if err != nil {
 		return err
 	}
-	if err := writeAtomically(r.learnt, res.YAML); err != nil {
+	if err := r.learnt.write(res.YAML); err != nil {
 		return fmt.Errorf("--learn: %w", err)
 	}
 	if !r.o.Quiet {
@@ -126,24 +135,37 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what
 }
 
-// writeAtomically writes a new file, whole or not at all. A file of that name that has come meanwhile is not replaced.
-func writeAtomically(file string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".")
+// newFile is a place for a file in a directory that is held open: whoever may rename directories above it does not choose
+// where the file comes to.
+type newFile struct {
+	dir  *os.File
+	name string
+}
+
+func (f *newFile) close() {
+	if f != nil {
+		f.dir.Close()
+	}
+}
+
+// write writes the file, whole or not at all. One of that name that has come meanwhile is not replaced.
+func (f *newFile) write(data []byte) error {
+	dir, part := int(f.dir.Fd()), "."+f.name+"."+rand.Text()
+	fd, err := unix.Openat(dir, part, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
 	if err != nil {
+		return &fs.PathError{Op: "create", Path: filepath.Join(f.dir.Name(), part), Err: err}
+	}
+	defer func() { _ = unix.Unlinkat(dir, part, 0) }()
+	out := os.NewFile(uintptr(fd), part)
+	_, err = out.Write(data)
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Link(f.Name(), file); errors.Is(err, fs.ErrExist) {
-		return err
-	} else if err != nil { // a file system without links
-		err = unix.Renameat2(unix.AT_FDCWD, f.Name(), unix.AT_FDCWD, file, unix.RENAME_NOREPLACE)
+	if err = unix.Linkat(dir, part, dir, f.name, 0); err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links
+		err = unix.Renameat2(dir, part, dir, f.name, unix.RENAME_NOREPLACE)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return &fs.PathError{Op: "write", Path: filepath.Join(f.dir.Name(), f.name), Err: err}
 	}
 	return nil
 }

@@ -103,3 +103,63 @@ func TestRefusedPathsOpenNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLearnFileIsOutOfReach: not below what a rule lets the sandbox write, by whatever name the rule has it; and the file
+// comes into the very directory that was checked.
+func TestLearnFileIsOutOfReach(t *testing.T) {
+	t.Parallel()
+	dir := outsideTmp(t)
+	for _, d := range []string{"shared/below", "workspace", "own"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{"link": "shared", "out": "own"} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := policy.Parse("p.yaml", []byte("filesystem:\n  allow:\n    - {path: "+policy.Quote(dir+"/link")+", permissions: [write]}\n    - {path: "+policy.Quote(dir+"/shared/below")+", permissions: [read]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := policy.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(at string) (*run, error) {
+		r := &run{policy: c, workspace: filepath.Join(dir, "workspace"), o: Options{Learn: filepath.Join(dir, at)}}
+		return r, r.checkLearn()
+	}
+	for _, at := range []string{"shared/l.yaml", "shared/below/l.yaml", "link/l.yaml", "link/below/l.yaml", "workspace/l.yaml", "none/l.yaml"} {
+		if r, err := check(at); err == nil {
+			r.learnt.close()
+			t.Errorf("--learn %s is taken", at)
+		}
+	}
+	r, err := check("out/l.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.learnt.close()
+	if err := os.Rename(filepath.Join(dir, "own"), filepath.Join(dir, "moved")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("shared", filepath.Join(dir, "own")); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.learnt.write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.learnt.write([]byte("y")); err == nil {
+		t.Error("a file that is there was replaced")
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "moved/l.yaml")); err != nil || string(got) != "x" {
+		t.Errorf("%q, %v", got, err)
+	}
+	for d, want := range map[string]int{"moved": 1, "shared": 1} {
+		if list, err := os.ReadDir(filepath.Join(dir, d)); err != nil || len(list) != want {
+			t.Errorf("%s has %v, %v", d, list, err)
+		}
+	}
+}

@@ -56,7 +56,7 @@ type run struct {
 	wire         chan *loader.Wire // holds it once it is set
 	refusals     fileRefusals
 	learner      *learn.Recorder      // nil: nothing is learnt
-	learnt       string               // where to
+	learnt       *newFile             // where to
 	refusedExecs *loader.RefusedExecs // nil: the kernel's audit tells, or nothing is learnt
 	lastRefused  refusedAttempt       // of refusedProgram only
 	terminal     *terminal

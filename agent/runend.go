@@ -73,6 +73,7 @@ func (r *run) finish(status int) error {
 		r.summarise(status, lost)
 	}
 	done(r.writeLearnt(status, programs, lost))
+	r.learnt.close()
 	return errors.Join(errs...)
 }
 
