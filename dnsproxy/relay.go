@@ -77,7 +77,7 @@ func (c *conn) relay() {
 		if c.state != stRelay {
 			break
 		}
-		if c.retry != nil && c.retry.decided && c.c2u.stalled {
+		if c.retry != nil && c.retry.decided && (c.c2u.stalled || c.retry.over && !c.c2u.fresh) {
 			c.c2u.stalled, c.c2u.fresh = false, true
 			continue
 		}
@@ -240,7 +240,7 @@ func (c *conn) passHello(data []byte, request bool) (n int, err error) {
 	} else {
 		c.retry.fromServer(data)
 	}
-	if c.retry.over && !c.c2u.stalled {
+	if c.retry.over && (request || len(c.c2u.hold) == 0) { // what is held goes on by it
 		c.retry = nil
 	}
 	return n, err

@@ -37,6 +37,7 @@ type helloRetry struct {
 
 	header  []byte // of the server's current record, incomplete
 	record  int    // bytes that are left of it
+	alert   bool   // it is an alert
 	server  []byte // the start of the server's first message, joined
 	decided bool   // the server's first message is known
 	retry   bool   // it is a HelloRetryRequest
@@ -56,11 +57,18 @@ func (r *helloRetry) fromServer(b []byte) {
 				return
 			}
 			r.record = int(binary.BigEndian.Uint16(r.header[3:]))
-			if r.header[0] != recordHandshake || r.record == 0 {
-				r.decide(false) // an alert, or no TLS: the client's matter
+			r.alert = r.header[0] == recordAlert
+			if r.header[0] != recordHandshake && !r.alert || r.record == 0 {
+				r.decide(false) // no TLS: the client's matter
 				return
 			}
 			r.header = r.header[:0]
+			continue
+		}
+		if r.alert { // a warning, with which some servers begin, or the end
+			n := min(r.record, len(b))
+			r.record -= n
+			b = b[n:]
 			continue
 		}
 		n := min(r.record, len(b), serverHelloStart-len(r.server))

@@ -28,6 +28,7 @@ var (
 	plainMessage = serverMessage(bytes.Repeat([]byte{7}, 32))
 	cipherSpec   = []byte{recordChangeCipherSpec, 3, 3, 0, 1, 1}
 	earlyData    = []byte{recordApplicationData, 3, 3, 0, 3, 'a', 'b', 'c'}
+	warning      = []byte{recordAlert, 3, 3, 0, 2, 1, alertUnrecognize}
 	secret       = []byte{recordApplicationData, 3, 3, 0, 4, 'd', 'a', 't', 'a'}
 )
 
@@ -79,6 +80,9 @@ func TestSecondClientHello(t *testing.T) {
 		{name: "no retry", answer: plainMessage, then: join(evil, secret)}, // encrypted or ignored: not a ClientHello that a server takes
 		{name: "an alert", answer: tlsAlert(40), then: secret},
 		{name: "not TLS", answer: []byte("220 hello\r\n"), then: secret},
+		{name: "half a record's head before the answer", early: earlyData[:3], answer: plainMessage, then: join(earlyData[3:], secret)},
+		{name: "a warning first", answer: join(warning, retryMessage), then: join(good, secret)},
+		{name: "another name, a warning first", answer: join(warning, retryMessage), then: evil, reason: "names another server"},
 		{name: "split", answer: retryMessage, then: splitRecords(good, 7)},
 		{name: "another name", answer: retryMessage, then: evil, reason: "names another server"},
 		{name: "another name after a change of cipher", answer: retryMessage, then: join(cipherSpec, evil), reason: "names another server", last: cipherSpec},
