@@ -16,8 +16,12 @@ import (
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
-// maxFacts bounds the different records that are kept apart: a program inside can make any number.
-const maxFacts = 4096
+// What bounds the different records that are kept apart: a program inside can make any number, of any length, and a
+// policy that it makes too long is none.
+const (
+	maxFacts = 4096
+	maxBytes = 3 << 20 // of what is written of them, roughly; a policy has 4 MiB at most
+)
 
 // A Recorder gathers the records of one run. Its methods may be called from any goroutine.
 type Recorder struct {
@@ -26,7 +30,8 @@ type Recorder struct {
 	mu      sync.Mutex
 	facts   []*fact // in the order in which they were seen first
 	index   map[kind]*fact
-	more    uint64            // records beyond maxFacts
+	bytes   int               // what is written of the facts comes to no more, roughly
+	more    uint64            // records beyond maxFacts or maxBytes
 	refused map[question]bool // what a person said no to
 }
 
@@ -64,12 +69,15 @@ func (r *Recorder) Add(d *policy.Decision) {
 	n := max(d.Count, 1)
 	k := kind{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Rule, d.Called, d.Verdict}
 	f := r.index[k]
+	// The object stands in a rule, quoted, and in its evidence.
+	size := 250 + 3*len(d.Object) + len(d.Subject.Exe) + 4*min(len(d.Subject.Args), maxText)
 	switch {
 	case f != nil:
 		f.n += n
-	case len(r.facts) == maxFacts:
+	case len(r.facts) == maxFacts, r.bytes+size > maxBytes:
 		r.more += n
 	default:
+		r.bytes += size
 		f = &fact{*d, n}
 		r.index[k] = f
 		r.facts = append(r.facts, f)

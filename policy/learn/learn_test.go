@@ -253,6 +253,22 @@ func TestSubdomains(t *testing.T) {
 	}
 }
 
+// TestSubdomainsLeaveNoesAlone: a wildcard does not take in a name that a person denied, nor one that the policy asks about.
+func TestSubdomainsLeaveNoesAlone(t *testing.T) {
+	const src = "network:\n  allow:\n    - {domain: \"**.example.com\", ports: [443], protocol: https}\n" +
+		"  ask:\n    - {domain: gist.x.example.com, ports: [443], protocol: https}\n    - {domain: c.y.example.com, ports: [443], protocol: https}\n" +
+		"process:\n  allow: [{command: node}]\n"
+	var records []string
+	for _, name := range []string{"a.x", "b.x", "a.y", "b.y", "a.z", "b.z"} {
+		records = append(records, "network connect "+name+".example.com:443 /usr/bin/node p.yaml:3 allow node")
+	}
+	records = append(records, "network connect c.y.example.com:443 /usr/bin/node p.yaml:6 allow node",
+		"system answer no.z.example.com:443 /usr/bin/node default deny", "network connect no.z.example.com:443 /usr/bin/node default deny node")
+	c, _ := learnt(t, src, Options{Finished: true, Subdomains: true}, records...)
+	verdicts(t, c, "+connect a.x.example.com:443 node", "-connect gist.x.example.com:443 node", "+connect a.z.example.com:443 node", "-connect no.z.example.com:443 node",
+		"+connect c.y.example.com:443 node", "+connect d.y.example.com:443 node")
+}
+
 func TestDirs(t *testing.T) {
 	open := func(paths ...string) (list []string) {
 		for _, p := range paths {
@@ -374,6 +390,27 @@ func TestFlood(t *testing.T) {
 	_, res := result(t, r, c, Options{Finished: true, Subdomains: true})
 	if res.Missed != 2*maxFacts || len(r.facts) != maxFacts || len(r.refused) > maxFacts || !strings.Contains(string(res.YAML), "WARNING: ") || len(res.YAML) > 1<<20 {
 		t.Errorf("%d missed, %d facts, %d bytes", res.Missed, len(r.facts), len(res.YAML))
+	}
+}
+
+// TestFloodOfLongRecords: nor can such a program make the file longer than a policy may be, which would leave nothing learnt.
+func TestFloodOfLongRecords(t *testing.T) {
+	c := policyOf(t, "process: {}\n")
+	label, args := "."+strings.Repeat("a", 57), strings.Repeat("\U0001F600", 100)
+	for _, object := range []string{"n%d" + strings.Repeat(label, 4) + ":443", "/srv/%d" + strings.Repeat("/\"\U0001F600\"", 500)} {
+		r := New(c)
+		for i := range maxFacts {
+			d := record("network connect x:1 - default deny x")
+			d.Object, d.Subject.Exe, d.Subject.Args = fmt.Sprintf(object, i), fmt.Sprintf("/%d/", i)+strings.Repeat("\U0001F600", 60), args
+			if d.Object[0] == '/' {
+				d.Plane, d.Action = policy.PlaneFile, "open"
+			}
+			r.Add(d)
+		}
+		_, res := result(t, r, c, Options{Finished: true})
+		if res.Missed == 0 || res.Hosts+res.Paths < 200 {
+			t.Errorf("%d missed, %d rules", res.Missed, res.Hosts+res.Paths)
+		}
 	}
 }
 

@@ -218,7 +218,7 @@ func (l *learner) keepPrivate() {
 }
 
 // generaliseNames makes one wildcard of two or more names that differ in their first label only, and are used in the
-// same way by the same programs; never over a public suffix.
+// same way by the same programs; never over a public suffix, nor over a name that a person denied or is to be asked about.
 func (l *learner) generaliseNames() {
 	type family struct {
 		parent, commands string
@@ -246,7 +246,7 @@ func (l *learner) generaliseNames() {
 	}
 	for _, k := range order {
 		list := members[k]
-		if len(list) < 2 {
+		if len(list) < 2 || l.reserved(k.parent, k.port, list) {
 			continue
 		}
 		wide := *list[0]
@@ -270,6 +270,26 @@ func (l *learner) generaliseNames() {
 		}
 		l.hosts = append(l.hosts, &wide)
 	}
+}
+
+// reserved reports whether there is a name right below parent that the policy asks about or that a person denied, beside
+// those in list: a wildcard would let it through unasked.
+func (l *learner) reserved(parent string, port uint16, list []*host) bool {
+	other := func(name string) bool {
+		_, above, _ := strings.Cut(name, ".")
+		return above == parent && !slices.ContainsFunc(list, func(h *host) bool { return h.target == name })
+	}
+	for i := range l.policy.Network.Rules {
+		if r := &l.policy.Network.Rules[i]; r.Verdict == policy.Ask && slices.Contains(r.Ports, port) && other(r.Name) {
+			return true
+		}
+	}
+	for q := range l.Recorder.refused {
+		if name, _, at, ok := target(q.object); ok && at == port && other(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // sortHosts puts names before addresses, and names by what they are below.

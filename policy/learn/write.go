@@ -79,7 +79,7 @@ func (l *learner) head(p *page) {
 		p.note("", fmt.Sprintf("WARNING: %d records were lost, so rules may be missing: run it again with fewer things at once.", l.o.Lost))
 	}
 	if l.more > 0 {
-		p.note("", fmt.Sprintf("WARNING: %d records beyond %d different ones were not looked at, so rules may be missing.", l.more, maxFacts))
+		p.note("", fmt.Sprintf("WARNING: %d records beyond %d different ones were not looked at, so rules may be missing.", l.more, len(l.facts)))
 	}
 	p.line("")
 }
