@@ -233,6 +233,8 @@ func TestSuggestNothing(t *testing.T) {
 		{Plane: PlaneExec, Action: "exec", Object: "/proc/131/fd/3"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/curl"},
 		{Plane: PlaneNetwork, Action: "connect", Object: "169.254.169.254:80"},
+		{Plane: PlaneNetwork, Action: "connect", Object: "[fd00:ec2::254]:80"},
+		{Plane: PlaneNetwork, Action: "connect", Object: "100.100.100.200:80"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/\xff"},
 		{Plane: PlaneExec, Action: "exec", Object: "/tmp/a\nnetwork: {default: ask}"},
 		{Plane: PlaneFile, Action: "open", Object: "a"},

@@ -44,6 +44,9 @@ func renamed(p string) string {
 	return p
 }
 
+// hostsOwn are directories that hold something quite different in an image and on a host.
+var hostsOwn = []string{"/home", "/root", "/run", "/var/run"}
+
 func (v *foreignPath) read(n *yaml.Node, _ *field) *problem {
 	s, p := text(n)
 	if p == nil {
@@ -55,6 +58,13 @@ func (v *foreignPath) read(n *yaml.Node, _ *field) *problem {
 		p = &problem{"/ is " + noEqual, "in OpenShell it is an image, here it would be the host: name the directories that are needed"}
 	case under(s, "/dev") && !slices.Contains(BaselineDevices, s) && !under(s, "/dev/shm"):
 		p = &problem{cut(s) + " is " + noEqual, "no device beside the basics of /dev is passed in"}
+	case under(s, Home):
+	case slices.ContainsFunc(hostsOwn, func(dir string) bool { return under(s, dir) }):
+		p = &problem{cut(s) + " is " + noEqual, "in OpenShell it is an image's, here it would be the host's, with its people's files and its sockets; write a rule for what is needed"}
+	default:
+		if secret, at, found := SecretAt(s); found {
+			p = &problem{cut(s) + " is " + noEqual, "in OpenShell it is an image's, here " + at + " is the host's: " + secret.Reason}
+		}
 	}
 	*v = foreignPath(renamed(s))
 	return p
@@ -88,7 +98,7 @@ func (v *foreignProgram) read(n *yaml.Node, _ *field) *problem {
 }
 
 // foreignNames are names that OpenShell and container engines answer themselves.
-var foreignNames = []string{"host.openshell.internal", "host.docker.internal", "host.containers.internal", "gateway.docker.internal", "host-gateway", "inference.local"}
+var foreignNames = []string{"host.openshell.internal", "host.docker.internal", "host.containers.internal", "gateway.docker.internal", "host-gateway", "inference.local", "localhost"}
 
 func (v *foreignHost) read(n *yaml.Node, _ *field) *problem {
 	s, p := text(n)
@@ -97,8 +107,8 @@ func (v *foreignHost) read(n *yaml.Node, _ *field) *problem {
 	}
 	if addr, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		addr = addr.Unmap()
-		if addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
-			return &problem{cut(s) + " is " + noEqual, "inside, this address is the sandbox's own or leads nowhere; for a service on this host see docs/presets.md"}
+		if addr.IsLoopback() || isMetadata(addr) || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
+			return &problem{cut(s) + " is " + noEqual, "inside, this address is the sandbox's own, leads nowhere, or is a cloud's metadata service; for a service on this host see docs/presets.md"}
 		}
 		*v = foreignHost(addr.String())
 		return nil

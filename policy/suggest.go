@@ -75,8 +75,8 @@ func suggestNetwork(d Decision, like *NetRule) string {
 	var target string
 	protocol := ProtocolOf(port)
 	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		if addr.Unmap().IsLinkLocalUnicast() {
-			return "" // a cloud's metadata service and its credentials: not by copy and paste
+		if isMetadata(addr) {
+			return "" // a cloud's credentials: not by copy and paste
 		}
 		target, protocol = "cidr: "+Quote(hostPrefix(addr)), TCP
 	} else if name, ok := Canonical(host); ok && name[0] != '_' { // _http._tcp.x.org is a service, which is looked up and not connected to
@@ -96,6 +96,17 @@ func suggestNetwork(d Decision, like *NetRule) string {
 		}
 	}
 	return "network:\n  allow:\n    - " + target + "\n      ports: [" + strconv.Itoa(int(port)) + "]\n      protocol: " + protocol.String() + "\n" + commands
+}
+
+// metadata is where clouds have their metadata service beside link-local addresses: Azure, Alibaba, Oracle, AWS.
+var metadata = []netip.Addr{
+	netip.AddrFrom4([4]byte{168, 63, 129, 16}), netip.AddrFrom4([4]byte{100, 100, 100, 200}), netip.AddrFrom4([4]byte{192, 0, 0, 192}),
+	netip.AddrFrom16([16]byte{0xfd, 0x00, 0x0e, 0xc2, 14: 0x02, 15: 0x54}),
+}
+
+func isMetadata(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.IsLinkLocalUnicast() || slices.Contains(metadata, addr.WithZone(""))
 }
 
 // suggestCommand suggests nothing for the dynamic loader, which starts any program it is given, for what lies in a directory
