@@ -44,13 +44,14 @@ func (r *run) finish(status int) error {
 		done(r.steering.Close())
 	}
 	done(r.refusals.stop())
+	var lost uint64
 	if r.refusedExecs != nil {
 		done(r.refusedExecs.Close())
+		lost = r.refusedExecs.Lost()
 	}
-	var lost uint64
 	if r.guard != nil {
 		r.guard.Drain()
-		lost = r.lost()
+		lost += r.lost()
 		done(r.guard.Close())
 	}
 	if r.loader != nil {

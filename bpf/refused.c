@@ -21,6 +21,7 @@ struct refused_exec {
 const struct refused_exec *unused_refused_exec __attribute__((unused)); /* keeps the type in BTF, for bpf2go */
 
 volatile const __u64 cgroup; /* set before loading */
+__u64 lost;		     /* that did not fit into the ring */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -90,8 +91,10 @@ int refused(__u64 *ctx)
 	if (!path)
 		return 0;
 	e = bpf_ringbuf_reserve(&refusals, sizeof(*e), 0);
-	if (!e)
-		return 0; /* full: whoever reads it has seen enough */
+	if (!e) { /* full */
+		__sync_fetch_and_add(&lost, 1);
+		return 0;
+	}
 	e->time = bpf_ktime_get_boot_ns();
 	e->tgid = bpf_get_current_pid_tgid() >> 32;
 	n = bpf_probe_read_user_str(e->path, sizeof(e->path), (void *)path);

@@ -28,6 +28,7 @@ const (
 	RefusedMapRefusals          = "refusals"
 	RefusedProgRefused          = "refused"
 	RefusedVarCgroup            = "cgroup"
+	RefusedVarLost              = "lost"
 	RefusedVarUnusedRefusedExec = "unused_refused_exec"
 )
 
@@ -88,6 +89,7 @@ type RefusedMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type RefusedVariableSpecs struct {
 	Cgroup            *ebpf.VariableSpec `ebpf:"cgroup"`
+	Lost              *ebpf.VariableSpec `ebpf:"lost"`
 	UnusedRefusedExec *ebpf.VariableSpec `ebpf:"unused_refused_exec"`
 }
 
@@ -125,6 +127,7 @@ func (m *RefusedMaps) Close() error {
 // It can be passed to LoadRefusedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type RefusedVariables struct {
 	Cgroup            *ebpf.Variable `ebpf:"cgroup"`
+	Lost              *ebpf.Variable `ebpf:"lost"`
 	UnusedRefusedExec *ebpf.Variable `ebpf:"unused_refused_exec"`
 }
 

@@ -27,10 +27,11 @@ type RefusedExecs struct {
 	program *ebpf.Collection
 	link    link.Link
 	ring    ring
+	lost    uint64
 }
 
 // WatchRefused calls f, one at a time, for every refused execution of the sandbox from now on. Of more than the ring
-// holds at once some are lost.
+// holds at once some are lost, and counted.
 func (g *Guard) WatchRefused(f func(RefusedExec)) (*RefusedExecs, error) {
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(bpf.RefusedObject()))
 	if err != nil {
@@ -74,9 +75,13 @@ func (g *Guard) WatchRefused(f func(RefusedExec)) (*RefusedExecs, error) {
 // Close reports what is still waiting, and ends.
 func (w *RefusedExecs) Close() error {
 	err := w.link.Close()
+	err = errors.Join(err, w.program.Variables[bpf.RefusedVarLost].Get(&w.lost))
 	w.ring.drain()
 	err = errors.Join(err, w.ring.reader.Close())
 	<-w.ring.done
 	w.program.Close()
 	return err
 }
+
+// Lost is how many did not fit into the ring, once it is closed.
+func (w *RefusedExecs) Lost() uint64 { return w.lost }

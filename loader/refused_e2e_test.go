@@ -28,3 +28,22 @@ func TestWatchRefused(t *testing.T) {
 		t.Errorf("told %+v", got)
 	}
 }
+
+// TestWatchRefusedCountsWhatIsLost: a flood that the reader is too slow for leaves its number.
+func TestWatchRefusedCountsWhatIsLost(t *testing.T) {
+	w := newWorld(t, Options{})
+	plain := filepath.Join(t.TempDir(), "plain")
+	must(t, os.WriteFile(plain, []byte("no program"), 0o644))
+	slow, told := make(chan struct{}), uint64(0)
+	watch, err := w.WatchRefused(func(RefusedExec) { <-slow; told++ })
+	must(t, err)
+	const all = 1100 // the ring holds some 930
+	for range all {
+		w.in.wants("EACCES", "exec %s", plain)
+	}
+	close(slow)
+	must(t, watch.Close())
+	if told+watch.Lost() != all || watch.Lost() == 0 {
+		t.Errorf("%d told and %d lost of %d", told, watch.Lost(), all)
+	}
+}
