@@ -40,7 +40,6 @@ type Options struct {
 
 	JSONEvents   string // a file, or "fd:N"
 	AuditDir     string
-	StateDir     string
 	RunDir       string
 	BPFFS        string
 	CgroupParent string
@@ -61,7 +60,7 @@ func (o *Options) setDefaults() {
 		p     *string
 		value string
 	}{
-		{&o.AuditDir, DefaultAudit}, {&o.StateDir, DefaultState}, {&o.RunDir, DefaultRun}, {&o.BPFFS, DefaultBPFFS}, {&o.CgroupParent, DefaultParent},
+		{&o.AuditDir, DefaultAudit}, {&o.RunDir, DefaultRun}, {&o.BPFFS, DefaultBPFFS}, {&o.CgroupParent, DefaultParent},
 	} {
 		if *d.p == "" {
 			*d.p = d.value
@@ -156,7 +155,7 @@ func (o *Options) workspace() (string, error) {
 		return "", fmt.Errorf("workspace %s: this is a home directory: its keys and the files that its shells read would be the sandbox's; name a directory of a project with --workspace", real)
 	}
 	for _, own := range []struct{ path, what string }{
-		{DefaultConfig, "policies"}, {o.AuditDir, "audit log"}, {o.StateDir, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
+		{DefaultConfig, "policies"}, {o.AuditDir, "audit log"}, {DefaultState, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
 	} {
 		p := resolved(own.path)
 		if within(real, p) || within(p, real) {

@@ -46,14 +46,14 @@ func TestWorkspace(t *testing.T) {
 		{"/tmp", "", "this is, or holds, /tmp of this machine"},
 		{"/proc/self/fd", "", "this is, or holds, /proc of this machine"},
 		{filepath.Join(dir, "tousr"), "", "this is, or holds, /usr/bin"},
-		{state, "", "nemoclaw's own state"},
-		{filepath.Join(dir, "tostate"), "", "nemoclaw's own state"},
-		{filepath.Join(dir, "home"), "", "nemoclaw's own state"},
-		{dir, "", "nemoclaw's own state"},
+		{state, "", "nemoclaw's own audit log"},
+		{filepath.Join(dir, "tostate"), "", "nemoclaw's own audit log"},
+		{filepath.Join(dir, "home"), "", "nemoclaw's own audit log"},
+		{dir, "", "nemoclaw's own audit log"},
 	} {
-		o := Options{Workspace: c.in, StateDir: filepath.Join(dir, "tostate", "not", "yet"), AuditDir: "/nonexistent/audit", RunDir: "/nonexistent/run", BPFFS: "/sys/fs/bpf"}
+		o := Options{Workspace: c.in, AuditDir: filepath.Join(dir, "tostate", "not", "yet"), RunDir: "/nonexistent/run", BPFFS: "/sys/fs/bpf"}
 		if strings.HasSuffix(c.in, "state") || strings.HasSuffix(c.in, "home") || c.in == dir {
-			o.StateDir = state
+			o.AuditDir = state
 		}
 		got, err := o.workspace()
 		switch {

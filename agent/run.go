@@ -189,7 +189,7 @@ func (r *run) spec() sandbox.Spec {
 	return sandbox.Spec{
 		Name: r.name, Policy: r.policy, Workspace: r.workspace, RunDir: absolute(r.o.RunDir),
 		Cgroup2: filepath.Dir(r.parent), CgroupParent: filepath.Base(r.parent), Nameserver: dnsproxy.ResolverAddr4.String(),
-		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), absolute(r.o.StateDir), absolute(r.o.RunDir), absolute(r.o.BPFFS)},
+		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
 		Unmasked: func(u sandbox.Unmasked) {
 			r.note("unmasked", u.Path, "something on the host took the mask away that enforces "+r.policy.Rule(u.Rule).Pos)
 			r.fail(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",

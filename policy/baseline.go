@@ -141,9 +141,13 @@ func Reveals(p string) string {
 		if i+1 < len(elements) {
 			two += "/" + elements[i+1]
 		}
-		if strings.Contains(secretNames, " "+e+" ") || strings.Contains(secretNames, " "+two+" ") {
+		if strings.HasPrefix(e, ".env.") || strings.Contains(secretNames, " "+e+" ") || strings.Contains(secretNames, " "+two+" ") {
 			return "keys, passwords or the history of a person"
 		}
+	}
+	switch path.Base(p) {
+	case "docker.sock", "containerd.sock", "podman.sock", "crio.sock":
+		return "a container engine, and who commands that is root"
 	}
 	switch path.Ext(p) {
 	case ".key", ".pem", ".p12", ".pfx", ".kdbx", ".jks":

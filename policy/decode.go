@@ -124,6 +124,9 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, f *field, key string) {
 		hint := "write it as a list, even with one item"
 		if n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null" {
 			hint = "write [" + cut(n.Value) + "]"
+			if strings.HasSuffix(key, ".permissions") {
+				hint = "write one or more of read, write, execute as a list, such as [read, write]"
+			}
 		}
 		d.add(at(n), key, "expected a list, found "+kindOf(n), hint)
 		return

@@ -163,7 +163,7 @@ var refusals = []struct {
 	{"NUL in a path", "filesystem: {allow: [{path: \"/srv\\0/x\", permissions: [read]}]}\n", []string{":1:29: filesystem.allow[0].path: the text holds the character U+0000 (remove it)"}},
 	{"unknown permission", "filesystem: {allow: [{path: /srv, permissions: [raed]}]}\n", []string{`:1:49: filesystem.allow[0].permissions[0]: unknown value raed (nearest: "read")`}},
 	{"no permissions", "filesystem: {allow: [{path: /srv, permissions: []}]}\n", []string{":1:48: filesystem.allow[0].permissions: the list is empty (name at least one, or leave the key out where it is optional)"}},
-	{"permissions as a text", "filesystem: {allow: [{path: /srv, permissions: rw}]}\n", []string{`:1:48: filesystem.allow[0].permissions: expected a list, found the text "rw" (write [rw])`}},
+	{"permissions as a text", "filesystem: {allow: [{path: /srv, permissions: rw}]}\n", []string{`:1:48: filesystem.allow[0].permissions: expected a list, found the text "rw" (write one or more of read, write, execute as a list, such as [read, write])`}},
 	{"relative command", "process: {allow: [{command: bin/git}]}\n", []string{":1:29: process.allow[0].command: expected a name without a slash or an absolute path, found bin/git"}},
 	{"command with arguments", "process: {allow: [{command: git status}]}\n", []string{`:1:29: process.allow[0].command: expected one program, found "git status" (name the program alone: its arguments are not judged)`}},
 	{"pattern as a command", "process: {allow: [{command: /usr/bin/*}]}\n", []string{":1:29: process.allow[0].command: a pattern is not possible in a command (name each program; `helpers` of a command may be a pattern)"}},

@@ -273,7 +273,7 @@ process: {allow: [{command: node}]}
 
 func TestReveals(t *testing.T) {
 	for p, secret := range map[string]bool{
-		"/etc/shadow": true, "/etc/ssl/private/x": true, "/home/eve/.ssh/known_hosts": true, "/srv/app/.env": true, "/srv/tls/a.pem": true,
+		"/etc/shadow": true, "/etc/ssl/private/x": true, "/home/eve/.ssh/known_hosts": true, "/srv/app/.env": true, "/srv/app/.env.local": true, "/run/docker.sock": true, "/srv/tls/a.pem": true,
 		"/root/.config/gcloud/x": true, "/root/.config/app": false, "/srv/app/main.py": false, "/": false, "/srv/.envrc": false,
 	} {
 		if got := Reveals(p); (got != "") != secret {

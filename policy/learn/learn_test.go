@@ -308,8 +308,13 @@ func TestPersons(t *testing.T) {
 		"system answer yes.example.com:443 /usr/bin/node default allow",
 		"network connect yes.example.com:443 /usr/bin/node default allow node",
 		"network connect 192.0.2.9:443 /usr/bin/node default allow node",
+		"network connect all.example.com:443 /workspace/tool default allow tool",
 		"network connect nobody.example.com:443 /usr/bin/node default deny node")
-	verdicts(t, c, "-connect no.example.com:443 node", "+connect yes.example.com:443 node", "-connect yes.example.com:443 curl", "+connect nobody.example.com:443 node", "+connect 192.0.2.9:443 node")
+	verdicts(t, c, "-connect no.example.com:443 node", "+connect yes.example.com:443 node", "-connect yes.example.com:443 curl", "+connect nobody.example.com:443 node", "+connect 192.0.2.9:443 node",
+		"+connect all.example.com:443 node")
+	if strings.Count(string(res.YAML), "# for every program, since what connected has no name in process.allow") != 1 {
+		t.Errorf("that a rule is for everybody is not said once:\n%s", res.YAML)
+	}
 	if c.Network.Default != policy.Deny || res.Refused != 1 || !strings.Contains(string(res.YAML), "a person denied it") || !strings.Contains(string(res.YAML), "(approved by a person)") {
 		t.Errorf("%s", res.YAML)
 	}

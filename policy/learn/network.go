@@ -23,6 +23,7 @@ type host struct {
 	expires  time.Duration
 	commands []string // sorted; valid unless anybody
 	anybody  bool
+	unnamed  bool   // anybody, because what connected has no name in the policy
 	why      string // instead of evidence
 }
 
@@ -145,7 +146,7 @@ func (l *learner) who(h *host, f *fact, from *policy.NetRule) {
 		h.commands = slices.Sorted(slices.Values(from.Commands))
 		return
 	}
-	h.anybody = true
+	h.anybody, h.unnamed = true, from == nil
 }
 
 // same reports whether two rules are about the same and check the same way. What was refused has a rule of its own,
@@ -186,7 +187,7 @@ func (l *learner) clash(h *host) bool { return slices.ContainsFunc(l.hosts, h.cl
 
 // merge lets the callers of o use h as well.
 func (h *host) merge(o *host) {
-	h.anybody = h.anybody || o.anybody
+	h.anybody, h.unnamed = h.anybody || o.anybody, h.unnamed || o.unnamed
 	for _, c := range o.commands {
 		if !slices.Contains(h.commands, c) {
 			h.commands = append(h.commands, c)

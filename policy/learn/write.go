@@ -132,6 +132,9 @@ func (l *learner) writeHost(p *page, h *host) {
 	if h.why != "" {
 		p.note("    ", h.why)
 	}
+	if h.unnamed {
+		p.note("    ", "for every program, since what connected has no name in process.allow")
+	}
 	writeTarget(p, h.target, h.cidr)
 	p.line("      ports: [%d]", h.port)
 	p.line("      protocol: %s", h.protocol)

@@ -64,7 +64,7 @@ type Outcome struct {
 // Session is a run that has been started.
 type Session struct {
 	Name      string
-	Dir       string // holds everything of this run: policy, run, state, audit, events
+	Dir       string // holds everything of this run: policy, run, audit, events
 	Workspace string
 	Cmd       *exec.Cmd
 	Stdout    bytes.Buffer
@@ -116,7 +116,7 @@ func (w *World) Prepare(t T, b Box, argv ...string) *Session {
 	}
 	args := []string{
 		"run", "--policy", s.PolicyFile(), "--workspace", s.Workspace, "--name", s.Name,
-		"--json-events", filepath.Join(dir, "events.jsonl"), "--audit", s.AuditDir(), "--state-dir", filepath.Join(dir, "state"),
+		"--json-events", filepath.Join(dir, "events.jsonl"), "--audit", s.AuditDir(),
 		"--run-dir", s.RunDir(), "--bpffs", w.BPFFS, "--cgroup-parent", w.Parent, "--no-prompt",
 	}
 	if !b.HostNet {
