@@ -79,7 +79,7 @@ func newWorld(t testing.TB, yaml string, opts ...worldOption) *world {
 			defer w.mu.Unlock()
 			w.records = append(w.records, d)
 		},
-		Upstream: NewResolver(ResolverConfig{Servers: []netip.AddrPort{w.dns.addr}, Hosts: "-", Timeout: 500 * time.Millisecond, Attempts: 1}),
+		Upstream: NewResolver(ResolverConfig{Servers: []netip.AddrPort{w.dns.addr}, Hosts: "-", Timeout: 2 * time.Second, Attempts: 1}),
 		Dial:     w.dial,
 	}
 	for _, o := range opts {

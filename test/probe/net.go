@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -323,16 +324,33 @@ func hold(w []string) (string, error) {
 			unix.Close(fd)
 		}
 	}()
+	// What the other side has closed meanwhile is not open at once with the rest: it is replaced, some times.
 	var last error
-	for range count {
-		fd, err := connect(unix.SOCK_STREAM, a)
-		if err != nil {
-			last = err
-			continue
+	for range 5 {
+		for range count - len(open) {
+			fd, err := connect(unix.SOCK_STREAM, a)
+			if err != nil {
+				last = err
+				continue
+			}
+			open = append(open, fd)
 		}
-		open = append(open, fd)
+		open = slices.DeleteFunc(open, hungUp)
+		if last != nil || len(open) == count {
+			break
+		}
 	}
 	return strconv.Itoa(len(open)), last
+}
+
+// hungUp reports whether a connection has ended, and then closes it.
+func hungUp(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	if n, err := unix.Poll(p, 0); err != nil || n == 0 {
+		return false
+	}
+	unix.Close(fd)
+	return true
 }
 
 func handshake(c net.Conn, conf *tls.Config) (string, error) {
