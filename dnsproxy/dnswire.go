@@ -107,7 +107,7 @@ func (q *query) parseName(p []byte) int {
 		if l == 0 {
 			break
 		}
-		if l > 63 || off+l > len(p) || n+l+1 > maxName+1 {
+		if l > 63 || off+l > len(p) || n+1+l > maxName { // n+1: the dot before it
 			return -1
 		}
 		if n > 0 {

@@ -53,6 +53,7 @@ func measureFiles(b *bench) {
 	native := b.startWorker("native", outside)
 	alone := exec.Command(filepath.Join(s.Workspace, "bench"), "landlock", s.Workspace)
 	alone.Dir = s.Workspace
+	alone.Env = append(os.Environ(), "HOME="+s.Workspace) // git wants to read its settings
 	landlock := b.startWorker("native", alone)
 	workers := []*worker{native, landlock, inside}
 	places := []string{filepath.Join(s.Workspace, "native"), filepath.Join(s.Workspace, "native"), "/workspace/inside"}
