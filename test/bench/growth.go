@@ -27,7 +27,8 @@ func (b *bench) manyRules() string {
 	entries, err := os.ReadDir("/usr/bin")
 	b.Must(err)
 	for _, e := range entries[:min(many, len(entries))] {
-		if info, err := os.Stat(filepath.Join("/usr/bin", e.Name())); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+		// Links are left out: one of them leads to the dynamic loader, which no policy may name.
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
 			fmt.Fprintf(&programs, "    - {command: %q}\n", "/usr/bin/"+e.Name())
 		}
 	}
