@@ -17,10 +17,11 @@ import (
 )
 
 const (
-	udpBatch   = 32   // datagrams taken and answered with one system call
+	udpBatch   = 8    // datagrams taken with one system call
 	udpPacket  = 1536 // bytes kept of a query; a longer one is cut and so malformed
 	cmsgSpace  = 64   // room for one IP_PKTINFO or IPV6_PKTINFO
 	maxDNSConn = 128  // DNS connections over TCP at once
+	udpLinger  = time.Millisecond
 	dnsIdle    = 10 * time.Second
 )
 
@@ -50,6 +51,15 @@ func (s *Server) ServeDNS(pc net.PacketConn) error {
 	}
 	if err != nil {
 		return fmt.Errorf("serve DNS: have the kernel tell which address was asked: %w", err)
+	}
+	// Reading waits a little by itself: a busy resolver needs two system calls for a batch, not four.
+	err = unix.SetNonblock(fd, false)
+	if err == nil {
+		tv := unix.NsecToTimeval(int64(udpLinger))
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	}
+	if err != nil {
+		return fmt.Errorf("serve DNS: let reading wait: %w", err)
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
@@ -102,15 +112,16 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-// udpLoop reads and answers one socket on one thread, many datagrams per system call.
+// udpLoop reads and answers one socket on one thread.
 type udpLoop struct {
 	s        *Server
 	fd, wake int
 	slots    chan struct{} // queries of this loop that wait for something
 
-	in, out   [udpBatch]mmsghdr
+	in        [udpBatch]mmsghdr
 	inIov     [udpBatch]unix.Iovec
-	outIov    [udpBatch]unix.Iovec
+	out       unix.Msghdr
+	outIov    unix.Iovec
 	names     [udpBatch]unix.RawSockaddrInet6 // room for either family
 	controls  [udpBatch][cmsgSpace]byte
 	packets   [udpBatch][udpPacket]byte
@@ -147,7 +158,8 @@ func (u *udpLoop) run() error {
 			h.Namelen = uint32(unsafe.Sizeof(u.names[i]))
 			h.SetControllen(cmsgSpace)
 		}
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.in[0])), udpBatch, unix.MSG_DONTWAIT, 0, 0)
+		// Raw, so that Go's scheduler is not told of a wait that is over in a moment, or after udpLinger.
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.in[0])), udpBatch, unix.MSG_WAITFORONE, 0, 0)
 		switch errno {
 		case 0:
 		case unix.EAGAIN:
@@ -171,10 +183,9 @@ func (u *udpLoop) run() error {
 	}
 }
 
-// answerAll answers n received datagrams: what is known at once in one system call, the rest in goroutines.
+// answerAll answers n received datagrams: what is known at once, the rest in goroutines.
 func (u *udpLoop) answerAll(n int, q *query) {
 	now := u.s.now()
-	out := 0
 	for i := range n {
 		m := &u.in[i]
 		p := u.packets[i][:m.len]
@@ -190,25 +201,25 @@ func (u *udpLoop) answerAll(n int, q *query) {
 			continue
 		}
 		u.responses[i] = a.pack(u.responses[i][:0], q, q.size)
-		u.outIov[out] = unix.Iovec{Base: &u.responses[i][0], Len: uint64(len(u.responses[i]))}
-		o := &u.out[out].hdr
+		u.outIov = unix.Iovec{Base: &u.responses[i][0], Len: uint64(len(u.responses[i]))}
+		o := &u.out
 		*o = m.hdr // name and control go back as they came
-		o.Iov = &u.outIov[out]
+		o.Iov = &u.outIov
 		o.SetControllen(replyControl(u.controls[i][:m.hdr.Controllen]))
 		if o.Controllen == 0 {
 			o.Control = nil
 		}
-		out++
+		u.send(o)
 	}
-	for sent := 0; sent < out; {
-		k, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.out[sent])), uintptr(out-sent), unix.MSG_DONTWAIT, 0, 0)
-		if errno == unix.EINTR {
-			continue
+}
+
+// send sends one answer at once: the client works on it while the next one is made, which a batch would not let it do.
+func (u *udpLoop) send(h *unix.Msghdr) {
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(u.fd), uintptr(unsafe.Pointer(h)), unix.MSG_DONTWAIT)
+		if errno != unix.EINTR {
+			return // one that can't be sent (a full buffer, an address that vanished): the client asks again
 		}
-		if errno != 0 {
-			k = 1 // this one can't be sent (a full buffer, an address that vanished): the client asks again
-		}
-		sent += int(k)
 	}
 }
 
