@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,11 +94,36 @@ func connect(kind int, a netip.AddrPort) (int, error) {
 	tv := unix.NsecToTimeval(patience.Nanoseconds())
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-	if err := unix.Connect(fd, sockaddr(a)); err != nil {
+	err = unix.Connect(fd, sockaddr(a))
+	if errors.Is(err, unix.EINTR) { // by Go's scheduler, since it took its time: it goes on meanwhile
+		err = connected(fd)
+	}
+	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// connected waits for the end of an interrupted connect.
+func connected(fd int) error {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for {
+		n, err := unix.Poll(p, int(patience.Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.ETIMEDOUT
+		}
+		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err != nil || code == 0 {
+			return err
+		}
+		return syscall.Errno(code)
+	}
 }
 
 func tcp(w []string) (string, error) {
