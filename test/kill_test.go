@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,11 +83,22 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	}
 }
 
+// running waits until something of a sandbox runs; one that ended instead says why.
+func running(t *testing.T, s *harness.Session) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); len(harness.W.Processes(s.Name)) <= 1; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			_ = s.Cmd.Process.Signal(syscall.SIGTERM)
+			t.Fatalf("the sandbox does not run\n%s", s.Wait(t, 10*time.Second).Dump())
+		}
+	}
+}
+
 // TestSweepSparesTheLiving: a start clears away only what is dead.
 func TestSweepSparesTheLiving(t *testing.T) {
 	t.Parallel()
 	living := harness.W.Start(t, harness.Box{}, "/workspace/probe", "sleep 5s", "exit 5")
-	wait(t, "the sandbox to run", func() bool { return len(harness.W.Processes(living.Name)) > 1 })
+	running(t, living)
 	r := harness.W.Run(t, harness.Box{Flags: []string{"--run-dir", living.RunDir()}}, "/workspace/probe", "exit 0")
 	if r.Code != 0 {
 		t.Errorf("a second sandbox did not start\n%s", r.Dump())
@@ -99,7 +111,7 @@ func TestSweepSparesTheLiving(t *testing.T) {
 func TestNameInUse(t *testing.T) {
 	t.Parallel()
 	living := harness.W.Start(t, harness.Box{}, "/workspace/probe", "sleep 5s", "exit 5")
-	wait(t, "the sandbox to run", func() bool { return len(harness.W.Processes(living.Name)) > 1 })
+	running(t, living)
 	r := harness.W.Run(t, harness.Box{Flags: []string{"--run-dir", living.RunDir(), "--name", living.Name}}, "/workspace/probe", "exit 0")
 	if r.Code == 0 || !strings.Contains(r.Err, living.Name) {
 		t.Errorf("two sandboxes of one name\n%s", r.Dump())
