@@ -256,7 +256,7 @@ func (u *udpLoop) slow(m *mmsghdr, p []byte, q *query) {
 			h.Control = &control[0]
 			h.SetControllen(len(control))
 		}
-		_, _, _ = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
+		u.send(&h)
 		runtime.KeepAlive(b)
 	}()
 }

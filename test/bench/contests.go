@@ -27,7 +27,7 @@ network:
 // box prepares a run whose workspace holds this program as a worker.
 func (b *bench) box(policy string, argv ...string) *harness.Session {
 	s := harness.W.Prepare(b, harness.Box{Policy: policy, Flags: []string{"--quiet"}}, argv...)
-	b.installSelf(filepath.Join(s.Workspace, "bench"))
+	b.InstallSelf(filepath.Join(s.Workspace, "bench"))
 	s.Cmd.Stdout, s.Cmd.Stderr = nil, nil
 	return s
 }

@@ -66,10 +66,3 @@ func (b *bench) background(name string, args ...string) {
 		_ = cmd.Wait()
 	})
 }
-
-// installSelf copies this program to path, for a sandbox to run.
-func (b *bench) installSelf(path string) {
-	data, err := os.ReadFile("/proc/self/exe")
-	b.Must(err)
-	b.Must(os.WriteFile(path, data, 0o755))
-}

@@ -59,3 +59,10 @@ func (p *Program) Must(err error) {
 		p.Fatal(err)
 	}
 }
+
+// InstallSelf copies the command to path, for a sandbox to run.
+func (p *Program) InstallSelf(path string) {
+	data, err := os.ReadFile("/proc/self/exe")
+	p.Must(err)
+	p.Must(os.WriteFile(path, data, 0o755))
+}

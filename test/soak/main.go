@@ -125,7 +125,7 @@ type box struct {
 
 func (s *soak) start() *box {
 	session := harness.W.Prepare(s, harness.Box{Policy: policy, Flags: []string{"--quiet"}}, "/workspace/soak", "work")
-	s.install(filepath.Join(session.Workspace, "soak"))
+	s.InstallSelf(filepath.Join(session.Workspace, "soak"))
 	for _, args := range [][]string{{"init", "-q"}, {"-c", "user.name=s", "-c", "user.email=s@soak.test", "commit", "-q", "--allow-empty", "-m", "start"}} {
 		if out, err := exec.Command("git", append([]string{"-C", session.Workspace}, args...)...).CombinedOutput(); err != nil {
 			s.Fatalf("git %v: %v: %s", args, err, out)
@@ -136,12 +136,6 @@ func (s *soak) start() *box {
 	s.Must(session.Cmd.Start())
 	s.audits = append(s.audits, session.AuditDir())
 	return &box{session, in.Close}
-}
-
-func (s *soak) install(path string) {
-	data, err := os.ReadFile("/proc/self/exe")
-	s.Must(err)
-	s.Must(os.WriteFile(path, data, 0o755))
 }
 
 // end ends a sandbox's work, which says how much it did, or what went wrong.
