@@ -60,7 +60,7 @@ func collectKeys(node any, keys map[string]bool) {
 	}
 }
 
-// TestDocumentedFlagsExist: a flag of nemoclaw that the documents show is one that it has.
+// TestDocumentedFlagsExist: a flag of nemoclaw that the documents show, or the demo uses, is one that it has.
 func TestDocumentedFlagsExist(t *testing.T) {
 	t.Parallel()
 	var help strings.Builder
@@ -76,7 +76,7 @@ func TestDocumentedFlagsExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	flag := regexp.MustCompile(`--[a-z][a-z-]+`)
-	for _, doc := range append(docs, "../README.md") {
+	for _, doc := range append(docs, "../README.md", "../scripts/demo") {
 		b, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
