@@ -30,9 +30,10 @@ func exhaustionPlanes() []*plane {
 		{name: "forbidden programs, 200 of them", user: true, do: "execs 200 /usr/bin/id {d}/i", inside: "signal: killed", record: "+exec {d}/i"},
 	}
 	caps := []attempt{
+		// First, while the budget of records is whole: the others are floods.
+		{name: "connections that a person is asked about, 200 of them", user: true, do: "many 200 reach " + askName + " 7000 {say}", inside: "ECONNRESET", record: "+network " + askName + ":7000", setup: spoken},
 		{name: "new names below an allowed wildcard, 1,000 of them", user: true, do: "queries 1000 {resolver} " + floodZone, inside: "SERVFAIL", record: "+dns *"},
 		{name: "connections, 1,100 at once", user: true, do: "hold " + capName + " 7000 1100", inside: "EPERM", record: "+network " + capName + ":7000"},
-		{name: "connections that a person is asked about, 200 of them", user: true, do: "many 200 reach " + askName + " 7000 {say}", inside: "ECONNRESET", record: "+network " + askName + ":7000", setup: spoken},
 	}
 	return []*plane{
 		{name: "exhaustion", table: limited, host: home, limits: "  limits: {memory: 128MiB, pids: 60, files: 200, disk: 16MiB}\n"},
