@@ -214,11 +214,7 @@ var initFile = sync.OnceValues(func() (int, error) {
 		return -1, fmt.Errorf("sandbox: making a place for the init: %w", err)
 	}
 	defer unix.Close(mount)
-	// A child forked while the file is open for writing would make executing it fail with ETXTBSY.
-	syscall.ForkLock.RLock()
-	err = writeAt(mount, "init", image, 0o500)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
+	if err := writeAt(mount, "init", image, 0o500); err != nil {
 		return -1, err
 	}
 	fd, err := unix.Openat(mount, "init", unix.O_PATH|unix.O_CLOEXEC, 0)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -146,8 +147,12 @@ func makePlace(dir int, p string, file bool) error {
 	return writeAt(dir, strings.TrimPrefix(p, "/"), nil, 0o444)
 }
 
-// writeAt creates a file below a directory, whatever the umask.
+// writeAt creates a file below a directory, whatever the umask. A child that another goroutine forks meanwhile would
+// have the file open for writing until it executes: the mount could not be made read-only (EBUSY), nor the file be
+// executed (ETXTBSY).
 func writeAt(dir int, name string, content []byte, mode uint32) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
 	if err != nil {
 		return fmt.Errorf("creating %s: %w", name, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -409,4 +410,43 @@ func TestDenyOfWhatATreeAllows(t *testing.T) {
 	}
 	b := start(t, workspaceRule+"process: {allow: [{command: sh}, {command: id}], deny: [{command: id}]}\n", workspaceOf(t, 0, 0))
 	b.refused("id", "Permission denied")
+}
+
+// A daemon starts commands of its own at any time, and a child has its parent's files until it executes.
+func TestReadOnlyWhileForking(t *testing.T) {
+	stop, stopped := make(chan struct{}), make(chan error, 2)
+	for range cap(stopped) {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					stopped <- nil
+					return
+				default:
+				}
+				if err := exec.Command("/bin/true").Run(); err != nil {
+					stopped <- err
+					return
+				}
+			}
+		}()
+	}
+	for range 2000 {
+		mount, err := newMount("tmpfs", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = errors.Join(writeAt(mount, "file", []byte("content"), 0o644), setMount(mount, unix.MOUNT_ATTR_RDONLY, false, -1))
+		unix.Close(mount)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	for range cap(stopped) {
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	}
 }
