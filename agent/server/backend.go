@@ -1,0 +1,73 @@
+// Package server is the daemon's HTTP server: it listens on a Unix socket, asks the kernel who calls (SO_PEERCRED), checks
+// and bounds what they send, and hands it to a Backend. It owns the routes, the limits and the OpenAPI document.
+//
+// It never decides what a sandbox may do, keeps nothing, and trusts no caller: no input makes it panic or grow without bound.
+package server
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// Caller is who asks, as the kernel says.
+type Caller struct {
+	UID, GID uint32
+	PID      int
+	Name     string // "root" or the account's name, or the uid as a number: for the history
+}
+
+// Process is a command that runs inside.
+type Process interface {
+	// Terminal is the master side of its terminal, nil when no stream was one. Whoever gets it closes it.
+	Terminal() *os.File
+	Done() <-chan struct{}
+	// Wait returns the status as a shell gives it; the error says that the whole sandbox ended.
+	Wait() (int, error)
+	Signal(sig int) error
+}
+
+// Backend is the daemon behind the server. An error that is an *api.Error goes to the caller as it is, any other as
+// api.Internal. Its methods may be called from any goroutine; ctx ends when the caller goes away.
+type Backend interface {
+	Info() api.Info
+
+	List() []api.Sandbox
+	Get(name string) (api.Sandbox, error)
+	Create(ctx context.Context, who Caller, c api.Create) (api.Sandbox, error)
+	Start(ctx context.Context, who Caller, name string) (api.Sandbox, error)
+	Stop(ctx context.Context, who Caller, name string) (api.Sandbox, error)
+	Destroy(ctx context.Context, who Caller, name string) error
+	Usage(name string) (api.Usage, error)
+
+	// Exec starts a command. files are the caller's stdin, stdout and stderr; nil ones are /dev/null. They are the
+	// server's, which closes them after Done.
+	Exec(ctx context.Context, who Caller, name string, e api.Exec, files [3]*os.File) (Process, error)
+
+	// Upload unpacks a tar stream below path; Download packs path. Paths are those of the sandbox.
+	Upload(ctx context.Context, who Caller, name, path string, tar io.Reader) error
+	Download(ctx context.Context, who Caller, name, path string, tar io.Writer) error
+
+	Policy(name string, revision int) (api.PolicyText, error) // revision 0: the latest
+	Revisions(name string) ([]api.PolicyText, error)          // without their text, newest first
+	ChangePolicy(ctx context.Context, who Caller, name string, c api.PolicyChange) (api.PolicyResult, error)
+	Explain(name string, q policy.Query) (policy.Answer, error)
+	Proposals(name string) ([]api.Proposal, error)
+
+	SetConfig(ctx context.Context, who Caller, name string, set map[string]string) (api.Sandbox, error) // a value of "" takes the key away
+
+	Publish(ctx context.Context, who Caller, name string, p api.Published) (api.Published, error)
+	Unpublish(ctx context.Context, who Caller, name, host string) error
+
+	Snapshots(name string) ([]api.Snapshot, error)
+	Snapshot(ctx context.Context, who Caller, name, label string) (api.Snapshot, error)
+	Restore(ctx context.Context, who Caller, name, id string) (api.Sandbox, error)
+	DeleteSnapshot(ctx context.Context, who Caller, name, id string) error
+
+	// Events calls f with each record that e selects, in order, until f fails, ctx ends, or, without Follow, there is
+	// no more. f gets the line of the audit log, without its newline, and must not keep it.
+	Events(ctx context.Context, e api.Events, f func(seq uint64, line []byte) error) error
+}

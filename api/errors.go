@@ -1,0 +1,48 @@
+package api
+
+import "net/http"
+
+// Code says what kind of error it is, for programs.
+type Code string
+
+// The codes and their HTTP statuses.
+const (
+	Invalid      Code = "invalid"       // 400: the request can't be right
+	Forbidden    Code = "forbidden"     // 403: the caller may not
+	NotFound     Code = "not_found"     // 404
+	Conflict     Code = "conflict"      // 409: the sandbox's state, or an expected revision, is another
+	TooLarge     Code = "too_large"     // 413
+	NeedsRestart Code = "needs_restart" // 422: the change can't be live, and --restart was not given
+	Busy         Code = "busy"          // 429: too many at once
+	Internal     Code = "internal"      // 500: the daemon failed; the message says what to do
+)
+
+// Error is an answer that is an error. Message is for people: what was tried, why not, what to do.
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// Status is the HTTP status of a code.
+func (c Code) Status() int {
+	switch c {
+	case Invalid:
+		return http.StatusBadRequest
+	case Forbidden:
+		return http.StatusForbidden
+	case NotFound:
+		return http.StatusNotFound
+	case Conflict:
+		return http.StatusConflict
+	case TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case NeedsRestart:
+		return http.StatusUnprocessableEntity
+	case Busy:
+		return http.StatusTooManyRequests
+	}
+	return http.StatusInternalServerError
+}

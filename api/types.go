@@ -1,0 +1,206 @@
+// Package api is the daemon's interface as its clients see it: the types on the wire, and a client of it. It is HTTP with
+// JSON on a Unix socket; `GET /v1/openapi.json` describes it. Our own command line and console use nothing else, so
+// anybody can write another.
+//
+// The package never touches a sandbox, a policy or the kernel: what it is asked it passes to the daemon.
+package api
+
+import (
+	"time"
+)
+
+// State is what a sandbox does.
+type State string
+
+// The states. A sandbox that is Stopped or Failed holds nothing but its files.
+const (
+	Stopped  State = "stopped"
+	Starting State = "starting"
+	Running  State = "running"
+	Stopping State = "stopping"
+	Failed   State = "failed" // it should run and does not; Reason says why
+)
+
+// Create is what a sandbox is made of.
+type Create struct {
+	Name string `json:"name"` // lower-case letters, digits, hyphens
+
+	// Policy is the YAML; "": the initial policy. PolicyName is what records call it; "": NAME.yaml.
+	Policy     string `json:"policy,omitempty"`
+	PolicyName string `json:"policy_name,omitempty"`
+
+	// Workspace is a directory of the host, absolute; "": one of the sandbox's own, which goes when it is destroyed.
+	Workspace string `json:"workspace,omitempty"`
+
+	// Image is where the sandbox's files come from: "": the host's, read-only; an OCI layout or tarball on the host, or
+	// a reference of a registry.
+	Image string `json:"image,omitempty"`
+
+	Env     []string          `json:"env,omitempty"`     // NAME=VALUE, of all its commands
+	Config  map[string]string `json:"config,omitempty"`  // see Config
+	Publish []Published       `json:"publish,omitempty"` // servers inside
+	Start   bool              `json:"start"`             // start it at once
+}
+
+// Sandbox is what the daemon says of one.
+type Sandbox struct {
+	Name      string            `json:"name"`
+	State     State             `json:"state"`
+	Reason    string            `json:"reason,omitempty"` // of Failed, and of what a person should know
+	Wanted    State             `json:"wanted"`           // Running or Stopped: what a reboot brings back
+	Created   time.Time         `json:"created"`
+	Started   *time.Time        `json:"started,omitempty"` // while it runs
+	Level     string            `json:"level,omitempty"`   // of enforcement, while it runs: "full" or "static"
+	Policy    PolicyState       `json:"policy"`
+	Workspace string            `json:"workspace"`
+	Image     string            `json:"image,omitempty"`
+	Env       []string          `json:"env,omitempty"`
+	Config    map[string]string `json:"config,omitempty"`
+	Inference Inference         `json:"inference"`
+	Publish   []Published       `json:"publish,omitempty"`
+	PID       int               `json:"pid,omitempty"`     // of its init, on the host
+	UserID    uint32            `json:"user_id,omitempty"` // of its user, on the host
+	Commands  int               `json:"commands"`          // that were started from outside and run
+	Warnings  []string          `json:"warnings,omitempty"`
+	Refused   uint64            `json:"refused"`   // decisions against it since it was started
+	Proposals int               `json:"proposals"` // asked, and not answered by a rule yet
+}
+
+// PolicyState is which policy a sandbox has.
+type PolicyState struct {
+	Name     string `json:"name"`
+	Revision int    `json:"revision"`          // counts a sandbox's policies, from 1
+	Hash     string `json:"hash"`              // over what it means, as in records
+	Running  int    `json:"running,omitempty"` // the revision in force; differs from Revision where a change needs a restart
+}
+
+// Inference says what answers a sandbox's model calls.
+type Inference struct {
+	Model string `json:"model,omitempty"`
+	Key   string `json:"key"` // "none", "unverified" or "verified"
+}
+
+// Published is a server inside that a port of the host reaches.
+type Published struct {
+	Host string `json:"host"` // address and port of the host: "127.0.0.1:8080"
+	Port uint16 `json:"port"` // inside, on loopback
+}
+
+// Usage is what a sandbox takes now.
+type Usage struct {
+	Memory    int64         `json:"memory_bytes"`
+	CPU       time.Duration `json:"cpu_ns"` // since its start
+	Processes int           `json:"processes"`
+	Disk      int64         `json:"disk_bytes"` // of its workspace
+	Conns     int           `json:"connections"`
+}
+
+// Exec is one command to run inside.
+type Exec struct {
+	Args   []string `json:"args"`
+	Env    []string `json:"env,omitempty"` // the caller's; the daemon passes on what a command needs (TERM, LANG, ...)
+	Set    []string `json:"set,omitempty"` // NAME=VALUE, passed whatever it is
+	Dir    string   `json:"dir,omitempty"`
+	Shell  bool     `json:"shell,omitempty"` // Args is empty: the first shell that the policy allows
+	Detach bool     `json:"detach,omitempty"`
+	Files  []bool   `json:"files,omitempty"` // which of stdin, stdout and stderr follow as descriptors
+}
+
+// PolicyText is one revision of a sandbox's policy.
+type PolicyText struct {
+	PolicyState
+	Text string    `json:"text"`
+	Who  string    `json:"who"`
+	When time.Time `json:"when"`
+	What string    `json:"what"` // what was changed, in words
+}
+
+// PolicyChange changes a sandbox's policy. One of its fields is set.
+type PolicyChange struct {
+	Text     string      `json:"text,omitempty"` // the whole policy
+	Add      *PolicyRule `json:"add,omitempty"`
+	Remove   *PolicyRule `json:"remove,omitempty"`
+	Preset   string      `json:"preset,omitempty"`   // to add
+	Unpreset string      `json:"unpreset,omitempty"` // to take away
+	Rollback int         `json:"rollback,omitempty"` // the revision whose text comes back
+
+	PolicyName string `json:"policy_name,omitempty"` // with Text: what records call it
+	Expect     int    `json:"expect,omitempty"`      // the revision that is to be changed; 0: whichever is there
+	Restart    bool   `json:"restart,omitempty"`     // restart the sandbox where the change can't be live
+	DryRun     bool   `json:"dry_run,omitempty"`     // say what would be, and change nothing
+}
+
+// PolicyRule is one rule of a policy, as `policy add` and `policy remove` name it: of the network (Domain or CIDR), of files
+// (Path) or of commands (Command).
+type PolicyRule struct {
+	Verdict     string   `json:"verdict,omitempty"` // "allow" (also ""), "ask" or "deny"
+	Domain      string   `json:"domain,omitempty"`
+	CIDR        string   `json:"cidr,omitempty"`
+	Ports       []uint16 `json:"ports,omitempty"`
+	Protocol    string   `json:"protocol,omitempty"`
+	Commands    []string `json:"commands,omitempty"` // that may use it
+	Expires     string   `json:"expires,omitempty"`
+	Path        string   `json:"path,omitempty"`
+	Permissions []string `json:"permissions,omitempty"`
+	Command     string   `json:"command,omitempty"`
+}
+
+// PolicyResult is what a change did, or would do.
+type PolicyResult struct {
+	Policy  PolicyText `json:"policy"`
+	Diff    string     `json:"diff"`              // unified, "" when nothing changed
+	Live    bool       `json:"live"`              // in force already
+	Restart []string   `json:"restart,omitempty"` // what needs a restart, and why; empty when nothing does
+	Closed  int        `json:"closed,omitempty"`  // connections that the change ended
+}
+
+// Proposal is something that was asked for and that nobody was there to answer.
+type Proposal struct {
+	ID      string    `json:"id"`
+	Plane   string    `json:"plane"`
+	Object  string    `json:"object"`
+	Subject string    `json:"subject,omitempty"` // path of the program
+	Rule    string    `json:"rule"`              // that asked
+	Suggest string    `json:"suggest"`           // the YAML that would allow it
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	Count   uint64    `json:"count"`
+}
+
+// Snapshot is a kept workspace and policy.
+type Snapshot struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name,omitempty"`
+	Created  time.Time `json:"created"`
+	Who      string    `json:"who"`
+	Revision int       `json:"policy_revision"`
+	Size     int64     `json:"size_bytes"`
+}
+
+// Events selects records: those of a sandbox, a plane, a verdict, a time.
+type Events struct {
+	Since   uint64    // after this sequence number
+	From    time.Time // not before; zero: no limit
+	To      time.Time // not after; zero: no limit
+	Sandbox string    // "": all
+	Planes  []string  // empty: all
+	Verdict []string  // empty: all
+	Last    int       // only the last so many; 0: all
+	Follow  bool      // go on with what comes
+}
+
+// Info is what the daemon says of itself.
+type Info struct {
+	Version string `json:"version"`
+	API     string `json:"api"` // "v1"
+	Level   string `json:"level"`
+	Reason  string `json:"level_reason,omitempty"`
+	Kernel  string `json:"kernel"`
+	Role    string `json:"role"` // of the caller: "steer" or "watch"
+
+	Sandboxes int    `json:"sandboxes"`
+	Seq       uint64 `json:"seq"` // of the last record
+	AuditLog  string `json:"audit_log"`
+	StateDir  string `json:"state_dir"`
+	RunDir    string `json:"run_dir"`
+}
