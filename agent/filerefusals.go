@@ -33,7 +33,7 @@ func (r *run) followRefusals() error {
 	r.refusals = fileRefusals{reader, make(chan struct{})}
 	go func() {
 		defer close(r.refusals.done)
-		err := reader.Run(func(f refusal.Refusal) { r.hub.Record(fileDecision(r.policy, f)) }, func() {
+		err := reader.Run(func(f refusal.Refusal) { r.records.Record(fileDecision(r.policy, f)) }, func() {
 			r.note("lost", "refusals of files", "the kernel's audit stream had more than could be read; what was refused stays refused")
 		})
 		if err != nil {

@@ -39,7 +39,7 @@ func (r *run) refusedProgram(e loader.RefusedExec) {
 		return
 	}
 	r.lastRefused = now
-	r.hub.Record(policy.Decision{Time: e.Time, Plane: policy.PlaneExec, Action: "exec", Object: program, Verdict: policy.Deny, Rule: "default",
+	r.records.Record(policy.Decision{Time: e.Time, Plane: policy.PlaneExec, Action: "exec", Object: program, Verdict: policy.Deny, Rule: "default",
 		Reason: "no rule allows this program", Revision: r.policy.Revision, Subject: policy.Subject{PID: e.PID}})
 }
 

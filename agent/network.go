@@ -34,10 +34,10 @@ func (r *run) openNetwork(s *sockets) (err error) {
 	}
 	r.recorder.names.Store(r.rules)
 	cfg := dnsproxy.Config{
-		Policy: r.policy, Start: r.started, Identify: r.identify, Asker: r.asker, Record: r.hub.Record, Learn: r.rules.learn,
+		Policy: r.policy, Start: r.started, Identify: r.identify, Asker: r.asker, Record: r.records.Record, Learn: r.rules.learn,
 		Upstream: dnsproxy.NewResolver(r.resolver()), HostProxy: dnsproxy.HostProxyFromEnvironment(os.Getenv), MaxConns: maxConns,
 	}
-	if desk := r.terminal.desk(r.hub.Record, r.grant); desk != nil {
+	if desk := r.terminal.desk(r.records.Record, r.grant); desk != nil {
 		cfg.Ask = func(ctx context.Context, d policy.Decision) policy.Verdict {
 			d.Suggest = r.policy.SuggestAlways(d)
 			return desk.Ask(ctx, d)
@@ -234,7 +234,7 @@ func (r *run) setTripwire() {
 	case <-time.After(tripwireDelay):
 	}
 	wire, err := loader.Tripwire(r.box.NetnsFD(), func(e loader.TripEvent) {
-		r.hub.Record(policy.Decision{
+		r.records.Record(policy.Decision{
 			Time: e.Time, Plane: policy.PlaneNetwork, Action: "slipped", Object: e.To.String(), Verdict: policy.Allow, Rule: "builtin",
 			Reason:   "a packet (protocol " + strconv.Itoa(int(e.Protocol)) + ") reached a place that nothing may reach: this is a hole, please report it",
 			Revision: r.policy.Revision,

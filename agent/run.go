@@ -39,9 +39,10 @@ type run struct {
 	workspace  string
 	name       string
 
-	log    *audit.Writer
-	hub    *hub.Hub
-	events *hub.Events
+	log     *audit.Writer
+	hub     *hub.Hub
+	records *hub.Recorder
+	events  *hub.Events
 
 	parent       string // directory of the cgroup that the sandbox's own is made in
 	loader       *loader.Loader
@@ -175,9 +176,10 @@ func (r *run) read() (err error) {
 		}
 		return err
 	}
-	r.hub = hub.New(r.name, r.log)
+	r.hub = hub.New(r.log)
+	r.records = r.hub.Sandbox(r.name)
 	if r.learner != nil {
-		r.hub.Watch(r.learner.Add)
+		r.records.Watch(r.learner.Add)
 	}
 	if events != nil {
 		r.events = hub.WriteEvents(r.hub, events)
@@ -200,7 +202,7 @@ func (r *run) spec() sandbox.Spec {
 
 // guardIt puts the policy into the kernel, opens the way out, and starts the init, which waits.
 func (r *run) guardIt() (err error) {
-	r.recorder = recorder{policy: r.policy, identify: r.loader.Identify, record: r.hub.Record}
+	r.recorder = recorder{policy: r.policy, identify: r.loader.Identify, record: r.records.Record}
 	r.recorder.programs.Store(newPrograms(nil))
 	r.guard, err = r.loader.NewGuard(r.box.CgroupDir(), loader.Options{
 		MaxConns: maxConns, Default: r.policy.Network.Default, Revision: firstRevision, OnEvent: r.recorder.event,
@@ -332,6 +334,6 @@ func (r *run) warn(warnings ...string) {
 
 // note records something about the sandbox itself.
 func (r *run) note(action, object, reason string) {
-	r.hub.Record(policy.Decision{Plane: policy.PlaneSystem, Action: action, Object: object, Reason: reason,
+	r.records.Record(policy.Decision{Plane: policy.PlaneSystem, Action: action, Object: object, Reason: reason,
 		Verdict: policy.Allow, Rule: "builtin", Revision: r.policy.Revision})
 }

@@ -100,7 +100,7 @@ func (r *run) summarise(status int, lost uint64) {
 		policy: r.policyName, revision: r.policy.Revision, lost: lost, warnings: r.warnings, log: r.log.Path(),
 		unseen: unseenRefusals(r.policy, r.refusals.reader != nil, r.refusedExecs != nil), failed: status != 0 && status < 128, terminal: term.Is(r.o.Stderr),
 	}
-	s.refused, s.more = r.hub.Refusals()
+	s.refused, s.more = r.records.Refusals()
 	s.colour = s.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	_, _ = r.o.Stderr.WriteString(s.String()) // nobody is left to tell that nobody listens
 }

@@ -38,20 +38,21 @@ func TestOrderAndNumbers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := New("box", log)
+	h := New(log)
+	box := h.Sandbox("box")
 	sub := h.Subscribe(1000)
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
 			for i := range 100 {
-				h.Record(refusal(fmt.Sprintf("%d-%d", g, i)))
+				box.Record(refusal(fmt.Sprintf("%d-%d", g, i)))
 			}
 		})
 	}
 	wg.Wait()
 	h.Close()
 	h.Close()
-	h.Record(refusal("late"))
+	box.Record(refusal("late"))
 	n := uint64(0)
 	for d := range sub.C {
 		if n++; d.Seq != n || d.Sandbox != "box" || d.Time.IsZero() {
@@ -69,15 +70,16 @@ func TestOrderAndNumbers(t *testing.T) {
 // TestFold shows that identical refusals are written one by one up to a limit, then counted, and that nothing is lost.
 func TestFold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New("box", nil)
+		h := New(nil)
+		box := h.Sandbox("box")
 		sub := h.Subscribe(1000)
 		for range sameEach + 100 {
-			h.Record(refusal("loop:443"))
+			box.Record(refusal("loop:443"))
 		}
-		h.Record(refusal("other:443"))
-		h.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "start"})
+		box.Record(refusal("other:443"))
+		box.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "start"})
 		time.Sleep(2 * foldTime) // the timer, not a record, ends the second
-		h.Record(refusal("loop:443"))
+		box.Record(refusal("loop:443"))
 		h.Close()
 		var want []string
 		for i := range sameEach {
@@ -87,7 +89,7 @@ func TestFold(t *testing.T) {
 		if diff := cmp.Diff(want, rows(sub)); diff != "" {
 			t.Error(diff)
 		}
-		list, more := h.Refusals()
+		list, more := box.Refusals()
 		if len(list) != 2 || more != 0 || list[0].Times != sameEach+101 {
 			t.Errorf("tally %+v, %d more", list, more)
 		}
@@ -97,27 +99,29 @@ func TestFold(t *testing.T) {
 // TestFlood has more different refusals than a second may hold: the rest is counted by kind.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New("box", nil)
+		h := New(nil)
+		box := h.Sandbox("box")
 		sub := h.Subscribe(allEach + 10)
 		for i := range allEach + 500 {
-			h.Record(refusal(fmt.Sprintf("host-%d:443", i)))
+			box.Record(refusal(fmt.Sprintf("host-%d:443", i)))
 		}
 		h.Close()
 		got := rows(sub)
 		if len(got) != allEach+1 || got[allEach] != fmt.Sprintf("%d (various) 500", allEach+1) {
 			t.Errorf("%d records, the last is %s", len(got), got[len(got)-1])
 		}
-		if list, more := h.Refusals(); len(list) != maxRefusals || more != allEach+500-maxRefusals {
+		if list, more := box.Refusals(); len(list) != maxRefusals || more != allEach+500-maxRefusals {
 			t.Errorf("tally of %d and %d more", len(list), more)
 		}
 	})
 }
 
 func TestSlowSubscriber(t *testing.T) {
-	h := New("box", nil)
+	h := New(nil)
+	box := h.Sandbox("box")
 	slow, quick := h.Subscribe(2), h.Subscribe(10)
 	for i := range 5 {
-		h.Record(refusal(fmt.Sprint(i)))
+		box.Record(refusal(fmt.Sprint(i)))
 	}
 	h.Close()
 	if got := rows(slow); len(got) != 2 || slow.Lost() != 3 {
@@ -144,10 +148,11 @@ func TestBound(t *testing.T) {
 
 func TestEvents(t *testing.T) {
 	var out bytes.Buffer
-	h := New("box", nil)
+	h := New(nil)
+	box := h.Sandbox("box")
 	e := WriteEvents(h, &out)
 	for i := range 3 {
-		h.Record(refusal(fmt.Sprintf("h%d:443", i)))
+		box.Record(refusal(fmt.Sprintf("h%d:443", i)))
 	}
 	h.Close()
 	if err := e.Wait(time.Second); err != nil {
@@ -169,13 +174,14 @@ func TestEvents(t *testing.T) {
 func TestEventsSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
-		h := New("box", nil)
+		h := New(nil)
+		box := h.Sandbox("box")
 		e := WriteEvents(h, w)
-		h.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "start"})
+		box.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "start"})
 		synctest.Wait() // the writer is stuck with the first record
 		const n = behind + 10
 		for range n {
-			h.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "x"})
+			box.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "x"})
 		}
 		h.Close()
 		if err := e.Wait(time.Second); err == nil || !strings.Contains(err.Error(), "did not take the last records") {
@@ -210,13 +216,14 @@ func TestEventsBrokenReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := New("box", nil)
+	h := New(nil)
+	box := h.Sandbox("box")
 	e := WriteEvents(h, full)
-	h.Record(refusal("a:1"))
+	box.Record(refusal("a:1"))
 	if err := e.Wait(time.Second); err == nil || !strings.Contains(err.Error(), "the run goes on without them") {
 		t.Errorf("Wait: %v", err)
 	}
-	h.Record(refusal("b:1"))
+	box.Record(refusal("b:1"))
 	h.Close()
 }
 
@@ -225,9 +232,10 @@ func BenchmarkRecord(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	h := New("box", log)
+	h := New(log)
+	box := h.Sandbox("box")
 	for b.Loop() {
-		h.Record(refusal("host:443"))
+		box.Record(refusal("host:443"))
 	}
 	h.Close()
 	if err := log.Close(); err != nil {
@@ -258,5 +266,77 @@ func TestFoldOfALastingFlood(t *testing.T) {
 	}
 	if total := uint64(single) + counted; total != seconds*each {
 		t.Errorf("%d attempts told of %d", total, seconds*each)
+	}
+}
+
+// TestSandboxesShareOneSequence has two sandboxes at once, one of which floods: the other's records are all written one
+// by one, each with its sandbox's name, under one sequence.
+func TestSandboxesShareOneSequence(t *testing.T) {
+	log, err := audit.Open(t.TempDir(), "agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := New(log)
+	loud, quiet := h.Sandbox("loud"), h.Sandbox("quiet")
+	sub := h.Subscribe(10000)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := range 3 * allEach {
+			loud.Record(refusal(fmt.Sprint(i)))
+		}
+	})
+	const few = sameEach
+	wg.Go(func() {
+		for range few {
+			quiet.Record(refusal("same:443"))
+		}
+	})
+	wg.Wait()
+	if n, m := loud.Refused(), quiet.Refused(); n != 3*allEach || m != few {
+		t.Errorf("%d and %d refused", n, m)
+	}
+	quiet.Close()
+	quiet.Record(refusal("late"))
+	h.Close() // closes loud
+	loud.Record(refusal("late"))
+	h.Sandbox("new").Record(refusal("late"))
+	var seq, counted uint64
+	singles := 0
+	for d := range sub.C {
+		if seq++; d.Seq != seq {
+			t.Fatalf("record %d came as %d", seq, d.Seq)
+		}
+		switch {
+		case d.Sandbox == "quiet":
+			singles++
+		case d.Sandbox != "loud" || d.Object == "late":
+			t.Errorf("%+v", d)
+		default:
+			counted += attempts(&d)
+		}
+	}
+	if singles != few || counted != 3*allEach {
+		t.Errorf("%d records of the quiet one, %d attempts of the loud one", singles, counted)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := audit.VerifyFile(log.Path()); err != nil || r.Fault != nil || r.Head.Seq != seq {
+		t.Errorf("audit: %+v %v %v", r, r.Fault, err)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	h := New(nil)
+	box := h.Sandbox("box")
+	one, two := h.Subscribe(10), h.Subscribe(10)
+	box.Record(refusal("a:1"))
+	one.Cancel()
+	one.Cancel()
+	box.Record(refusal("b:1"))
+	h.Close()
+	two.Cancel()
+	if a, b := rows(one), rows(two); len(a) != 1 || len(b) != 2 || one.Lost() != 0 {
+		t.Errorf("the cancelled one got %v, the other %v", a, b)
 	}
 }

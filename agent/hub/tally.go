@@ -16,12 +16,14 @@ type tally struct {
 	index map[kindOf]int
 	rows  []Refusal
 	more  uint64
+	total uint64 // attempts, all of them
 }
 
 func (t *tally) add(d *policy.Decision) {
 	if d.Verdict != policy.Deny || d.Plane == policy.PlaneSystem {
 		return
 	}
+	t.total += attempts(d)
 	k := kindOf{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Rule, d.Verdict}
 	i, ok := t.index[k]
 	if ok {

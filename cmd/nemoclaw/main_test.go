@@ -265,9 +265,10 @@ func TestAuditVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := hub.New("box", log)
+	h := hub.New(log)
+	box := h.Sandbox("box")
 	for range 5 {
-		h.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "x", Object: "good"})
+		box.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "x", Object: "good"})
 	}
 	h.Close()
 	if err := log.Close(); err != nil {

@@ -1,0 +1,136 @@
+package hub
+
+import (
+	"sync"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// A Recorder takes the decisions of one sandbox. Its methods may be called from any goroutine.
+type Recorder struct {
+	hub     *Hub
+	sandbox string
+
+	mu     sync.Mutex
+	window window
+	tally  tally
+	watch  func(*policy.Decision)
+	closed bool
+}
+
+// Sandbox returns a recorder for a sandbox, with a tally and a budget of records of its own. Of a closed hub it takes
+// nothing.
+func (h *Hub) Sandbox(name string) *Recorder {
+	r := &Recorder{hub: h, sandbox: name}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.closed = h.closed; !r.closed {
+		h.open[r] = struct{}{}
+	}
+	return r
+}
+
+// Record takes one decision. Seq, Time and Sandbox are the hub's to set, but a Time that the plane knows better (the
+// kernel's own, of an event that waited in a ring) is kept. Long strings are cut: see Bound. After Close it does
+// nothing. Failures of the log show on its Failed channel, not here: a plane could do nothing about them.
+func (r *Recorder) Record(d policy.Decision) {
+	d = Bound(d)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	now := r.hub.now()
+	if d.Time.IsZero() {
+		d.Time = now
+	}
+	d.Sandbox = r.sandbox
+	r.tally.add(&d)
+	if r.watch != nil {
+		r.watch(&d)
+	}
+	if r.window.over(now) {
+		r.roll()
+	}
+	folded := r.window.fold(&d, now)
+	if !folded {
+		r.hub.emit(&d)
+	} else if r.window.timer == nil {
+		r.window.timer = time.AfterFunc(r.window.end.Sub(now), r.tick)
+	}
+}
+
+// tick ends the window when nothing else came that would.
+func (r *Recorder) tick() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.roll()
+	}
+}
+
+func (r *Recorder) roll() {
+	for _, d := range r.window.next() {
+		d.Sandbox = r.sandbox
+		r.hub.emit(d)
+	}
+}
+
+// Refusals returns what was refused so far, and how many refusals were beyond what the tally keeps apart.
+func (r *Recorder) Refusals() (list []Refusal, more uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tally.list(), r.tally.more
+}
+
+// Refused returns how many attempts were refused so far.
+func (r *Recorder) Refused() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tally.total
+}
+
+// Watch hands every record to f before floods are folded, so that none is missing. f is called in order, one at a time,
+// and must be quick. It is set before the first record.
+func (r *Recorder) Watch(f func(*policy.Decision)) { r.watch = f }
+
+// Close writes what is still folded. The tally can still be read.
+func (r *Recorder) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.roll()
+	r.closed = true
+	r.hub.mu.Lock()
+	defer r.hub.mu.Unlock()
+	delete(r.hub.open, r)
+}
+
+// What a record may hold, in bytes: a program inside chooses these strings, and must not choose the log's size.
+const (
+	maxObject = 4096
+	maxArgs   = 4096
+	maxReason = 1024
+	maxShort  = 256
+)
+
+// Bound returns d with every string cut to what a record may hold; what was cut ends in "...".
+func Bound(d policy.Decision) policy.Decision {
+	cut := func(s string, limit int) string {
+		if len(s) <= limit {
+			return s
+		}
+		return s[:limit-3] + "..."
+	}
+	d.Object = cut(d.Object, maxObject)
+	d.Called = cut(d.Called, maxObject)
+	d.Subject.Exe = cut(d.Subject.Exe, maxObject)
+	d.Subject.Args = cut(d.Subject.Args, maxArgs)
+	d.Reason = cut(d.Reason, maxReason)
+	d.Rule = cut(d.Rule, maxObject)
+	d.Action = cut(d.Action, maxShort)
+	return d
+}
