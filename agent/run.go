@@ -193,9 +193,9 @@ func (r *run) spec() sandbox.Spec {
 		Cgroup2: filepath.Dir(r.parent), CgroupParent: filepath.Base(r.parent), Nameserver: dnsproxy.ResolverAddr4.String(),
 		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
 		Unmasked: func(u sandbox.Unmasked) {
-			r.note("unmasked", u.Path, "something on the host took the mask away that enforces "+r.policy.Rule(u.Rule).Pos)
+			r.note("unmasked", u.Path, "something on the host took the mask away that enforces "+u.Rule)
 			r.fail(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",
-				u.Path, r.policy.Rule(u.Rule).Pos), u.Err))
+				u.Path, u.Rule), u.Err))
 		},
 	}
 }

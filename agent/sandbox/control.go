@@ -40,6 +40,8 @@ const (
 	reReady  = 4
 	reExit   = 5
 	reError  = 6
+
+	reCommand = 7
 )
 
 // step is where the init, or a command before its execve, failed.
@@ -72,6 +74,7 @@ var steps = map[step][2]string{
 	21:       {"taking the terminal", ""},
 	22:       {"entering the working directory", ""},
 	stepExec: {"executing the command", ""},
+	25:       {"listening for the next daemon", ""},
 	24:       {fmt.Sprintf("starting more than %d commands at once", maxCommands), ""},
 }
 

@@ -24,7 +24,7 @@ func TestProtocol(t *testing.T) {
 	here := map[string]int{
 		"CONTROL_FD": controlFD, "MAX_COMMANDS": maxCommands,
 		"REQ_IDMAP": reqIdmap, "REQ_INIT": reqInit, "REQ_MAPPED": reqMapped, "REQ_EXEC": reqExec, "REQ_SIGNAL": reqSignal,
-		"RE_IDMAP": reIdmap, "RE_PID": rePID, "RE_USERNS": reUserns, "RE_READY": reReady, "RE_EXIT": reExit, "RE_ERROR": reError,
+		"RE_IDMAP": reIdmap, "RE_PID": rePID, "RE_USERNS": reUserns, "RE_READY": reReady, "RE_EXIT": reExit, "RE_ERROR": reError, "RE_COMMAND": reCommand,
 		"STEP_EXEC": int(stepExec),
 	}
 	for name, n := range here {

@@ -19,7 +19,7 @@ import (
 )
 
 // ownerMain is a process of its own that has a sandbox, and says how far it is: test binary, "owner", name, run
-// directory, parent group, workspace.
+// directory, parent group, workspace, and "lasting" when it is to be.
 func ownerMain() {
 	must := func(err error) {
 		if err != nil {
@@ -27,9 +27,14 @@ func ownerMain() {
 			os.Exit(1)
 		}
 	}
-	c, err := parsePolicy(workspaceRule + tools)
+	lasting := len(os.Args) > 6
+	text := workspaceRule + tools
+	if lasting {
+		text = lastingPolicy
+	}
+	c, err := parsePolicy(text)
 	must(err)
-	s, err := Prepare(Spec{Name: os.Args[2], Policy: c, RunDir: os.Args[3], CgroupParent: os.Args[4], Workspace: os.Args[5], Nameserver: "198.18.0.2"})
+	s, err := Prepare(Spec{Name: os.Args[2], Policy: c, RunDir: os.Args[3], CgroupParent: os.Args[4], Workspace: os.Args[5], Nameserver: "198.18.0.2", Lasting: lasting})
 	must(err)
 	fmt.Println("prepared")
 	must(s.Start())

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 // Prepare makes the sandbox: run directory, cgroups, namespaces, mounts, exec list. No program of the policy runs yet.
@@ -40,7 +42,7 @@ func (s *Sandbox) prepare() error {
 		return err
 	}
 	defer unix.Close(theirs)
-	s.view = newView(s.control, s.spec.Policy.Limits.Disk)
+	s.view = newView(s.control, s.spec.Policy)
 	b := &building{theirs: theirs, planned: make(chan struct{}), placed: make(chan bool, 1), opened: make(chan bool, 1)}
 	built := make(chan error, 1)
 	go func() {
@@ -74,7 +76,7 @@ func (s *Sandbox) place() error {
 	if err != nil {
 		return err
 	}
-	if s.run, err = newRunDir(s.spec.RunDir, s.spec.Name); err != nil {
+	if s.run, err = newRunDir(s.spec.RunDir, s.spec.Name, s.spec.Lasting); err != nil {
 		return err
 	}
 	s.view.hostID, s.view.hostGID = s.run.id, s.run.id
@@ -180,5 +182,9 @@ func (s *Sandbox) restrict() (err error) {
 		s.trees = append(s.trees, ExecTree{g.path, os.NewFile(uintptr(fd), g.path)})
 	}
 	s.warnings = slices.Concat(s.view.plan.warnings, s.cgroup.warnings, s.programs.warnings, s.view.notes)
+	s.workDir = policy.Home
+	if s.view.plan.tree(workspaceDir) != nil {
+		s.workDir = workspaceDir
+	}
 	return s.view.finish()
 }

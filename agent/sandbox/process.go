@@ -213,7 +213,14 @@ func (s *Sandbox) listen() {
 				p.end(unix.WaitStatus(unix.SIGKILL))
 				delete(s.processes, id)
 			}
+			over := s.spec.Gone
+			if s.closed {
+				over = nil
+			}
 			s.mu.Unlock()
+			if over != nil {
+				over()
+			}
 			return
 		}
 		if p := s.processes[r.a]; p != nil {

@@ -53,7 +53,7 @@ func lockAll(dir string) (*os.File, error) {
 }
 
 // newRunDir makes and locks a sandbox's run directory and chooses its host id.
-func newRunDir(dir, name string) (*runDir, error) {
+func newRunDir(dir, name string, lasting bool) (*runDir, error) {
 	all, err := lockAll(dir)
 	if err != nil {
 		return nil, err
@@ -68,6 +68,9 @@ func newRunDir(dir, name string) (*runDir, error) {
 	if r.lock, err = lockDir(r.path); err == nil {
 		r.id = chooseID(dir)
 		err = os.WriteFile(filepath.Join(r.path, idFile), []byte(strconv.FormatUint(uint64(r.id), 10)), 0o600)
+	}
+	if err == nil && lasting {
+		err = os.WriteFile(filepath.Join(r.path, lastingFile), nil, 0o600)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sandbox: %w", err), r.remove())
@@ -125,7 +128,7 @@ type Swept struct {
 }
 
 // Sweep removes what owners that were killed left below a run directory: processes, cgroups, directories. It touches
-// nothing whose owner lives. cgroup2 is the cgroup2 mount, found when "".
+// nothing whose owner lives, nor lasting sandboxes, which are for the next daemon. cgroup2 is the cgroup2 mount, found when "".
 func Sweep(dir, cgroup2, parent string) ([]Swept, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -146,6 +149,9 @@ func Sweep(dir, cgroup2, parent string) ([]Swept, error) {
 	var failed []error
 	for _, e := range entries {
 		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(dir, e.Name(), lastingFile)); err == nil {
 			continue
 		}
 		lock, err := lockDir(filepath.Join(dir, e.Name()))

@@ -26,17 +26,21 @@ type Spec struct {
 	CgroupParent string           // name of the group that holds the sandboxes' groups
 	Nameserver   string           // address in /etc/resolv.conf
 	Protected    []string         // directories of the daemon that no sandbox may see, absolute
+	Lasting      bool             // it outlives the daemon, and the next one can Adopt it
 
 	// Unmasked is called when a mount that takes rights away is lost, because somebody on the host moved what was
 	// below it. The sandbox is frozen then. Nil: it is only frozen.
 	Unmasked func(Unmasked)
+
+	// Gone is called when the sandbox ended without Close: its init was killed. Close is still due. Nil: nobody wants to know.
+	Gone func()
 }
 
 // Unmasked says which rule stopped to hold.
 type Unmasked struct {
 	Path string // inside
-	Rule policy.RuleID
-	Err  error // why the sandbox could not be frozen; it was killed then
+	Rule string // "file:line"
+	Err  error  // why the sandbox could not be frozen; it was killed then
 }
 
 // Sandbox is one sandbox, from Prepare to Close. Its methods may be called by several goroutines.
@@ -52,6 +56,8 @@ type Sandbox struct {
 	programs *programs
 	trees    []ExecTree
 	warnings []string
+	workDir  string
+	adopted  bool // the init is another's child
 
 	launcher int // process id of the init's first stage; 0 when it is reaped
 	pidfd    int // of PID 1; -1 before Start
@@ -59,7 +65,7 @@ type Sandbox struct {
 
 	use       sync.RWMutex // held for writing while descriptors are closed
 	mu        sync.Mutex
-	closed    bool // Kill was called
+	closed    bool // Kill or Detach was called
 	gone      bool // the init ended
 	processes map[uint32]*Process
 	lastID    uint32
@@ -129,7 +135,16 @@ func (s *Sandbox) Start() error {
 	if s.spec.Policy.Files.Baseline {
 		procRights = llRead
 	}
-	err = s.control.send([]int{int(s.cgroup.dir.Fd()), s.view.root, s.rules.fd},
+	fds := []int{int(s.cgroup.dir.Fd()), s.view.root, s.rules.fd}
+	if s.spec.Lasting {
+		socket, err := s.run.bindSocket()
+		if err != nil {
+			return err
+		}
+		defer unix.Close(socket)
+		fds = append(fds, socket)
+	}
+	err = s.control.send(fds,
 		uint32(reqInit), restrictFlags(s.abi), procRights, uint64(s.spec.Policy.Limits.Files), uint32(insideID),
 		uint32(len(filter.code)/8), uint32(len(masks)), filter.memfdExec, s.view.hostID, uint32(0), filter.code, masks)
 	if err != nil {
@@ -143,6 +158,9 @@ func (s *Sandbox) Start() error {
 	}
 	s.listening = true
 	go s.listen()
+	if s.spec.Lasting {
+		return s.keep()
+	}
 	return nil
 }
 
@@ -220,23 +238,28 @@ func (s *Sandbox) HostID() uint32 { return s.view.hostID }
 func (s *Sandbox) InitPID() int { return s.pid }
 
 // Programs lists the files that may be executed. The dynamic loader is not among them.
-func (s *Sandbox) Programs() []Program { return slices.Clone(s.programs.list) }
+func (s *Sandbox) Programs() []Program {
+	if s.programs == nil {
+		return nil
+	}
+	return slices.Clone(s.programs.list)
+}
 
 // ExecTrees lists the paths below which anything may be executed.
 func (s *Sandbox) ExecTrees() []ExecTree { return slices.Clone(s.trees) }
+
+// Commands is how many commands that were started by Exec run.
+func (s *Sandbox) Commands() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.processes)
+}
 
 // Warnings lists what the policy asks for and the host does not have. Each names its rule.
 func (s *Sandbox) Warnings() []string { return slices.Clone(s.warnings) }
 
 // WorkDir is where commands start: the workspace, or HOME when no rule shows it.
-func (s *Sandbox) WorkDir() string {
-	for _, t := range s.view.plan.trees {
-		if t.path == workspaceDir {
-			return workspaceDir
-		}
-	}
-	return policy.Home
-}
+func (s *Sandbox) WorkDir() string { return s.workDir }
 
 // Kill ends everything inside and waits until it is gone and its last output is written. Close does so too; what has nothing to do with the sandbox's
 // own things can be taken away in between.
@@ -278,7 +301,7 @@ func (s *Sandbox) reapInit() error {
 		return nil
 	}
 	for {
-		err := unix.Waitid(unix.P_PIDFD, s.pidfd, nil, unix.WEXITED, nil)
+		err := s.awaitInitEnd()
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -290,17 +313,40 @@ func (s *Sandbox) reapInit() error {
 	}
 }
 
+// awaitInitEnd waits for the init, and reaps it when it is this process's child.
+func (s *Sandbox) awaitInitEnd() error {
+	if !s.adopted {
+		return unix.Waitid(unix.P_PIDFD, s.pidfd, nil, unix.WEXITED, nil)
+	}
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(s.pidfd), Events: unix.POLLIN}}, -1)
+	return err
+}
+
+// ReleasePrograms closes the files of Programs and ExecTrees, which nobody may use any more. Who lets go of them relies on
+// their identity alone: a file that is deleted on the host could come back as another of the same number.
+func (s *Sandbox) ReleasePrograms() {
+	s.use.Lock()
+	defer s.use.Unlock()
+	s.releasePrograms()
+}
+
+func (s *Sandbox) releasePrograms() {
+	if s.programs != nil {
+		s.programs.close()
+		s.programs.list = nil
+	}
+	for _, t := range s.trees {
+		t.File.Close()
+	}
+	s.trees = nil
+}
+
 // release gives back what is no process.
 func (s *Sandbox) release() error {
 	s.use.Lock()
 	defer s.use.Unlock()
 	var failed []error
-	if s.programs != nil {
-		s.programs.close()
-	}
-	for _, t := range s.trees {
-		t.File.Close()
-	}
+	s.releasePrograms()
 	if s.rules != nil {
 		s.rules.close()
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 // DefaultDisk is the size of HOME, /tmp and /dev/shm together when the policy does not say, or half of the host's
@@ -30,6 +32,7 @@ type view struct {
 	hostID  uint32   // uid and gid of the sandbox's user on the host
 	hostGID uint32
 	disk    int64
+	rulePos func(policy.RuleID) string // where a rule stands
 
 	root    int // the view's root
 	scratch int // of private directories
@@ -43,9 +46,9 @@ type view struct {
 }
 
 // newView has no mounts yet.
-func newView(control *control, disk int64) *view {
+func newView(control *control, p *policy.Compiled) *view {
 	return &view{
-		control: control, disk: disk,
+		control: control, disk: p.Limits.Disk, rulePos: func(id policy.RuleID) string { return p.Rule(id).Pos },
 		root: -1, scratch: -1, dev: -1, pts: -1, moves: -1, idmaps: map[[2]uint32]int{},
 	}
 }
@@ -255,7 +258,7 @@ func (v *view) mountTree(t *tree) error {
 	if !t.watch {
 		return v.place(t, mount)
 	}
-	moves, err := v.watchMoves(t) // before it is placed: what is renamed from here on shows
+	w, err := v.watchMoves(t) // before it is placed: what is renamed from here on shows
 	if err != nil {
 		return err
 	}
@@ -266,7 +269,8 @@ func (v *view) mountTree(t *tree) error {
 	if err := unix.Statx(mount, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &at); err != nil {
 		return fmt.Errorf("asking for the id of its mount: %w", err)
 	}
-	v.watched = append(v.watched, watchedMount{at.Mnt_id, moves, t.path, t.rule})
+	w.id, w.pos = at.Mnt_id, v.rulePos(t.rule)
+	v.watched = append(v.watched, w)
 	return nil
 }
 

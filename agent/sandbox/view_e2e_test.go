@@ -103,7 +103,7 @@ func TestUnmaskedByRename(t *testing.T) {
 			}
 			select {
 			case u := <-seen:
-				if u.Err != nil || spec.Policy.Rule(u.Rule).Pos == "default" {
+				if u.Err != nil || u.Rule == "default" {
 					t.Errorf("%+v", u)
 				}
 			case <-time.After(5 * time.Second):
@@ -144,7 +144,7 @@ func TestUnmasked(t *testing.T) {
 	}
 	select {
 	case u := <-seen:
-		if u.Path != data+"/key" || u.Err != nil || spec.Policy.Rule(u.Rule).Pos == "default" {
+		if u.Path != data+"/key" || u.Err != nil || u.Rule == "default" {
 			t.Errorf("%+v", u)
 		}
 	case <-time.After(5 * time.Second):

@@ -9,16 +9,15 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 // watchedMount is a mount whose loss would break a rule.
 type watchedMount struct {
-	id    uint64  // as in mountinfo
-	moves []int32 // inotify watches of what it lies on
-	path  string  // inside
-	rule  policy.RuleID
+	id      uint64       // as in mountinfo
+	moves   []int32      // inotify watches of what it lies on
+	sources []keptSource // that is
+	path    string       // inside
+	pos     string       // of the rule
 }
 
 // watcher waits for what takes a sandbox's masks away. Inside nobody can; but when somebody on the host replaces a file or
@@ -31,32 +30,65 @@ type watcher struct {
 }
 
 // watchMoves watches for renames of what a tree is going to lie on, and of the directories between that and the tree around it.
-func (v *view) watchMoves(t *tree) ([]int32, error) {
-	if v.moves < 0 {
-		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-		if err != nil {
-			return nil, fmt.Errorf("watching for renames: %w", err)
-		}
-		v.moves = fd
-	}
+func (v *view) watchMoves(t *tree) (w watchedMount, err error) {
+	w.path = t.path
 	top := "/"
 	if in := v.plan.around(t.path); in != nil {
 		top = in.path
 	}
-	var moves []int32
 	for at, source := t.path, t.source; at != top; at, source = parent(at), parent(source) {
-		fd, err := openReal(source)
+		wd, is, err := v.watchMove(source)
 		if err != nil {
-			return nil, err
+			return w, err
 		}
-		wd, err := unix.InotifyAddWatch(v.moves, "/proc/thread-self/fd/"+strconv.Itoa(fd), unix.IN_MOVE_SELF)
-		unix.Close(fd)
-		if err != nil {
-			return nil, fmt.Errorf("watching for a rename of %s: %w", source, err)
-		}
-		moves = append(moves, int32(wd))
+		w.moves, w.sources = append(w.moves, wd), append(w.sources, is)
 	}
-	return moves, nil
+	return w, nil
+}
+
+// watchMove watches for a rename of one file or directory of the host, and says which it is.
+func (v *view) watchMove(source string) (wd int32, is keptSource, err error) {
+	if v.moves < 0 {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if err != nil {
+			return 0, is, fmt.Errorf("watching for renames: %w; see fs.inotify.max_user_instances (sysctl)", err)
+		}
+		v.moves = fd
+	}
+	fd, err := openReal(source)
+	if err != nil {
+		return 0, is, err
+	}
+	defer unix.Close(fd)
+	var at unix.Stat_t
+	n, err := unix.InotifyAddWatch(v.moves, "/proc/thread-self/fd/"+strconv.Itoa(fd), unix.IN_MOVE_SELF)
+	if err == nil {
+		err = unix.Fstat(fd, &at)
+	}
+	if err != nil {
+		return 0, is, fmt.Errorf("watching for a rename of %s: %w", source, err)
+	}
+	return int32(n), keptSource{source, uint64(at.Dev), at.Ino}, nil
+}
+
+// watchAgain watches what an earlier daemon watched. A mask whose place is not the same any more counts as lost, which the
+// watcher finds by its mount's number.
+func (v *view) watchAgain(list []keptMount) error {
+	for _, k := range list {
+		w := watchedMount{id: k.ID, path: k.Path, pos: k.Pos, sources: k.Sources}
+		for _, s := range k.Sources {
+			wd, is, err := v.watchMove(s.Path)
+			if err != nil && v.moves < 0 {
+				return fmt.Errorf("sandbox: %w", err)
+			}
+			if err != nil || is != s {
+				w.id = 0 // no mount has it
+			}
+			w.moves = append(w.moves, wd)
+		}
+		v.watched = append(v.watched, w)
+	}
+	return nil
 }
 
 // watchMasks starts watching. A sandbox without masks that could be lost has a watcher that does nothing.
@@ -161,7 +193,7 @@ func (s *Sandbox) report(gone, watched []watchedMount) []watchedMount {
 		if !contains(gone, w.id) {
 			left = append(left, w)
 		} else if s.spec.Unmasked != nil {
-			s.spec.Unmasked(Unmasked{w.path, w.rule, err})
+			s.spec.Unmasked(Unmasked{w.path, w.pos, err})
 		}
 	}
 	return left

@@ -27,6 +27,8 @@ void *memcpy(void *to, const void *from, size_t n)
 	return to;
 }
 
+int lasting;
+
 void quit(int status)
 {
 	for (;;)
@@ -38,7 +40,7 @@ struct rights {
 	int fds[MAX_FDS + 1]; /* one more keeps the size a multiple of 8 */
 };
 
-/* Reads one message; an end of file means that the daemon is gone, and so goes the sandbox. */
+/* Reads one message; an end of file means that the daemon is gone, and so goes the sandbox, unless it lasts: then 0. */
 long receive(void *buf, size_t size, int *fds, int *nfds)
 {
 	struct rights rights;
@@ -49,6 +51,8 @@ long receive(void *buf, size_t size, int *fds, int *nfds)
 	do
 		n = SYSCALL(SYS_recvmsg, CONTROL_FD, &msg, MSG_CMSG_CLOEXEC);
 	while (n == -EINTR);
+	if (n <= 0 && lasting)
+		return 0;
 	if (n <= 0)
 		quit(0);
 	if (msg.flags & (MSG_TRUNC | MSG_CTRUNC))
@@ -63,8 +67,9 @@ long receive(void *buf, size_t size, int *fds, int *nfds)
 	return n;
 }
 
-/* Sends one reply, with a descriptor when fd >= 0. A daemon that does not listen any more is gone. */
-void reply(uint32_t op, uint32_t a, uint32_t b, int fd)
+/* Sends one reply, with a descriptor when fd >= 0. A daemon that does not listen any more is gone; a sandbox that lasts
+ * says it again to the next one. */
+long reply(uint32_t op, uint32_t a, uint32_t b, int fd)
 {
 	struct reply_msg body = {op, a, b};
 	struct rights rights = {{sizeof(struct cmsghdr) + sizeof(int), SOL_SOCKET, SCM_RIGHTS}, {fd}};
@@ -79,8 +84,9 @@ void reply(uint32_t op, uint32_t a, uint32_t b, int fd)
 	do
 		n = SYSCALL(SYS_sendmsg, CONTROL_FD, &msg, MSG_NOSIGNAL);
 	while (n == -EINTR);
-	if (n < 0)
+	if (n < 0 && !lasting)
 		quit(1);
+	return n;
 }
 
 void fail(enum step step, long error)
@@ -167,7 +173,7 @@ static void make_idmap(const struct req_idmap *req)
 
 /* PID 1 is the daemon's own child (CLONE_PARENT), so that the daemon can wait for it once this process is
  * gone. */
-static void become_init(const struct req_init *req, const int *fds)
+static void become_init(const struct req_init *req, const int *fds, int nfds)
 {
 	int pidfd = -1;
 	struct clone_args args = {
@@ -183,7 +189,7 @@ static void become_init(const struct req_init *req, const int *fds)
 		reply(RE_PID, (uint32_t)pid, 0, pidfd);
 		quit(0);
 	}
-	set_up(req, fds);
+	set_up(req, fds, nfds > 3 ? fds[3] : -1);
 	serve();
 }
 
@@ -191,7 +197,7 @@ static void check_init(const struct req_init *req, long n, int nfds)
 {
 	uint64_t want = sizeof(*req) + (uint64_t)req->filter_len * 8 + req->masks_len;
 
-	if (n < (long)sizeof(*req) || nfds != 3 || (uint64_t)n != want)
+	if (n < (long)sizeof(*req) || nfds < 3 || nfds > 4 || (uint64_t)n != want)
 		fail(STEP_MESSAGE, EINVAL);
 }
 
@@ -212,7 +218,7 @@ __attribute__((noreturn, used)) void launch(void)
 			make_idmap((const struct req_idmap *)message);
 		} else if (op == REQ_INIT) {
 			check_init((const struct req_init *)message, n, nfds);
-			become_init((const struct req_init *)message, fds);
+			become_init((const struct req_init *)message, fds, nfds);
 		} else {
 			fail(STEP_MESSAGE, EINVAL);
 		}

@@ -10,6 +10,7 @@
 
 enum {
 	CONTROL_FD = 3,	     /* the init's end of the socket */
+	LISTEN_FD = 4,	     /* of a lasting sandbox: where the next daemon connects */
 	MAX_MESSAGE = 65536, /* bytes */
 	MAX_FDS = 5,	     /* descriptors in one message */
 	MAX_COMMANDS = 512,  /* started by the daemon and not yet ended */
@@ -19,7 +20,8 @@ enum {
 /* Daemon to init. */
 enum request {
 	REQ_IDMAP = 1,	/* struct req_idmap: make the user namespace of an idmapped mount */
-	REQ_INIT = 2,	/* struct req_init, filter, masks; fds: cgroup, root, Landlock ruleset */
+	REQ_INIT = 2,	/* struct req_init, filter, masks; fds: cgroup, root, Landlock ruleset, and when the
+			 * sandbox is to outlive the daemon a bound socket */
 	REQ_MAPPED = 3, /* struct req_mapped: uid_map and gid_map are written */
 	REQ_EXEC = 4,	/* struct req_exec; fds: stdin, stdout, stderr, payload, report */
 	REQ_SIGNAL = 5, /* struct req_signal */
@@ -68,12 +70,13 @@ struct req_signal {
 
 /* Init to daemon: op, then two numbers. */
 enum reply {
-	RE_IDMAP = 1,  /* fd: the user namespace */
-	RE_PID = 2,    /* a: process id of PID 1 as the daemon sees it; fd: pidfd */
-	RE_USERNS = 3, /* PID 1 is in its user namespace and waits for REQ_MAPPED */
-	RE_READY = 4,  /* locked down; commands may be started */
-	RE_EXIT = 5,   /* a: id of the command, b: status as wait(2) gives it */
-	RE_ERROR = 6,  /* a: enum step, b: errno; the init is gone */
+	RE_IDMAP = 1,	/* fd: the user namespace */
+	RE_PID = 2,	/* a: process id of PID 1 as the daemon sees it; fd: pidfd */
+	RE_USERNS = 3,	/* PID 1 is in its user namespace and waits for REQ_MAPPED */
+	RE_READY = 4,	/* locked down; commands may be started */
+	RE_EXIT = 5,	/* a: id of the command, b: status as wait(2) gives it */
+	RE_ERROR = 6,	/* a: enum step, b: errno; the init is gone */
+	RE_COMMAND = 7, /* a: id of a command that another daemon started and that runs; before RE_READY */
 };
 
 struct reply_msg {
@@ -107,4 +110,5 @@ enum step {
 	STEP_DIRECTORY = 22,
 	STEP_EXEC = 23,
 	STEP_TOO_MANY = 24,
+	STEP_LISTEN = 25,
 };

@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * PID 1 at work: it starts what the daemon asks for, reaps everything, says how the commands it started
- * ended, and when the daemon is gone it exits, and the kernel kills the rest of its pid namespace. It ignores
+ * ended, and when the daemon is gone it exits, and the kernel kills the rest of its pid namespace. In a sandbox
+ * that lasts it waits for the next daemon instead, and tells it what runs and what has ended meanwhile. It ignores
  * what its children do to it: a pid namespace's init gets no signal from inside that it has no handler for,
  * and SIGCHLD only makes it look for children that ended.
  */
 #include "init.h"
 
-/* Commands that the daemon started; pid 0 is a free place. */
+/* Commands that the daemon started; pid 0 is a free place, ENDED one whose end nobody has heard of yet. */
 static struct command {
 	uint32_t id;
 	int pid;
+	int status;
 } commands[MAX_COMMANDS];
+
+enum { ENDED = -1 };
+
+static int connected = 1;
 
 static struct command *find(long pid)
 {
@@ -133,9 +139,15 @@ static void send_signal(const struct req_signal *req)
 	for (int i = 0; i < MAX_COMMANDS; i++) {
 		int pid = commands[i].pid;
 
-		if (pid && commands[i].id == req->id && SYSCALL(SYS_kill, -pid, req->signal) == -ESRCH)
+		if (pid > 0 && commands[i].id == req->id && SYSCALL(SYS_kill, -pid, req->signal) == -ESRCH)
 			SYSCALL(SYS_kill, pid, req->signal);
 	}
+}
+
+static void report_end(struct command *command)
+{
+	if (reply(RE_EXIT, command->id, (uint32_t)command->status, -1) >= 0)
+		command->pid = 0;
 }
 
 static void reap(void)
@@ -148,9 +160,38 @@ static void reap(void)
 		command = find(pid);
 		if (!command)
 			continue; /* an orphan */
-		command->pid = 0;
-		reply(RE_EXIT, command->id, (uint32_t)status, -1);
+		command->pid = ENDED;
+		command->status = status;
+		if (connected)
+			report_end(command);
 	}
+}
+
+static void disconnect(void)
+{
+	SYSCALL(SYS_close, CONTROL_FD);
+	connected = 0;
+}
+
+/* Takes the next daemon. Its socket gets the number of the one before. */
+static void connect_again(void)
+{
+	long fd = SYSCALL(SYS_accept4, LISTEN_FD, 0, 0, O_CLOEXEC);
+
+	if (fd < 0)
+		return; /* it is gone already */
+	if (fd != CONTROL_FD) {
+		SYSCALL(SYS_dup3, fd, CONTROL_FD, O_CLOEXEC);
+		SYSCALL(SYS_close, fd);
+	}
+	connected = 1;
+	for (int i = 0; i < MAX_COMMANDS; i++)
+		if (commands[i].pid > 0)
+			reply(RE_COMMAND, commands[i].id, 0, -1);
+	for (int i = 0; i < MAX_COMMANDS; i++)
+		if (commands[i].pid == ENDED)
+			report_end(&commands[i]);
+	reply(RE_READY, 0, 0, -1);
 }
 
 static void obey(void)
@@ -160,6 +201,10 @@ static void obey(void)
 	long n = receive(message, sizeof(message), fds, &nfds);
 	uint32_t op = n >= 4 ? *(uint32_t *)message : 0;
 
+	if (n == 0) {
+		disconnect();
+		return;
+	}
 	if (op == REQ_EXEC && n == sizeof(struct req_exec) && nfds == 5)
 		start((const struct req_exec *)message, fds);
 	else if (op == REQ_SIGNAL && n == sizeof(struct req_signal) && nfds == 0)
@@ -182,13 +227,16 @@ void serve(void)
 	watch[1].fd = (int)fd;
 	reply(RE_READY, 0, 0, -1);
 	for (;;) {
+		watch[0].fd = connected ? CONTROL_FD : LISTEN_FD;
 		if (SYSCALL(SYS_ppoll, watch, 2, 0, 0, 0) < 0)
 			continue;
 		if (watch[1].revents) {
 			SYSCALL(SYS_read, fd, info, sizeof(info));
 			reap();
 		}
-		if (watch[0].revents)
+		if (watch[0].revents && connected)
 			obey();
+		else if (watch[0].revents)
+			connect_again();
 	}
 }

@@ -184,7 +184,24 @@ static void reset_signals(void)
 	SYSCALL(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, sizeof(none));
 }
 
-void set_up(const struct req_init *req, const int *fds)
+/*
+ * Says who listens, for the daemon that connects: the kernel takes it from whoever calls listen. Descriptors below are
+ * taken, so the number is free once the others are closed.
+ */
+static void keep_listening(int fd)
+{
+	long err = SYSCALL(SYS_listen, fd, 1);
+
+	if (err >= 0 && fd != LISTEN_FD)
+		err = SYSCALL(SYS_dup3, fd, LISTEN_FD, O_CLOEXEC);
+	if (err >= 0)
+		err = SYSCALL(SYS_close_range, LISTEN_FD + 1, ~0U, 0);
+	if (err < 0)
+		fail(STEP_LISTEN, -err);
+	lasting = 1;
+}
+
+void set_up(const struct req_init *req, const int *fds, int listener)
 {
 	int root = fds[1], ruleset = fds[2], proc;
 	const char *filter = (const char *)(req + 1);
@@ -214,5 +231,8 @@ void set_up(const struct req_init *req, const int *fds)
 	err = SYSCALL(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
 	if (err < 0)
 		fail(STEP_SECCOMP, -err);
-	SYSCALL(SYS_close_range, CONTROL_FD + 1, ~0U, 0);
+	if (listener >= 0)
+		keep_listening(listener);
+	else
+		SYSCALL(SYS_close_range, CONTROL_FD + 1, ~0U, 0);
 }

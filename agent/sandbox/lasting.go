@@ -1,0 +1,298 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a lasting sandbox has in its run directory for the daemon after this one.
+const (
+	lastingFile = "lasting"    // there from before its first process: Sweep leaves it alone
+	stateFile   = "state.json" // there once it is whole
+	socketFile  = "init.sock"  // where its init listens
+)
+
+// kept is what can't be learnt again from a sandbox that runs.
+type kept struct {
+	HostID   uint32      `json:"host_id"`
+	HostGID  uint32      `json:"host_gid"`
+	ABI      int         `json:"landlock_abi"`
+	WorkDir  string      `json:"work_dir"`
+	V1       []string    `json:"cgroups_v1,omitempty"`
+	Warnings []string    `json:"warnings,omitempty"`
+	Watched  []keptMount `json:"watched,omitempty"`
+}
+
+// keptMount is a watchedMount.
+type keptMount struct {
+	ID      uint64       `json:"mount"`
+	Path    string       `json:"path"`
+	Pos     string       `json:"rule"`
+	Sources []keptSource `json:"sources"`
+}
+
+// keptSource is a file or directory of the host that must stay where it is.
+type keptSource struct {
+	Path string `json:"path"`
+	Dev  uint64 `json:"dev"`
+	Ino  uint64 `json:"ino"`
+}
+
+// writeState replaces a file of a run directory in one step. The directory is on a tmpfs: nothing is to be synced.
+func (r *runDir) writeState(k kept) error {
+	text, err := json.Marshal(k)
+	if err == nil {
+		temp := filepath.Join(r.path, "."+stateFile)
+		if err = os.WriteFile(temp, text, 0o600); err == nil {
+			err = os.Rename(temp, filepath.Join(r.path, stateFile))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("sandbox: keeping what the next daemon needs: %w", err)
+	}
+	return nil
+}
+
+// atSocket calls f with the address of the init's socket: a short one, whatever the length of the run directory's path.
+func (r *runDir) atSocket(f func(*unix.SockaddrUnix) error) error {
+	return f(&unix.SockaddrUnix{Name: "/proc/thread-self/fd/" + strconv.Itoa(int(r.lock.Fd())) + "/" + socketFile})
+}
+
+// bindSocket makes the socket on which the init listens. The init itself calls listen: so the kernel tells whoever
+// connects which process that is.
+func (r *runDir) bindSocket() (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0); err == nil {
+		if err = r.atSocket(func(at *unix.SockaddrUnix) error { return unix.Bind(fd, at) }); err != nil {
+			unix.Close(fd)
+		}
+	}
+	if err != nil {
+		return -1, fmt.Errorf("sandbox: making the socket that the next daemon connects to: %w", err)
+	}
+	return fd, nil
+}
+
+// keep writes down what the next daemon needs.
+func (s *Sandbox) keep() error {
+	k := kept{HostID: s.view.hostID, HostGID: s.view.hostGID, ABI: s.abi, WorkDir: s.workDir, V1: s.cgroup.v1, Warnings: s.warnings}
+	for _, w := range s.view.watched {
+		k.Watched = append(k.Watched, keptMount{w.id, w.path, w.pos, w.sources})
+	}
+	return s.run.writeState(k)
+}
+
+// ErrNotWhole says that a daemon was killed while it set a sandbox up: there is nothing to take over.
+var ErrNotWhole = errors.New("sandbox: its daemon was killed while it was set up, or its processes are gone")
+
+// adoptTime is how long an init has to answer, in seconds; it is busy with nothing else.
+const adoptTime = 5
+
+// Adopt takes over a lasting sandbox whose daemon is gone. Of spec it needs Name, RunDir, Cgroup2, CgroupParent, Policy
+// (the one that it was started with) and Unmasked. ErrNotWhole says that there is nothing to take: Discard clears what is
+// left. A mask that was lost meanwhile is reported as if it happened now.
+func Adopt(spec Spec) (*Sandbox, error) {
+	if err := spec.check(); err != nil {
+		return nil, err
+	}
+	run, err := takeRunDir(spec.RunDir, spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sandbox{spec: spec, pidfd: -1, run: run, adopted: true, processes: map[uint32]*Process{}, view: newView(nil, spec.Policy)}
+	if err := s.adopt(); err != nil {
+		s.letGo()
+		return nil, err
+	}
+	return s, nil
+}
+
+// letGo undoes Adopt, and leaves the sandbox as it was.
+func (s *Sandbox) letGo() {
+	if s.control != nil && !s.listening {
+		s.control.close()
+	}
+	s.watcher.stop()
+	closeFD(&s.pidfd)
+	s.view.close()
+	if s.netns != nil {
+		s.netns.Close()
+	}
+	if s.cgroup != nil {
+		s.cgroup.dir.Close()
+	}
+	s.run.lock.Close()
+}
+
+func (s *Sandbox) adopt() error {
+	text, err := os.ReadFile(filepath.Join(s.run.path, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotWhole
+	}
+	var k kept
+	if err == nil {
+		err = json.Unmarshal(text, &k)
+	}
+	if err != nil {
+		return fmt.Errorf("sandbox: reading what the last daemon kept: %w", err)
+	}
+	s.abi, s.workDir, s.warnings = k.ABI, k.WorkDir, k.Warnings
+	s.view.hostID, s.view.hostGID = k.HostID, k.HostGID
+	h, err := hostHierarchies(s.spec.Cgroup2)
+	if err != nil {
+		return err
+	}
+	group := &cgroup{v2: filepath.Join(h.v2, s.spec.CgroupParent, s.spec.Name), v1: k.V1}
+	if group.dir, err = os.Open(group.v2); errors.Is(err, fs.ErrNotExist) {
+		return ErrNotWhole
+	} else if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	s.cgroup = group
+	if err := s.reconnect(); err != nil {
+		return err
+	}
+	if err := s.openView(); err != nil {
+		return err
+	}
+	if err := s.view.watchAgain(k.Watched); err != nil {
+		return err
+	}
+	if s.watcher, err = s.watchMasks(); err != nil {
+		return err
+	}
+	s.listening = true
+	go s.listen()
+	return nil
+}
+
+// reconnect connects to the init and hears what runs.
+func (s *Sandbox) reconnect() error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("sandbox: making the socket to the init: %w", err)
+	}
+	s.control = &control{fd: fd}
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: adoptTime})
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: adoptTime})
+	err = s.run.atSocket(func(at *unix.SockaddrUnix) error { return unix.Connect(fd, at) })
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+		return ErrNotWhole
+	}
+	var peer *unix.Ucred
+	if err == nil {
+		peer, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}
+	if err != nil {
+		return fmt.Errorf("sandbox: connecting to the init: %w", err)
+	}
+	// What answers after this was alive when its number was opened, so the number is its own.
+	if s.pidfd, err = unix.PidfdOpen(int(peer.Pid), 0); errors.Is(err, unix.ESRCH) {
+		return ErrNotWhole
+	} else if err != nil {
+		return fmt.Errorf("sandbox: opening the init: %w", err)
+	}
+	s.pid = int(peer.Pid)
+	for {
+		r, err := s.control.recv()
+		switch {
+		case err != nil:
+			return fmt.Errorf("sandbox: waiting for the init's answer: %w; is the sandbox frozen?", err)
+		case r.op == reCommand:
+			s.processes[r.a] = &Process{id: r.a, sandbox: s, streams: &streams{stop: [2]int{-1, -1}}, done: make(chan struct{})}
+			s.lastID = max(s.lastID, r.a)
+		case r.op == reReady:
+			_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})
+			return nil
+		}
+	}
+}
+
+// openView opens what an earlier daemon had open.
+func (s *Sandbox) openView() (err error) {
+	proc := "/proc/" + strconv.Itoa(s.pid)
+	netns, err := unix.Open(proc+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("sandbox: opening the network namespace: %w", err)
+	}
+	s.netns = os.NewFile(uintptr(netns), "netns")
+	if s.view.root, err = unix.Open(proc+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("sandbox: opening the view: %w", err)
+	}
+	if s.view.dev, err = openStrict(s.view.root, "dev", unix.O_PATH|unix.O_DIRECTORY); err == nil {
+		s.view.pts, err = openStrict(s.view.root, "dev/pts", unix.O_PATH|unix.O_DIRECTORY)
+	}
+	if err != nil {
+		return fmt.Errorf("sandbox: opening /dev of the view: %w", err)
+	}
+	return nil
+}
+
+// Detach lets go of a lasting sandbox and leaves it running, for the next daemon. No method may be called afterwards.
+func (s *Sandbox) Detach() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.watcher.stop()
+	s.control.shutdown()
+	s.use.Lock()
+	defer s.use.Unlock()
+	s.releasePrograms()
+	if s.rules != nil {
+		s.rules.close()
+	}
+	s.view.close()
+	s.netns.Close()
+	s.cgroup.dir.Close()
+	closeFD(&s.pidfd)
+	s.run.lock.Close()
+}
+
+// Lasting lists the lasting sandboxes of a run directory whose daemon is gone.
+func Lasting(dir string) ([]string, error) {
+	markers, err := filepath.Glob(filepath.Join(dir, "*", lastingFile))
+	if err != nil {
+		return nil, fmt.Errorf("sandbox: looking for what the last daemon left: %w", err)
+	}
+	var names []string
+	for _, m := range markers {
+		names = append(names, filepath.Base(filepath.Dir(m)))
+	}
+	return names, nil
+}
+
+// Discard removes what is left of a lasting sandbox whose daemon is gone: its processes, cgroups and run directory. One
+// that has no run directory (a reboot) is no error.
+func Discard(dir, cgroup2, parent, name string) error {
+	run, err := takeRunDir(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = sweepOne(run, cgroup2, parent, name)
+	return err
+}
+
+// takeRunDir locks the run directory of a sandbox whose daemon is gone.
+func takeRunDir(dir, name string) (*runDir, error) {
+	all, err := lockAll(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	r := &runDir{path: filepath.Join(dir, name)}
+	if r.lock, err = lockDir(r.path); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("sandbox: %s: another daemon has it", r.path)
+	} else if err != nil {
+		return nil, fmt.Errorf("sandbox: %w", err)
+	}
+	return r, nil
+}
