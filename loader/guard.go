@@ -217,9 +217,9 @@ var errClosed = errors.New("the sandbox's guard is closed")
 // Drain returns when every event that happened before the call has been delivered.
 func (g *Guard) Drain() { g.l.ring.drain() }
 
-// deliver gives a record of the ring to the guard of its sandbox. Records of others (a killed owner of the ring before
+// dispatch gives a record of the ring to the guard of its sandbox. Records of others (a killed owner of the ring before
 // us) are dropped: their sandboxes died with it.
-func (l *Loader) deliver(raw []byte) {
+func (l *Loader) dispatch(raw []byte) {
 	cgid, event, err := decodeEvent(raw)
 	if err != nil {
 		return // no sandbox can be named; not possible while programs and loader are of one version

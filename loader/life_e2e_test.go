@@ -87,6 +87,79 @@ func startAgent(t *testing.T, cfg Config, dir *os.File) *exec.Cmd {
 	return cmd
 }
 
+// TestAdopt kills an agent, has things refused while nobody is there, and lets the next agent take the sandbox over: it has
+// every entry, hears of what happened meanwhile, and its Close leaves nothing.
+func TestAdopt(t *testing.T) {
+	cfg := privateConfig(t)
+	first := openLoader(t, cfg) // keeps ring of its own
+	ns := newNet(t)
+	path := filepath.Join(first.CgroupParent(), "adopted")
+	must(t, os.Mkdir(path, 0o755))
+	t.Cleanup(func() { _ = os.Remove(path) })
+	dir, err := os.Open(path)
+	must(t, err)
+	defer dir.Close()
+	agent := startAgent(t, cfg, dir)
+	var entry bpf.GateSandbox
+	id, err := cgroupID(dir)
+	must(t, err)
+	must(t, first.maps.sandboxes.Lookup(id, &entry))
+	v := startVictim(t, ns, dir)
+	before := total(t, first)
+	must(t, agent.Process.Kill())
+	_ = agent.Wait()
+	if answer, _ := v.connect("tcp", name4+":445"); answer != "EPERM" {
+		t.Errorf("with nobody there: %s", answer)
+	}
+
+	cfg.Ring, cfg.Hold = int(entry.Ring)+1, true
+	l := openLoader(t, cfg)
+	if l.Ring() != cfg.Ring {
+		t.Errorf("ring %d was claimed, want that of the killed agent, %d", l.Ring(), cfg.Ring)
+	}
+	events := make(chan Event, 16)
+	g, err := l.Adopt(dir, Options{OnEvent: func(e Event) { events <- e }})
+	must(t, err)
+	if _, err := l.Adopt(dir, Options{}); err == nil {
+		t.Error("a sandbox was adopted twice")
+	}
+	if n := total(t, l); n != before {
+		t.Errorf("%d entries after adopting, %d before", n, before)
+	}
+	l.Deliver()
+	l.ring.drain()
+	select {
+	case e := <-events:
+		if e.Hook != HookConnect || e.Port != 445 || e.Verdict != policy.Deny {
+			t.Errorf("%+v", e)
+		}
+	default:
+		t.Error("what was refused while nobody was there is lost")
+	}
+
+	// A change that its agent did not get through with goes; the next one takes a number of its own.
+	must(t, g.NewRuleset(7).PutAddrs([]AddrRules{{Addr: addr(name4), Ports: []PortRule{{Port: 1}}}}))
+	highest, err := g.DropStaged()
+	must(t, err)
+	if n := total(t, l); highest != 7 || n != before {
+		t.Errorf("highest %d, %d entries, want 7 and %d", highest, n, before)
+	}
+	rs := g.NewRuleset(8)
+	must(t, rs.PutAddrs([]AddrRules{{Addr: addr(name4), Ports: []PortRule{{Port: 445, Verdict: policy.Allow}}}}))
+	must(t, g.Swap(rs))
+	if answer, _ := v.connect("tcp", name4+":445"); answer == "EPERM" {
+		t.Error("the adopted guard's new rules are not in force")
+	}
+	v.wants(killed, "exec /bin/true")
+	must(t, g.Close())
+	if n := total(t, l); n != 0 {
+		t.Errorf("%d entries are left after Close", n)
+	}
+	if _, err := l.Adopt(dir, Options{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("adopting what has no guard: %v", err)
+	}
+}
+
 // total counts all entries of sandboxes in all maps, but for the askers, which forget by themselves.
 func total(t *testing.T, l *Loader) int {
 	t.Helper()

@@ -28,6 +28,8 @@ type Config struct {
 	BPFFS   string // where the pins are, a BPF file system or a place to mount one; "": /sys/fs/bpf
 	Cgroup2 string // the cgroup v2 hierarchy; "": found
 	Parent  string // name of the parent cgroup, to which the version of the programs is added; "": nemoclaw
+	Ring    int    // from 1: the event ring of a killed agent whose sandboxes are to be adopted; 0: any
+	Hold    bool   // no event is delivered before Deliver, so that none of an adopted sandbox is lost
 }
 
 func (c Config) withDefaults() Config {
@@ -51,6 +53,12 @@ type Loader struct {
 	cpus   int
 
 	identMu sync.Mutex // one run of the program at a time: its answer has one place
+
+	deliver sync.Once
+	begin   chan struct{} // closed when events may be delivered
+
+	adoptMu   sync.Mutex
+	inherited map[uint64]*inherited // of killed agents
 
 	mu         sync.Mutex
 	guards     map[uint64]*Guard
@@ -84,7 +92,10 @@ func Open(cfg Config) (*Loader, error) {
 }
 
 func open(cfg Config, parent cgroup) (*Loader, error) {
-	l := &Loader{parent: parent, guards: make(map[uint64]*Guard)}
+	l := &Loader{parent: parent, guards: make(map[uint64]*Guard), begin: make(chan struct{})}
+	if !cfg.Hold {
+		l.Deliver()
+	}
 	var err error
 	if l.cpus, err = ebpf.PossibleCPU(); err != nil {
 		return nil, fmt.Errorf("count the processors for the counters of the BPF programs: %w", err)
@@ -97,7 +108,7 @@ func open(cfg Config, parent cgroup) (*Loader, error) {
 		l.release()
 		return nil, fmt.Errorf("%w; if this stays, remove the directory %s and start again", err, l.pins)
 	}
-	if l.ring, err = claimRing(l.pins, l.deliver); err != nil {
+	if l.ring, err = claimRing(l.pins, cfg.Ring, l.begin, l.dispatch); err != nil {
 		l.release()
 		return nil, err
 	}
@@ -127,9 +138,16 @@ func (l *Loader) release() {
 	l.lock.Close()
 }
 
+// Deliver lets events through to the guards, when Config.Hold kept them back.
+func (l *Loader) Deliver() { l.deliver.Do(func() { close(l.begin) }) }
+
+// Ring is the number of the claimed event ring, for the Config of the next agent.
+func (l *Loader) Ring() int { return int(l.ring.index) + 1 }
+
 // Close gives back the event ring and closes the maps. The programs stay in force. Guards must be closed before: what
 // is left of them is denied everything that it has no entry for, and removed by the next Sweep.
 func (l *Loader) Close() error {
+	l.Deliver()
 	err := l.ring.close()
 	l.release()
 	return errors.Join(err, l.parent.dir.Close())

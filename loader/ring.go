@@ -22,10 +22,13 @@ type ring struct {
 	done   chan struct{}
 }
 
-// claimRing claims a free event ring and starts to read it. What an owner before left in it is read too, and dropped
-// by deliver because it knows none of those sandboxes.
-func claimRing(pins string, deliver func(raw []byte)) (*ring, error) {
+// claimRing claims a free event ring, first (from 1) before others, and reads it once begin is closed. What an owner
+// before left in it is read too, and dropped by dispatch unless those sandboxes were adopted.
+func claimRing(pins string, first int, begin <-chan struct{}, deliver func(raw []byte)) (*ring, error) {
 	start := os.Getpid() % rings
+	if first > 0 {
+		start = first - 1
+	}
 	for i := range rings {
 		index := (start + i) % rings
 		dir := filepath.Join(pins, ringsDir, strconv.Itoa(index))
@@ -36,7 +39,7 @@ func claimRing(pins string, deliver func(raw []byte)) (*ring, error) {
 		if err != nil {
 			return nil, fmt.Errorf("claim an event ring: %w", err)
 		}
-		r, err := openRing(filepath.Join(dir, ringPin), deliver)
+		r, err := openRing(filepath.Join(dir, ringPin), begin, deliver)
 		if err != nil {
 			claim.Close()
 			return nil, err
@@ -47,7 +50,7 @@ func claimRing(pins string, deliver func(raw []byte)) (*ring, error) {
 	return nil, fmt.Errorf("claim an event ring: all %d are taken by running agents: end one, or run sandboxes under one agent", rings)
 }
 
-func openRing(pin string, deliver func(raw []byte)) (*ring, error) {
+func openRing(pin string, begin <-chan struct{}, deliver func(raw []byte)) (*ring, error) {
 	m, err := ebpf.LoadPinnedMap(pin, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open pinned event ring %s: %w", pin, err)
@@ -58,7 +61,10 @@ func openRing(pin string, deliver func(raw []byte)) (*ring, error) {
 		return nil, fmt.Errorf("read event ring %s: %w", pin, err)
 	}
 	r := &ring{reader: reader, flush: make(chan chan struct{}, 1), done: make(chan struct{})}
-	go r.run(deliver)
+	go func() {
+		<-begin
+		r.run(deliver)
+	}()
 	return r, nil
 }
 

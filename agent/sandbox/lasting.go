@@ -14,7 +14,7 @@ import (
 
 // What a lasting sandbox has in its run directory for the daemon after this one.
 const (
-	lastingFile = "lasting"    // there from before its first process: Sweep leaves it alone
+	lastingFile = "lasting"    // there from before its first process, with its cgroup parent: Sweep leaves it alone
 	stateFile   = "state.json" // there once it is whole
 	socketFile  = "init.sock"  // where its init listens
 )
@@ -89,7 +89,7 @@ func (s *Sandbox) keep() error {
 }
 
 // ErrNotWhole says that a daemon was killed while it set a sandbox up: there is nothing to take over.
-var ErrNotWhole = errors.New("sandbox: its daemon was killed while it was set up, or its processes are gone")
+var ErrNotWhole = errors.New("sandbox: it can't be taken over: its daemon was killed while it was set up, its processes are gone, or another version made it")
 
 // adoptTime is how long an init has to answer, in seconds; it is busy with nothing else.
 const adoptTime = 5
@@ -131,6 +131,13 @@ func (s *Sandbox) letGo() {
 }
 
 func (s *Sandbox) adopt() error {
+	parent, err := s.run.lastingParent()
+	if err != nil {
+		return err
+	}
+	if parent != s.spec.CgroupParent {
+		return fmt.Errorf("%w: it is below the cgroup %s, and this version's programs are at %s", ErrNotWhole, parent, s.spec.CgroupParent)
+	}
 	text, err := os.ReadFile(filepath.Join(s.run.path, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return ErrNotWhole
@@ -269,7 +276,7 @@ func Lasting(dir string) ([]string, error) {
 
 // Discard removes what is left of a lasting sandbox whose daemon is gone: its processes, cgroups and run directory. One
 // that has no run directory (a reboot) is no error.
-func Discard(dir, cgroup2, parent, name string) error {
+func Discard(dir, cgroup2, name string) error {
 	run, err := takeRunDir(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -277,8 +284,22 @@ func Discard(dir, cgroup2, parent, name string) error {
 	if err != nil {
 		return err
 	}
+	parent, err := run.lastingParent()
+	if err != nil {
+		run.lock.Close()
+		return err
+	}
 	_, err = sweepOne(run, cgroup2, parent, name)
 	return err
+}
+
+// lastingParent is the cgroup parent that a lasting sandbox was made below.
+func (r *runDir) lastingParent() (string, error) {
+	text, err := os.ReadFile(filepath.Join(r.path, lastingFile))
+	if err != nil {
+		return "", fmt.Errorf("sandbox: %s is no lasting sandbox's: %w", r.path, err)
+	}
+	return string(text), nil
 }
 
 // takeRunDir locks the run directory of a sandbox whose daemon is gone.

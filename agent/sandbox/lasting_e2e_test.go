@@ -177,7 +177,7 @@ func TestAdoptKilledAnywhere(t *testing.T) {
 			}
 			err = s.Close()
 		case errors.Is(err, ErrNotWhole), errors.Is(err, os.ErrNotExist):
-			err = Discard(testRun, "", testParent, name)
+			err = Discard(testRun, "", name)
 		}
 		if err != nil {
 			t.Error(err)

@@ -76,7 +76,11 @@ func (s *Sandbox) place() error {
 	if err != nil {
 		return err
 	}
-	if s.run, err = newRunDir(s.spec.RunDir, s.spec.Name, s.spec.Lasting); err != nil {
+	lasting := ""
+	if s.spec.Lasting {
+		lasting = s.spec.CgroupParent
+	}
+	if s.run, err = newRunDir(s.spec.RunDir, s.spec.Name, lasting); err != nil {
 		return err
 	}
 	s.view.hostID, s.view.hostGID = s.run.id, s.run.id

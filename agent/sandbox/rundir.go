@@ -52,8 +52,9 @@ func lockAll(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// newRunDir makes and locks a sandbox's run directory and chooses its host id.
-func newRunDir(dir, name string, lasting bool) (*runDir, error) {
+// newRunDir makes and locks a sandbox's run directory and chooses its host id. lasting is the cgroup parent of a sandbox
+// that lasts, "" of another.
+func newRunDir(dir, name, lasting string) (*runDir, error) {
 	all, err := lockAll(dir)
 	if err != nil {
 		return nil, err
@@ -69,8 +70,8 @@ func newRunDir(dir, name string, lasting bool) (*runDir, error) {
 		r.id = chooseID(dir)
 		err = os.WriteFile(filepath.Join(r.path, idFile), []byte(strconv.FormatUint(uint64(r.id), 10)), 0o600)
 	}
-	if err == nil && lasting {
-		err = os.WriteFile(filepath.Join(r.path, lastingFile), nil, 0o600)
+	if err == nil && lasting != "" {
+		err = os.WriteFile(filepath.Join(r.path, lastingFile), []byte(lasting), 0o600)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sandbox: %w", err), r.remove())
