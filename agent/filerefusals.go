@@ -62,7 +62,7 @@ func (r *run) mine(pid int) bool {
 	own := "0::" // cgroup v2
 	for line := range bytes.Lines(groups) {
 		if rest, ok := strings.CutPrefix(strings.TrimSuffix(string(line), "\n"), own); ok {
-			return strings.HasSuffix(rest, filepath.Join("/", filepath.Base(r.parent), r.name))
+			return strings.HasSuffix(rest, filepath.Join("/", filepath.Base(r.c.Parent), r.name))
 		}
 	}
 	return false

@@ -39,7 +39,7 @@ func learning(t *testing.T) (r *run, workspace, readable string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &run{policy: c, workspace: workspace}, workspace, readable
+	return &run{Instance: newInstance(Config{Policy: c}), workspace: workspace}, workspace, readable
 }
 
 // TestRefusedPathsOpenNothing: what a refused execution names is the caller's own word, so a look at it must not open
@@ -128,7 +128,7 @@ func TestLearnFileIsOutOfReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	check := func(at string) (*run, error) {
-		r := &run{policy: c, workspace: filepath.Join(dir, "workspace"), o: Options{Learn: filepath.Join(dir, at)}}
+		r := &run{Instance: newInstance(Config{Policy: c}), workspace: filepath.Join(dir, "workspace"), o: Options{Learn: filepath.Join(dir, at)}}
 		return r, r.checkLearn()
 	}
 	for _, at := range []string{"shared/l.yaml", "shared/below/l.yaml", "link/l.yaml", "link/below/l.yaml", "workspace/l.yaml", "none/l.yaml"} {

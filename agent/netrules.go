@@ -17,12 +17,14 @@ import (
 // It also knows which name is behind a synthetic address. The proxy judges by the same policy a second time, so where
 // the kernel's tables can't say something exactly, they say ask or default, never allow.
 type netRules struct {
-	policy   *policy.Compiled
 	programs *programs
 	guard    *loader.Guard
 	start    time.Time // what `expires` counts from
+	policies *policies // told of each ruleset before it is in force
+	failed   func(error)
 
 	mu       sync.Mutex
+	policy   *policy.Compiled
 	live     ruleset
 	revision uint32 // of live
 	sets     map[string]uint32
@@ -38,19 +40,21 @@ type ruleset interface {
 	PutCommandSet(uint32, []loader.Member) error
 }
 
-// newNetRules puts the rules for prefixes into the kernel. Names come one by one: see learn. failed is told when rules
-// that expire could not be taken back in the kernel.
-func newNetRules(c *policy.Compiled, p *programs, g *loader.Guard, start time.Time, failed func(error)) (*netRules, error) {
+// newNetRules puts the rules for prefixes into the kernel, into a guard's ruleset that is in force or is to be. Names come
+// one by one: see learn. failed is told when rules that expire could not be taken back in the kernel.
+func newNetRules(c *policy.Compiled, p *programs, g *loader.Guard, into ruleset, revision uint32, start time.Time, known *policies, failed func(error)) (*netRules, error) {
 	n := &netRules{
-		policy: c, programs: p, guard: g, start: start, live: g.Live(), revision: firstRevision,
+		policy: c, programs: p, guard: g, start: start, policies: known, failed: failed, live: into, revision: revision,
 		sets: map[string]uint32{}, pairs: map[string][2]netip.Addr{}, names: map[netip.Addr]string{},
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.putPrefixes(start); err != nil {
+	n.policies.set(revision, c)
+	now := time.Now()
+	if err := n.putPrefixes(now); err != nil {
 		return nil, err
 	}
-	n.schedule(start, failed)
+	n.schedule(now)
 	return n, nil
 }
 
@@ -219,7 +223,10 @@ func (n *netRules) expired(r *policy.NetRule, now time.Time) bool {
 }
 
 // schedule waits for the next rule to expire, and then makes all entries anew, as one revision.
-func (n *netRules) schedule(now time.Time, failed func(error)) {
+func (n *netRules) schedule(now time.Time) {
+	if n.timer != nil {
+		n.timer.Stop()
+	}
 	var next time.Time
 	for i := range n.policy.Network.Rules {
 		r := &n.policy.Network.Rules[i]
@@ -234,19 +241,32 @@ func (n *netRules) schedule(now time.Time, failed func(error)) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		now := time.Now()
-		if err := n.renew(now); err != nil {
-			failed(fmt.Errorf("take back network rules that have expired: %w", err))
+		if err := n.renew(n.policy, now); err != nil {
+			n.failed(fmt.Errorf("take back network rules that have expired: %w", err))
 			return
 		}
-		n.schedule(now, failed)
+		n.schedule(now)
 	})
 }
 
-func (n *netRules) renew(now time.Time) error {
-	old, oldSets := n.live, n.sets
+// change makes another policy's rules the ones in force, in one step; the old ones stay when that fails.
+func (n *netRules) change(c *policy.Compiled) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	if err := n.renew(c, now); err != nil {
+		return err
+	}
+	n.schedule(now)
+	return nil
+}
+
+func (n *netRules) renew(c *policy.Compiled, now time.Time) error {
+	old, oldSets, oldPolicy := n.live, n.sets, n.policy
 	n.revision++
-	next := n.guard.NewRuleset(n.revision)
-	n.live, n.sets = next, map[string]uint32{}
+	next := n.guard.NewRuleset(n.revision, c.Network.Default)
+	n.policies.set(n.revision, c)
+	n.live, n.sets, n.policy = next, map[string]uint32{}, c
 	err := n.putPrefixes(now)
 	for name, pair := range n.pairs {
 		if err == nil {
@@ -258,7 +278,8 @@ func (n *netRules) renew(now time.Time) error {
 	}
 	if err != nil {
 		_ = n.guard.Drop(next) // the old rules stay, with their own ends; what is left goes with the sandbox
-		n.live, n.sets = old, oldSets
+		n.live, n.sets, n.policy = old, oldSets, oldPolicy
+		n.policies.set(n.revision, oldPolicy)
 	}
 	return err
 }

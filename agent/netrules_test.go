@@ -71,7 +71,7 @@ func someRules(t *testing.T, network string) (*netRules, *kernel, *policy.Compil
 	k := &kernel{}
 	progs := newPrograms([]program{{"curl", "/usr/bin/curl", curl}, {"git", "/usr/bin/git", git}, {"/usr/local/bin/node", "/opt/node/bin/node", node}})
 	return &netRules{
-		policy: c, programs: progs, start: noon, live: k,
+		policy: c, programs: progs, start: noon, live: k, policies: &policies{base: c},
 		sets: map[string]uint32{}, pairs: map[string][2]netip.Addr{}, names: map[netip.Addr]string{},
 	}, k, c
 }
@@ -197,7 +197,7 @@ func TestRecorder(t *testing.T) {
 	progs := newPrograms([]program{{"curl", "/usr/bin/curl", curl}})
 	var got []policy.Decision
 	r := recorder{
-		policy: c, record: func(d policy.Decision) { got = append(got, d) },
+		policies: policies{base: c}, record: func(d policy.Decision) { got = append(got, d) },
 		identify: func(int) (loader.FileID, error) { return loader.FileID{}, nil },
 	}
 	r.programs.Store(progs)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -28,35 +29,45 @@ type sockets struct {
 }
 
 // openNetwork opens the one way out: the kernel's rules, and the proxy behind the sockets.
-func (r *run) openNetwork(s *sockets) (err error) {
-	if r.rules, err = newNetRules(r.policy, r.programs, r.guard, r.started, r.fail); err != nil {
+func (i *Instance) openNetwork() error {
+	if err := i.makeProxy(i.policy); err != nil {
 		return err
 	}
-	r.recorder.names.Store(r.rules)
+	return i.serveAll()
+}
+
+// makeProxy makes the proxy, and so puts the rules of all known names into the kernel.
+func (i *Instance) makeProxy(p *policy.Compiled) (err error) {
+	i.recorder.names.Store(i.rules)
 	cfg := dnsproxy.Config{
-		Policy: r.policy, Start: r.started, Identify: r.identify, Asker: r.asker, Record: r.records.Record, Learn: r.rules.learn,
-		Upstream: dnsproxy.NewResolver(r.resolver()), HostProxy: dnsproxy.HostProxyFromEnvironment(os.Getenv), MaxConns: maxConns,
+		Policy: p, Start: i.c.Started, Identify: i.identify, Asker: i.asker, Record: i.c.Record, Learn: i.rules.learn,
+		Upstream: dnsproxy.NewResolver(i.resolver()), HostProxy: dnsproxy.HostProxyFromEnvironment(os.Getenv), MaxConns: maxConns,
+		BookFile: i.c.BookFile,
 	}
-	if desk := r.terminal.desk(r.records.Record, r.grant); desk != nil {
+	if i.c.Ask != nil {
 		cfg.Ask = func(ctx context.Context, d policy.Decision) policy.Verdict {
-			d.Suggest = r.policy.SuggestAlways(d)
-			return desk.Ask(ctx, d)
+			d.Suggest = i.recorder.policies.latest().SuggestAlways(d)
+			return i.c.Ask(ctx, d)
 		}
 	}
-	if r.proxy, err = dnsproxy.New(cfg); err != nil {
-		return err
-	}
-	for i := range 2 {
+	i.proxy, err = dnsproxy.New(cfg)
+	return err
+}
+
+// serveAll begins to answer at the sockets.
+func (i *Instance) serveAll() error {
+	s := i.sockets
+	for n := range 2 {
 		for _, x := range []struct {
 			socket any
 			serve  func() error
 		}{
-			{s.raw[i], func() error { return r.proxy.ServeTCP(s.raw[i]) }},
-			{s.connect[i], func() error { return r.proxy.ServeConnect(s.connect[i]) }},
-			{s.dns[i], func() error { return r.proxy.ServeDNSTCP(s.dns[i]) }},
-			{s.udp[i], func() error { return r.proxy.ServeDNS(s.udp[i]) }},
+			{s.raw[n], func() error { return i.proxy.ServeTCP(s.raw[n]) }},
+			{s.connect[n], func() error { return i.proxy.ServeConnect(s.connect[n]) }},
+			{s.dns[n], func() error { return i.proxy.ServeDNSTCP(s.dns[n]) }},
+			{s.udp[n], func() error { return i.proxy.ServeDNS(s.udp[n]) }},
 		} {
-			if err := r.serve(conn(x.socket), x.serve); err != nil {
+			if err := i.serve(conn(x.socket), x.serve); err != nil {
 				return err
 			}
 		}
@@ -64,20 +75,32 @@ func (r *run) openNetwork(s *sockets) (err error) {
 	return nil
 }
 
+// close closes what the proxy has not taken over.
+func (s *sockets) close() {
+	for n := range 2 {
+		for _, l := range []io.Closer{s.raw[n], s.dns[n], s.connect[n], s.udp[n]} {
+			if l == nil {
+				continue // it could not be opened
+			}
+			_ = l.Close() // of what the proxy has closed there is nothing left to do
+		}
+	}
+}
+
 // serve starts one of the proxy's servers when the first packet comes to its socket: servers have threads, and many
 // commands use no network. That a server fails while the sandbox lives is the end of the run.
-func (r *run) serve(socket syscall.Conn, f func() error) error {
+func (i *Instance) serve(socket syscall.Conn, f func() error) error {
 	idle, err := watched(socket)
 	if err != nil {
 		return fmt.Errorf("run: waiting for the sandbox's first packet: %w", err)
 	}
-	r.idle = append(r.idle, idle)
+	i.idle = append(i.idle, idle)
 	go func() {
 		if err := awaitPacket(idle); err != nil {
 			return // closed: nothing came
 		}
-		if err := f(); err != nil && !r.ending.Load() {
-			r.fail(fmt.Errorf("the sandbox was stopped: its proxy failed: %w", err))
+		if err := f(); err != nil && !i.ending.Load() {
+			i.c.Failed(fmt.Errorf("the sandbox was stopped: its proxy failed: %w", err))
 		}
 	}()
 	return nil
@@ -112,10 +135,10 @@ func awaitPacket(f *os.File) error {
 	})
 }
 
-func (r *run) openSockets() (*sockets, error) {
+func (i *Instance) openSockets() (*sockets, error) {
 	var s sockets
-	err := r.box.Open(func(lc *net.ListenConfig) error {
-		for i, family := range []struct {
+	err := i.box.Open(func(lc *net.ListenConfig) error {
+		for n, family := range []struct {
 			suffix             string
 			raw, dns, explicit netip.Addr
 		}{
@@ -126,14 +149,14 @@ func (r *run) openSockets() (*sockets, error) {
 				to   *net.Listener
 				addr netip.Addr
 				port uint16
-			}{{&s.raw[i], family.raw, dnsproxy.RawPort}, {&s.dns[i], family.dns, 53}, {&s.connect[i], family.explicit, dnsproxy.ProxyPort}} {
+			}{{&s.raw[n], family.raw, dnsproxy.RawPort}, {&s.dns[n], family.dns, 53}, {&s.connect[n], family.explicit, dnsproxy.ProxyPort}} {
 				var err error
 				if *l.to, err = lc.Listen(context.Background(), "tcp"+family.suffix, netip.AddrPortFrom(l.addr, l.port).String()); err != nil {
 					return err
 				}
 			}
 			var err error
-			if s.udp[i], err = lc.ListenPacket(context.Background(), "udp"+family.suffix, netip.AddrPortFrom(family.dns, 53).String()); err != nil {
+			if s.udp[n], err = lc.ListenPacket(context.Background(), "udp"+family.suffix, netip.AddrPortFrom(family.dns, 53).String()); err != nil {
 				return err
 			}
 		}
@@ -156,42 +179,42 @@ func conn(l any) syscall.Conn {
 }
 
 // resolver says whom to ask for the names that the policy allows.
-func (r *run) resolver() dnsproxy.ResolverConfig {
-	c := dnsproxy.ResolverConfig{Hosts: r.o.HostsFile}
-	if r.o.Resolver.IsValid() {
-		c.Servers = []netip.AddrPort{r.o.Resolver}
+func (i *Instance) resolver() dnsproxy.ResolverConfig {
+	c := dnsproxy.ResolverConfig{Hosts: i.c.HostsFile}
+	if i.c.Resolver.IsValid() {
+		c.Servers = []netip.AddrPort{i.c.Resolver}
 	}
 	return c
 }
 
 // identify says who is behind a connection, from what the kernel noted at connect.
-func (r *run) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) {
-	p, ok := r.guard.Peer(client, local)
+func (i *Instance) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) {
+	p, ok := i.guard.Peer(client, local)
 	if !ok {
 		return dnsproxy.Peer{}, false
 	}
 	return dnsproxy.Peer{
-		Subject: r.subject(p),
-		Is:      r.programs.is(p.Exe),
+		Subject: i.subject(p),
+		Is:      i.programs.is(p.Exe),
 	}, true
 }
 
 // asker says who sent a DNS query.
-func (r *run) asker(client netip.AddrPort) policy.Subject {
-	p, ok := r.guard.Asker(client)
+func (i *Instance) asker(client netip.AddrPort) policy.Subject {
+	p, ok := i.guard.Asker(client)
 	if !ok {
 		return policy.Subject{}
 	}
-	return r.subject(p)
+	return i.subject(p)
 }
 
-func (r *run) subject(p loader.Peer) policy.Subject {
-	return policy.Subject{PID: p.PID, Exe: r.recorder.exe(p.PID, p.Exe), Args: p.Args}
+func (i *Instance) subject(p loader.Peer) policy.Subject {
+	return policy.Subject{PID: p.PID, Exe: i.recorder.exe(p.PID, p.Exe), Args: p.Args}
 }
 
 // grant lets the kernel know what a person answered for the run, so that it judges the next connection at once: a
 // denied one fails in connect(2). Where the kernel has no name for something, the desk remembers it alone.
-func (r *run) grant(d policy.Decision, v policy.Verdict) {
+func (i *Instance) grant(d policy.Decision, v policy.Verdict) {
 	host, num, err := net.SplitHostPort(d.Object)
 	if err != nil {
 		return
@@ -200,23 +223,23 @@ func (r *run) grant(d policy.Decision, v policy.Verdict) {
 	if err != nil {
 		return
 	}
-	addrs := r.rules.addrs(host)
+	addrs := i.rules.addrs(host)
 	if a, err := netip.ParseAddr(host); err == nil {
 		addrs = []netip.Addr{a}
 	}
 	var rule policy.RuleID
-	for i, ref := range r.policy.Rules {
+	for n, ref := range i.recorder.policies.latest().Rules {
 		if ref.Pos == d.Rule {
-			rule = policy.RuleID(i)
+			rule = policy.RuleID(n)
 		}
 	}
-	for _, exe := range r.programs.ids {
-		if r.programs.path(exe) != d.Subject.Exe {
+	for _, exe := range i.programs.ids {
+		if i.programs.path(exe) != d.Subject.Exe {
 			continue
 		}
 		for _, a := range addrs {
-			if err := r.guard.Grant(loader.Grant{Exe: exe, Addr: a, Port: uint16(port), Verdict: v, Rule: rule}); err != nil {
-				r.warn(err.Error())
+			if err := i.guard.Grant(loader.Grant{Exe: exe, Addr: a, Port: uint16(port), Verdict: v, Rule: rule}); err != nil {
+				i.c.Warn(err.Error())
 			}
 		}
 	}
@@ -225,24 +248,45 @@ func (r *run) grant(d policy.Decision, v policy.Verdict) {
 // tripwireDelay keeps the tripwire's set-up, which decides nothing, out of the way of commands that are over at once.
 const tripwireDelay = 20 * time.Millisecond
 
-// setTripwire sets the tripwire beside the run.
-func (r *run) setTripwire() {
-	defer close(r.wire)
-	select {
-	case <-r.process.Done():
-		return
-	case <-time.After(tripwireDelay):
+// tripwire is set beside everything else.
+type tripwire struct {
+	made chan *loader.Wire // holds it once it is set, and is closed then; nil when it is not to be
+}
+
+// set sets the tripwire after a while, unless done comes first.
+func (t *tripwire) set(i *Instance, done <-chan struct{}) {
+	t.made = make(chan *loader.Wire, 1)
+	go func() {
+		defer close(t.made)
+		select {
+		case <-done:
+			return
+		case <-time.After(tripwireDelay):
+		}
+		wire, err := loader.Tripwire(i.box.NetnsFD(), i.tripped)
+		if err != nil {
+			i.c.Warn(err.Error())
+			return
+		}
+		t.made <- wire
+	}()
+}
+
+func (t *tripwire) close() error {
+	if t.made == nil {
+		return nil
 	}
-	wire, err := loader.Tripwire(r.box.NetnsFD(), func(e loader.TripEvent) {
-		r.records.Record(policy.Decision{
-			Time: e.Time, Plane: policy.PlaneNetwork, Action: "slipped", Object: e.To.String(), Verdict: policy.Allow, Rule: "builtin",
-			Reason:   "a packet (protocol " + strconv.Itoa(int(e.Protocol)) + ") reached a place that nothing may reach: this is a hole, please report it",
-			Revision: r.policy.Revision,
-		})
+	if wire, ok := <-t.made; ok {
+		return wire.Close()
+	}
+	return nil
+}
+
+// tripped records a packet that should not exist.
+func (i *Instance) tripped(e loader.TripEvent) {
+	i.c.Record(policy.Decision{
+		Time: e.Time, Plane: policy.PlaneNetwork, Action: "slipped", Object: e.To.String(), Verdict: policy.Allow, Rule: "builtin",
+		Reason:   "a packet (protocol " + strconv.Itoa(int(e.Protocol)) + ") reached a place that nothing may reach: this is a hole, please report it",
+		Revision: i.recorder.policies.latest().Revision,
 	})
-	if err != nil {
-		r.warn(err.Error())
-		return
-	}
-	r.wire <- wire
 }

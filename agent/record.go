@@ -15,7 +15,7 @@ import (
 
 // recorder turns what the kernel reports into records.
 type recorder struct {
-	policy   *policy.Compiled
+	policies policies
 	programs atomic.Pointer[programs]
 	names    atomic.Pointer[netRules]            // nil: no name is known yet
 	identify func(fd int) (loader.FileID, error) // as loader.Loader.Identify
@@ -47,9 +47,10 @@ func (r *recorder) event(e loader.Event) {
 	if r.secondHalf(e) {
 		return
 	}
+	p := r.policies.of(e)
 	d := policy.Decision{
 		Time: e.Time, Plane: planes[e.Hook], Action: e.Hook.String(), Object: r.object(e), Verdict: e.Verdict,
-		Rule: r.rule(e.Rule), Reason: e.Reason.String(), Revision: r.policy.Revision,
+		Rule: position(p, e.Rule), Reason: e.Reason.String(), Revision: p.Revision,
 		Subject: policy.Subject{PID: e.PID, Exe: r.exe(e.PID, e.Exe), Args: e.Args},
 	}
 	switch {
@@ -57,7 +58,7 @@ func (r *recorder) event(e loader.Event) {
 		d.Action = "open"
 	case e.Hook == loader.HookExec && e.Verdict == policy.Allow:
 		d.Called = e.Path
-	case e.Hook == loader.HookConnect && e.Verdict == policy.Deny && e.Reason == loader.ReasonRule && r.asks(e.Rule):
+	case e.Hook == loader.HookConnect && e.Verdict == policy.Deny && e.Reason == loader.ReasonRule && asks(p, e.Rule):
 		d.Reason = "a person denied it for this run"
 	case e.Hook == loader.HookExec && e.Verdict == policy.Deny:
 		// The kernel had accepted the program, so the process was the program, and was killed before it did anything.
@@ -70,12 +71,12 @@ func (r *recorder) event(e loader.Event) {
 }
 
 // asks reports whether a rule asks, so that only an answer to it denies.
-func (r *recorder) asks(id policy.RuleID) bool {
+func asks(p *policy.Compiled, id policy.RuleID) bool {
 	if id == 0 {
-		return r.policy.Network.Default == policy.Ask
+		return p.Network.Default == policy.Ask
 	}
-	for i := range r.policy.Network.Rules {
-		if rule := &r.policy.Network.Rules[i]; rule.ID == id {
+	for i := range p.Network.Rules {
+		if rule := &p.Network.Rules[i]; rule.ID == id {
 			return rule.Verdict == policy.Ask
 		}
 	}
@@ -123,12 +124,12 @@ func (r *recorder) object(e loader.Event) string {
 	return e.Object()
 }
 
-// rule says where a rule stands.
-func (r *recorder) rule(id policy.RuleID) string {
-	if int64(id) >= int64(len(r.policy.Rules)) {
+// position says where a rule stands.
+func position(p *policy.Compiled, id policy.RuleID) string {
+	if int64(id) >= int64(len(p.Rules)) {
 		return "builtin"
 	}
-	return r.policy.Rule(id).Pos
+	return p.Rule(id).Pos
 }
 
 // exe returns the path of an executable, "" when it can't be known: one that the policy lists, or the one that the

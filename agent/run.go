@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
-	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
 	"github.com/nemoclaw/nemoclaw/policy/learn"
@@ -31,10 +29,9 @@ const (
 
 // run is one run, from its options to its end. Fields are set in the order of the set-up; what is nil was not reached.
 type run struct {
-	o       Options
-	started time.Time
-
-	policy     *policy.Compiled
+	*Instance
+	o          Options
+	started    time.Time
 	policyName string
 	workspace  string
 	name       string
@@ -44,17 +41,7 @@ type run struct {
 	records *hub.Recorder
 	events  *hub.Events
 
-	parent       string // directory of the cgroup that the sandbox's own is made in
-	loader       *loader.Loader
-	box          *sandbox.Sandbox
-	guard        *loader.Guard
-	programs     *programs
-	recorder     recorder // takes events from guardIt on
-	rules        *netRules
-	steering     interface{ Close() error }
-	proxy        *dnsproxy.Server
-	idle         []*os.File        // sockets that nothing has come to yet
-	wire         chan *loader.Wire // holds it once it is set
+	opened       *loader.Loader
 	refusals     fileRefusals
 	learner      *learn.Recorder      // nil: nothing is learnt
 	learnt       *newFile             // where to
@@ -64,8 +51,7 @@ type run struct {
 	process      *sandbox.Process
 	signals      <-chan os.Signal // nil until they are taken over
 
-	ending atomic.Bool // finish was called
-	failed chan error  // what makes it impossible to go on
+	failed chan error // what makes it impossible to go on
 
 	mu       sync.Mutex
 	warnings []string
@@ -75,7 +61,7 @@ type run struct {
 // those above; the error, when there is one, is for the person who called. Nothing is left behind either way.
 func Run(o Options) (status int, err error) {
 	o.setDefaults()
-	r := &run{o: o, started: time.Now(), failed: make(chan error, 16), wire: make(chan *loader.Wire, 1), terminal: newTerminal(&o)}
+	r := &run{Instance: newInstance(Config{}), o: o, started: time.Now(), failed: make(chan error, 16), terminal: newTerminal(&o)}
 	status, err = r.run()
 	if e := r.finish(status); err == nil && e != nil {
 		status, err = StatusFailed, e
@@ -101,66 +87,74 @@ func (r *run) setUp() error {
 		return errors.New("run: this needs root, because the sandbox's rules are put into the kernel from outside of it: run it with sudo; the command itself does not run as root")
 	}
 	cfg := loader.Config{BPFFS: r.o.BPFFS, Parent: r.o.CgroupParent}
-	var err error
-	if r.parent, err = loader.ParentPath(cfg); err != nil {
+	parent, err := loader.ParentPath(cfg)
+	if err != nil {
 		return err
 	}
 	// The kernel's programs and the sandbox's namespaces have nothing to do with each other, and each takes milliseconds.
 	var load errgroup.Group
 	load.Go(func() (err error) {
-		if r.loader, err = loader.Open(cfg); err == nil {
-			err = r.loader.Sweep()
+		if r.opened, err = loader.Open(cfg); err == nil {
+			err = r.opened.Sweep()
 		}
 		return err
 	})
-	err = r.prepare()
+	err = r.prepareRun(parent)
 	if loadErr := load.Wait(); err == nil {
 		err = loadErr
 	}
 	if err != nil {
 		return err
 	}
-	if r.policy.Enforcement > r.loader.Level() {
-		return fmt.Errorf("%s asks for enforcement level %s, and the level here is %s: %s; run where it is, or take `enforcement` out of the policy",
-			r.policyName, r.policy.Enforcement, r.loader.Level(), r.loader.LevelReason())
-	}
-	return r.guardIt()
-}
-
-// prepare makes the sandbox, in which nothing runs yet.
-func (r *run) prepare() error {
-	if err := r.read(); err != nil {
+	err = r.enforce(r.opened, r.followRefusals, func() error {
+		if r.o.Signals != nil {
+			r.signals = r.o.Signals()
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	swept, err := sandbox.Sweep(r.o.RunDir, filepath.Dir(r.parent), filepath.Base(r.parent))
+	r.watchPrograms()
+	return nil
+}
+
+// prepareRun reads what the person gave and makes the sandbox, in which nothing runs yet.
+func (r *run) prepareRun(parent string) error {
+	c, err := r.read()
+	if err != nil {
+		return err
+	}
+	c.Parent = parent
+	r.Instance = newInstance(c)
+	swept, err := sandbox.Sweep(r.o.RunDir, filepath.Dir(parent), filepath.Base(parent))
 	if err != nil {
 		return err
 	}
 	for _, s := range swept {
 		r.note("sweep", s.Name, "a sandbox whose owner was killed was removed")
 	}
-	r.box, err = sandbox.Prepare(r.spec())
-	return err
+	return r.prepare()
 }
 
 // read reads what the person gave: policy, workspace, name, where records go.
-func (r *run) read() (err error) {
+func (r *run) read() (c Config, err error) {
 	if r.policy, r.policyName, err = r.o.loadPolicy(); err != nil {
-		return err
+		return c, err
 	}
 	if r.workspace, err = r.o.workspace(); err != nil {
-		return err
+		return c, err
 	}
 	if r.name, err = r.o.sandboxName(r.policy); err != nil {
-		return err
+		return c, err
 	}
 	if f := r.o.HostsFile; f != "" {
 		if _, err := os.ReadFile(f); err != nil {
-			return fmt.Errorf("--hosts-file: %w; name a file like /etc/hosts", err)
+			return c, fmt.Errorf("--hosts-file: %w; name a file like /etc/hosts", err)
 		}
 	}
 	if err = r.checkLearn(); err != nil {
-		return err
+		return c, err
 	}
 	r.warn(r.policy.Warnings()...)
 	if f := r.o.PolicyFile; f != "" && within(resolved(f), r.workspace) {
@@ -168,13 +162,13 @@ func (r *run) read() (err error) {
 	}
 	events, err := r.o.openEvents(r.workspace)
 	if err != nil {
-		return err
+		return c, err
 	}
 	if r.log, err = audit.Open(r.o.AuditDir, r.name); err != nil {
 		if events != nil {
 			events.Close()
 		}
-		return err
+		return c, err
 	}
 	r.hub = hub.New(r.log)
 	r.records = r.hub.Sandbox(r.name)
@@ -184,86 +178,16 @@ func (r *run) read() (err error) {
 	if events != nil {
 		r.events = hub.WriteEvents(r.hub, events)
 	}
-	return nil
-}
-
-func (r *run) spec() sandbox.Spec {
-	return sandbox.Spec{
-		Name: r.name, Policy: r.policy, Workspace: r.workspace, RunDir: absolute(r.o.RunDir),
-		Cgroup2: filepath.Dir(r.parent), CgroupParent: filepath.Base(r.parent), Nameserver: dnsproxy.ResolverAddr4.String(),
+	c = Config{
+		Name: r.name, Policy: r.policy, PolicyName: r.policyName, Workspace: r.workspace, Started: r.started,
+		RunDir: absolute(r.o.RunDir), Resolver: r.o.Resolver, HostsFile: r.o.HostsFile,
 		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
-		Unmasked: func(u sandbox.Unmasked) {
-			r.note("unmasked", u.Path, "something on the host took the mask away that enforces "+u.Rule)
-			r.fail(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",
-				u.Path, u.Rule), u.Err))
-		},
+		Record:    r.records.Record, Failed: r.fail, Warn: r.warn,
 	}
-}
-
-// guardIt puts the policy into the kernel, opens the way out, and starts the init, which waits.
-func (r *run) guardIt() (err error) {
-	r.recorder = recorder{policy: r.policy, identify: r.loader.Identify, record: r.records.Record}
-	r.recorder.programs.Store(newPrograms(nil))
-	r.guard, err = r.loader.NewGuard(r.box.CgroupDir(), loader.Options{
-		MaxConns: maxConns, Default: r.policy.Network.Default, Revision: firstRevision, OnEvent: r.recorder.event,
-	})
-	if err != nil {
-		return err
+	if desk := r.terminal.desk(r.records.Record, func(d policy.Decision, v policy.Verdict) { r.grant(d, v) }); desk != nil {
+		c.Ask = desk.Ask
 	}
-	// Each waits for another part of the kernel.
-	var g errgroup.Group
-	var sockets *sockets
-	g.Go(r.box.Start)
-	g.Go(func() (err error) {
-		if sockets, err = r.openSockets(); err != nil {
-			return err
-		}
-		r.steering, err = r.guard.AttachNetns(r.box.NetnsFD(), sockets.steered())
-		return err
-	})
-	g.Go(r.allowPrograms)
-	g.Go(r.followRefusals)
-	if r.o.Signals != nil {
-		r.signals = r.o.Signals()
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	r.watchPrograms()
-	return r.openNetwork(sockets)
-}
-
-// allowPrograms puts the exec list into the kernel.
-func (r *run) allowPrograms() error {
-	var fds []int
-	var entries []loader.ExecEntry
-	for _, p := range r.box.Programs() {
-		fds = append(fds, int(p.File.Fd()))
-		entries = append(entries, loader.ExecEntry{Rule: p.Rule})
-	}
-	for _, t := range r.box.ExecTrees() {
-		st, err := t.File.Stat()
-		if err != nil {
-			return fmt.Errorf("run: %s, which may be executed: %w", t.Path, err)
-		}
-		_, rule, _ := r.policy.Files.Access(t.Path)
-		fds = append(fds, int(t.File.Fd()))
-		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
-	}
-	ids, err := r.loader.IdentifyAll(fds)
-	if err != nil {
-		return err
-	}
-	for i := range entries {
-		entries[i].File = ids[i]
-	}
-	list := make([]program, len(r.box.Programs()))
-	for i, p := range r.box.Programs() {
-		list[i] = program{p.Command, p.Path, ids[i]}
-	}
-	r.programs = newPrograms(list)
-	r.recorder.programs.Store(r.programs)
-	return r.guard.SetExec(entries)
+	return c, nil
 }
 
 // command runs the command to its end.
@@ -289,7 +213,7 @@ func (r *run) command() (int, error) {
 		return StatusFailed, err
 	}
 	r.terminal.begin(r.process)
-	go r.setTripwire()
+	r.wire.set(r.Instance, r.process.Done())
 	return r.wait()
 }
 
@@ -330,10 +254,4 @@ func (r *run) warn(warnings ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.warnings = append(r.warnings, warnings...)
-}
-
-// note records something about the sandbox itself.
-func (r *run) note(action, object, reason string) {
-	r.records.Record(policy.Decision{Plane: policy.PlaneSystem, Action: action, Object: object, Reason: reason,
-		Verdict: policy.Allow, Rule: "builtin", Revision: r.policy.Revision})
 }

@@ -2,12 +2,9 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/nemoclaw/nemoclaw/agent/term"
 )
@@ -15,49 +12,24 @@ import (
 // finish takes everything away, in the order in which nothing can act unjudged and no record is lost, and says what
 // was refused. It returns what could not be done.
 func (r *run) finish(status int) error {
-	r.ending.Store(true)
+	programs := r.learnPrograms()
 	var errs []error
 	done := func(err error) { errs = append(errs, err) }
-	programs := r.learnPrograms()
-	var box errgroup.Group
-	if r.box != nil {
-		done(r.box.Kill())
-		box.Go(r.box.Close) // cgroups, mounts and directories have nothing to do with the rest
-	}
-	// Output that is on its way is written before the terminal is given back.
-	r.terminal.end()
-	if r.process != nil {
-		if wire, ok := <-r.wire; ok {
-			done(wire.Close())
-		}
-	}
-	if r.rules != nil {
-		r.rules.stop()
-	}
-	if r.proxy != nil {
-		done(r.proxy.Close())
-	}
-	for _, f := range r.idle {
-		_ = f.Close() // ends the wait, if it did not end by itself
-	}
-	if r.steering != nil {
-		done(r.steering.Close())
-	}
-	done(r.refusals.stop())
 	var lost uint64
-	if r.refusedExecs != nil {
-		done(r.refusedExecs.Close())
-		lost = r.refusedExecs.Lost()
-	}
-	if r.guard != nil {
-		r.guard.Drain()
+	done(r.end(func() {
+		// Output that is on its way is written before the terminal is given back.
+		r.terminal.end()
+	}, func() {
+		done(r.refusals.stop())
+		if r.refusedExecs != nil {
+			done(r.refusedExecs.Close())
+			lost = r.refusedExecs.Lost()
+		}
 		lost += r.lost()
-		done(r.guard.Close())
+	}))
+	if r.opened != nil {
+		done(r.opened.Close())
 	}
-	if r.loader != nil {
-		done(r.loader.Close())
-	}
-	done(box.Wait())
 	if r.process != nil {
 		r.note("exit", "status "+strconv.Itoa(status), "")
 	}
@@ -80,19 +52,6 @@ func (r *run) finish(status int) error {
 
 // eventsTime is how long the reader of --json-events has to take the last ones.
 const eventsTime = 2 * time.Second
-
-// lost is how many refusals the kernel counted and could not report.
-func (r *run) lost() uint64 {
-	c, err := r.guard.Counters()
-	if err != nil {
-		return 0 // the guard was never whole, so nothing ran
-	}
-	if n := c.Lost + c.Suppressed; n > 0 {
-		r.note("lost", "events", fmt.Sprintf("%d of the kernel's events could not be written down one by one; what they were about was judged all the same", n))
-		return n
-	}
-	return 0
-}
 
 // summarise tells the person what was refused.
 func (r *run) summarise(status int, lost uint64) {

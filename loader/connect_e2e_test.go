@@ -322,7 +322,7 @@ func TestOnceGrantIsUsedOnce(t *testing.T) {
 func TestSwap(t *testing.T) {
 	w := newWorld(t, Options{Revision: 1})
 	must(t, w.PutName(addr(name4), netip.Addr{}, []PortRule{{Port: 443, Verdict: policy.Allow, Rule: 51}}))
-	next := w.NewRuleset(2)
+	next := w.NewRuleset(2, policy.Deny)
 	must(t, next.PutAddrs([]AddrRules{{addr(name4), []PortRule{{Port: 444, Verdict: policy.Allow, Rule: 52}}}}))
 	if answer, _ := w.in.connect("tcp", name4+":444"); answer != "EPERM" {
 		t.Errorf("a staged rule is in force: %s", answer)
@@ -341,7 +341,7 @@ func TestSwap(t *testing.T) {
 	if n := entries(t, w.l.maps.rules); n != 1 {
 		t.Errorf("%d rules in the kernel, want the new one alone", n)
 	}
-	dropped := w.NewRuleset(3)
+	dropped := w.NewRuleset(3, policy.Deny)
 	must(t, dropped.PutAddrs([]AddrRules{{addr(name4), []PortRule{{Port: 1}}}}))
 	must(t, w.Drop(dropped))
 	if n := entries(t, w.l.maps.rules); n != 1 {
@@ -364,7 +364,7 @@ func TestSwapIsAtomic(t *testing.T) {
 				return
 			default:
 			}
-			next := w.NewRuleset(revision)
+			next := w.NewRuleset(revision, policy.Deny)
 			if err := errors.Join(next.PutAddrs(rules), w.Swap(next)); err != nil {
 				t.Error(err)
 			}

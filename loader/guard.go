@@ -176,6 +176,19 @@ func (g *Guard) update() error {
 	return nil
 }
 
+// Detach lets go of the guard and leaves everything in force, for the agent that adopts it.
+func (g *Guard) Detach() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	g.l.ring.drain()
+	g.l.mu.Lock()
+	defer g.l.mu.Unlock()
+	if g.l.guards[g.cgid] == g {
+		delete(g.l.guards, g.cgid)
+	}
+}
+
 // Close removes everything the kernel holds of the sandbox, after delivering its last events. The sandbox's processes
 // have to be dead: one that lives on is denied everything.
 func (g *Guard) Close() error {

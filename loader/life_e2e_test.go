@@ -138,13 +138,13 @@ func TestAdopt(t *testing.T) {
 	}
 
 	// A change that its agent did not get through with goes; the next one takes a number of its own.
-	must(t, g.NewRuleset(7).PutAddrs([]AddrRules{{Addr: addr(name4), Ports: []PortRule{{Port: 1}}}}))
+	must(t, g.NewRuleset(7, policy.Deny).PutAddrs([]AddrRules{{Addr: addr(name4), Ports: []PortRule{{Port: 1}}}}))
 	highest, err := g.DropStaged()
 	must(t, err)
 	if n := total(t, l); highest != 7 || n != before {
 		t.Errorf("highest %d, %d entries, want 7 and %d", highest, n, before)
 	}
-	rs := g.NewRuleset(8)
+	rs := g.NewRuleset(8, policy.Deny)
 	must(t, rs.PutAddrs([]AddrRules{{Addr: addr(name4), Ports: []PortRule{{Port: 445, Verdict: policy.Allow}}}}))
 	must(t, g.Swap(rs))
 	if answer, _ := v.connect("tcp", name4+":445"); answer == "EPERM" {

@@ -42,17 +42,20 @@ type AddrRules struct {
 
 // Ruleset is one revision of a sandbox's network rules. Several can be in the kernel; one is live.
 type Ruleset struct {
-	g        *Guard
-	revision uint32
-	removed  bool
-	rules    map[bpf.GateRuleKey]struct{}
-	prefixes map[bpf.GatePrefixKey]struct{}
-	members  map[bpf.GateMemberKey]struct{}
+	g         *Guard
+	revision  uint32
+	otherwise policy.Verdict // of connections that no rule matches
+	removed   bool
+	rules     map[bpf.GateRuleKey]struct{}
+	prefixes  map[bpf.GatePrefixKey]struct{}
+	members   map[bpf.GateMemberKey]struct{}
 }
 
-// NewRuleset begins another revision, to be filled and then made live by Swap. Its number must not be in use.
-func (g *Guard) NewRuleset(revision uint32) *Ruleset {
+// NewRuleset begins another revision, to be filled and then made live by Swap. Its number must not be in use. otherwise is
+// the verdict of connections that no rule matches: Deny or Ask.
+func (g *Guard) NewRuleset(revision uint32, otherwise policy.Verdict) *Ruleset {
 	rs := newRuleset(g, revision)
+	rs.otherwise = otherwise
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.staged[rs] = struct{}{}
@@ -191,9 +194,11 @@ func (g *Guard) makeLive(rs *Ruleset) (*Ruleset, error) {
 		return nil, fmt.Errorf("make rules live: revision %d was removed", rs.revision)
 	case rs == g.live:
 		return nil, nil
+	case rs.otherwise == policy.Allow:
+		return nil, errors.New("make rules live: the default of a sandbox is deny or ask, never allow")
 	}
 	old, before := g.live, g.sandbox
-	g.sandbox.Revision = rs.revision
+	g.sandbox.Revision, g.sandbox.Verdict = rs.revision, uint8(rs.otherwise)
 	if err := g.update(); err != nil {
 		g.sandbox = before
 		return nil, err

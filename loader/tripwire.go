@@ -57,6 +57,7 @@ func Tripwire(netns int, sink func(TripEvent)) (*Wire, error) {
 		Name: "input", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
 		Priority: nftables.ChainPriorityFilter,
 	})
+	conn.FlushChain(w.chain) // a killed agent's
 	for _, rule := range wireRules() {
 		conn.AddRule(&nftables.Rule{Table: table, Chain: w.chain, Exprs: rule})
 	}

@@ -240,14 +240,18 @@ func (s *Sandbox) closeControl() {
 
 func (p *Process) end(status unix.WaitStatus) {
 	p.status = status
-	p.streams.stopInput()
+	p.streams.commandEnded()
 	close(p.done)
 }
 
 // Wait returns the command's status as a shell gives it: the exit code, or 128 and the signal that killed it. The
-// error is ErrGone when the whole sandbox ended first. It does not wait for what the command left running.
+// error is ErrGone when the whole sandbox ended first. All that the command has written is written then; what it left
+// running is not waited for, and whoever does not take the output only for drainTime.
 func (p *Process) Wait() (int, error) {
 	<-p.done
+	if len(p.streams.outputs) > 0 {
+		drain(&p.streams.written)
+	}
 	switch {
 	case p.gone:
 		return 128 + int(unix.SIGKILL), ErrGone

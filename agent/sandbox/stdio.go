@@ -28,12 +28,21 @@ type streams struct {
 	terminal    *os.File
 	inputs      []copier // from outside to a pipe
 	outputs     []copier // from a pipe to outside
-	stop        [2]int   // a pipe; closing its end stops the inputs
+	stop        [2]int   // a pipe; closing its end stops the inputs, and says to the outputs that the command has ended
 	once        sync.Once
+	written     sync.WaitGroup // outputs whose command is still to be heard
 }
 
-// copier moves bytes between two descriptors; own is the pipe's end, which it closes.
-type copier struct{ from, to, own int }
+// copier moves bytes between two descriptors, both its own.
+type copier struct {
+	from, to int
+	output   bool // of the command
+}
+
+func (c copier) close() {
+	unix.Close(c.from)
+	unix.Close(c.to)
+}
 
 func (s *Sandbox) openStreams(req ExecRequest) (*streams, error) {
 	st := &streams{controlling: -1, stop: [2]int{-1, -1}}
@@ -170,23 +179,28 @@ func passFile(st *streams, i, fd, flags int) error {
 
 // relayThrough passes a pipe, and copies between it and the stream.
 func (st *streams) relayThrough(i, fd int) error {
+	if st.stop[0] < 0 {
+		if err := unix.Pipe2(st.stop[:], unix.O_CLOEXEC); err != nil {
+			return fmt.Errorf("sandbox: making a pipe: %w", err)
+		}
+	}
+	// What the command leaves running may write when the caller has long closed its file, and the number is another's.
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("sandbox: keeping the %s: %w", streamNames[i], err)
+	}
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(own)
 		return fmt.Errorf("sandbox: making a pipe for the %s: %w", streamNames[i], err)
 	}
 	if i > 0 {
 		st.pass(i, pipe[1])
-		st.outputs = append(st.outputs, copier{from: pipe[0], to: fd, own: pipe[0]})
+		st.outputs = append(st.outputs, copier{pipe[0], own, true})
 		return nil
 	}
 	st.pass(i, pipe[0])
-	st.inputs = append(st.inputs, copier{from: fd, to: pipe[1], own: pipe[1]})
-	if st.stop[0] >= 0 {
-		return nil
-	}
-	if err := unix.Pipe2(st.stop[:], unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("sandbox: making a pipe: %w", err)
-	}
+	st.inputs = append(st.inputs, copier{own, pipe[1], false})
 	return nil
 }
 
@@ -255,11 +269,11 @@ func (st *streams) closePassed() {
 func (st *streams) abandon() {
 	st.closePassed()
 	for _, c := range append(st.inputs, st.outputs...) {
-		unix.Close(c.own)
+		c.close()
 	}
 	st.inputs, st.outputs = nil, nil
 	closeFD(&st.stop[0])
-	st.stopInput()
+	st.commandEnded()
 	if st.terminal != nil {
 		st.terminal.Close()
 	}
@@ -267,30 +281,45 @@ func (st *streams) abandon() {
 
 // relay starts copying; relays counts what copies output.
 func (st *streams) relay(relays *sync.WaitGroup) {
+	var users sync.WaitGroup // of stop
 	for _, c := range st.inputs {
-		go func() {
+		users.Go(func() {
 			c.copyUntil(st.stop[0])
-			unix.Close(c.own)
-			closeFD(&st.stop[0]) // there is one input at most
-		}()
+			c.close()
+		})
 	}
 	for _, c := range st.outputs {
+		st.written.Add(1)
+		users.Add(1)
 		relays.Go(func() {
+			c.copyUntil(st.stop[0]) // all that the command has written, and nothing is there any more
+			st.written.Done()
+			users.Done()
 			c.copyUntil(-1)
-			unix.Close(c.own)
+			c.close()
 		})
+	}
+	if st.stop[0] >= 0 {
+		go func() {
+			users.Wait()
+			closeFD(&st.stop[0])
+		}()
 	}
 }
 
-// stopInput ends the copying of input: what the command did not read stays with the caller, but for what is on the
-// way.
-func (st *streams) stopInput() { st.once.Do(func() { closeFD(&st.stop[1]) }) }
+// commandEnded ends the copying of input: what the command did not read stays with the caller, but for what is on the way.
+func (st *streams) commandEnded() { st.once.Do(func() { closeFD(&st.stop[1]) }) }
 
-// copyUntil copies until the end of file, an error, or until stop has something to say.
+// copyUntil copies until the end of file, an error, or until stop has something to say: input at once, output when there is
+// nothing more to read.
 func (c copier) copyUntil(stop int) {
 	buf := make([]byte, 1<<16)
+	whileWriting := stop
+	if c.output {
+		whileWriting = -1
+	}
 	for {
-		if !ready(c.from, unix.POLLIN, stop) {
+		if is, stopped := ready(c.from, unix.POLLIN, stop); !is || stopped && !c.output {
 			return
 		}
 		n, err := unix.Read(c.from, buf)
@@ -301,7 +330,7 @@ func (c copier) copyUntil(stop int) {
 			return
 		}
 		for rest := buf[:n]; len(rest) > 0; {
-			if !ready(c.to, unix.POLLOUT, stop) {
+			if is, stopped := ready(c.to, unix.POLLOUT, whileWriting); !is || stopped {
 				return
 			}
 			n, err := unix.Write(c.to, rest)
@@ -313,22 +342,22 @@ func (c copier) copyUntil(stop int) {
 	}
 }
 
-// ready waits until a descriptor is ready, and is false when stop is first.
-func ready(fd int, events int16, stop int) bool {
+// ready waits until a descriptor or stop is ready, and says which.
+func ready(fd int, events int16, stop int) (is, stopped bool) {
 	watch := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(stop)}}
 	for {
 		_, err := unix.Poll(watch, -1)
 		if !errors.Is(err, unix.EINTR) {
-			return err == nil && watch[1].Revents == 0
+			return err == nil && watch[0].Revents != 0, watch[1].Revents != 0
 		}
 	}
 }
 
 // drain waits until all output was taken, for drainTime at most.
-func drain(relays *sync.WaitGroup) {
+func drain(outputs *sync.WaitGroup) {
 	done := make(chan struct{})
 	go func() {
-		relays.Wait()
+		outputs.Wait()
 		close(done)
 	}()
 	select {

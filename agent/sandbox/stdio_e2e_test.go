@@ -389,3 +389,44 @@ func TestInputFromTheMiddle(t *testing.T) {
 		t.Errorf("inside it gave %q", out)
 	}
 }
+
+// TestRelayOwnsItsFile: what a command leaves running writes to the file that was given, also when the caller has closed it
+// and the number has become another file's.
+func TestRelayOwnsItsFile(t *testing.T) {
+	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
+	dir := t.TempDir()
+	name := filepath.Join(dir, "log")
+	out, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := out.Fd()
+	p := b.exec(ExecRequest{Args: []string{"sh", "-c", "(sleep 0.2; echo later) & echo first"}, Stdout: out})
+	status(t, p)
+	if text, _ := os.ReadFile(name); string(text) != "first\n" {
+		t.Errorf("when the command has ended, the file has %q", text)
+	}
+	out.Close()
+	other, err := os.Create(filepath.Join(dir, "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if other.Fd() != number {
+		if err := unix.Dup3(int(other.Fd()), int(number), unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(int(number))
+	}
+	for range 100 {
+		if text, _ := os.ReadFile(name); string(text) == "first\nlater\n" {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	text, _ := os.ReadFile(name)
+	wrong, _ := os.ReadFile(other.Name())
+	if string(text) != "first\nlater\n" || len(wrong) > 0 {
+		t.Errorf("the file has %q, another %q", text, wrong)
+	}
+}

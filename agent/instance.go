@@ -1,0 +1,250 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/dnsproxy"
+	"github.com/nemoclaw/nemoclaw/loader"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// Config is what an Instance is made of.
+type Config struct {
+	Name       string
+	Policy     *policy.Compiled // its files and commands hold as long as the instance, its network until SetPolicy
+	PolicyName string           // what to call it by
+	Workspace  string           // directory of the host, absolute; "" for none
+	Root       string           // directory that the sandbox's files come from; "": the host's
+	Env        []string         // NAME=VALUE, of all commands
+	Started    time.Time        // what a rule's `expires` counts from
+	Lasting    bool             // it outlives this process, and the next one can Adopt it
+
+	Parent    string   // directory of the cgroup that the sandbox's own is made in: loader.ParentPath
+	RunDir    string   // of all sandboxes, absolute
+	Protected []string // directories that no sandbox may see, absolute
+	BookFile  string   // where names and their addresses are kept; "": in memory
+	Resolver  netip.AddrPort
+	HostsFile string
+
+	Record func(policy.Decision) // every decision
+	// Ask answers what the policy asks about; nil: nobody is there. It must return when ctx ends.
+	Ask func(ctx context.Context, d policy.Decision) policy.Verdict
+	// Failed is told, once or more, that the sandbox can't go on: it is to be ended. Warn is told what a person should know.
+	Failed func(error)
+	Warn   func(...string)
+}
+
+// Instance is one sandbox in force: its namespaces and processes, its entries in the kernel, and its proxy, joined. Fields
+// are set in the order of the set-up; what is nil was not reached.
+type Instance struct {
+	c      Config
+	policy *policy.Compiled // c.Policy: what it was started with
+
+	loader   *loader.Loader
+	box      *sandbox.Sandbox
+	guard    *loader.Guard
+	programs *programs
+	recorder recorder // takes events from enforce on
+	rules    *netRules
+	steering interface{ Close() error }
+	proxy    *dnsproxy.Server
+	sockets  *sockets
+	idle     []*os.File // sockets that nothing has come to yet
+	wire     tripwire
+
+	ending  atomic.Bool // end was called
+	changes sync.Mutex  // one SetPolicy at a time
+}
+
+// newInstance has nothing yet.
+func newInstance(c Config) *Instance {
+	i := &Instance{c: c, policy: c.Policy}
+	i.recorder.policies.base = c.Policy
+	return i
+}
+
+// prepare makes the sandbox, in which nothing runs yet. It needs nothing of the kernel's programs.
+func (i *Instance) prepare() (err error) {
+	i.box, err = sandbox.Prepare(i.spec())
+	return err
+}
+
+func (i *Instance) spec() sandbox.Spec {
+	return sandbox.Spec{
+		Name: i.c.Name, Policy: i.policy, Workspace: i.c.Workspace, RunDir: i.c.RunDir,
+		Cgroup2: filepath.Dir(i.c.Parent), CgroupParent: filepath.Base(i.c.Parent), Nameserver: dnsproxy.ResolverAddr4.String(),
+		Protected: i.c.Protected, Lasting: i.c.Lasting,
+		Unmasked: func(u sandbox.Unmasked) {
+			i.note("unmasked", u.Path, "something on the host took the mask away that enforces "+u.Rule)
+			i.c.Failed(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",
+				u.Path, u.Rule), u.Err))
+		},
+		Gone: func() {
+			if i.c.Lasting && !i.ending.Load() {
+				i.c.Failed(sandbox.ErrGone)
+			}
+		},
+	}
+}
+
+// enforce puts the policy into the kernel, opens the way out, and starts the init, which waits. Nothing of the policy's runs
+// before it returns. beside runs meanwhile.
+func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error) {
+	i.loader = l
+	if err := checkLevel(l, i.policy, i.c.PolicyName); err != nil {
+		return err
+	}
+	i.record()
+	i.guard, err = l.NewGuard(i.box.CgroupDir(), loader.Options{
+		MaxConns: maxConns, Default: i.policy.Network.Default, Revision: firstRevision, OnEvent: i.recorder.event,
+	})
+	if err != nil {
+		return err
+	}
+	// Each waits for another part of the kernel.
+	var g errgroup.Group
+	g.Go(i.box.Start)
+	g.Go(i.steer)
+	g.Go(i.allowPrograms)
+	for _, f := range beside {
+		g.Go(f)
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if i.rules, err = newNetRules(i.policy, i.programs, i.guard, i.guard.Live(), firstRevision, i.c.Started, &i.recorder.policies, i.c.Failed); err != nil {
+		return err
+	}
+	return i.openNetwork()
+}
+
+// checkLevel refuses a policy that wants more than this kernel can do.
+func checkLevel(l *loader.Loader, p *policy.Compiled, name string) error {
+	if p.Enforcement > l.Level() {
+		return fmt.Errorf("%s asks for enforcement level %s, and the level here is %s: %s; run where it is, or take `enforcement` out of the policy",
+			name, p.Enforcement, l.Level(), l.LevelReason())
+	}
+	return nil
+}
+
+// record makes ready for the kernel's events.
+func (i *Instance) record() {
+	i.recorder.identify, i.recorder.record = i.loader.Identify, i.c.Record
+	i.recorder.programs.Store(newPrograms(nil))
+}
+
+// steer opens the proxy's sockets and leads everything to them.
+func (i *Instance) steer() (err error) {
+	if i.sockets, err = i.openSockets(); err != nil {
+		return err
+	}
+	i.steering, err = i.guard.AttachNetns(i.box.NetnsFD(), i.sockets.steered())
+	return err
+}
+
+// allowPrograms puts the exec list into the kernel.
+func (i *Instance) allowPrograms() error {
+	var fds []int
+	var entries []loader.ExecEntry
+	for _, p := range i.box.Programs() {
+		fds = append(fds, int(p.File.Fd()))
+		entries = append(entries, loader.ExecEntry{Rule: p.Rule})
+	}
+	for _, t := range i.box.ExecTrees() {
+		st, err := t.File.Stat()
+		if err != nil {
+			return fmt.Errorf("%s, which may be executed: %w", t.Path, err)
+		}
+		_, rule, _ := i.policy.Files.Access(t.Path)
+		fds = append(fds, int(t.File.Fd()))
+		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
+	}
+	ids, err := i.loader.IdentifyAll(fds)
+	if err != nil {
+		return err
+	}
+	for n := range entries {
+		entries[n].File = ids[n]
+	}
+	list := make([]program, len(i.box.Programs()))
+	for n, p := range i.box.Programs() {
+		list[n] = program{p.Command, p.Path, ids[n]}
+	}
+	i.programs = newPrograms(list)
+	i.recorder.programs.Store(i.programs)
+	return i.guard.SetExec(entries)
+}
+
+// end takes everything away, in the order in which nothing can act unjudged and no record is lost. between is called when
+// everybody inside is dead and nothing is taken away yet, last when the kernel has reported all it will and the guard is
+// still there. It returns what could not be done.
+func (i *Instance) end(between, last func()) error {
+	i.ending.Store(true)
+	var errs []error
+	done := func(err error) { errs = append(errs, err) }
+	var box errgroup.Group
+	if i.box != nil {
+		done(i.box.Kill())
+		box.Go(i.box.Close) // cgroups, mounts and directories have nothing to do with the rest
+	}
+	between()
+	done(i.closeNetwork())
+	if i.guard != nil {
+		i.guard.Drain()
+		last()
+		done(i.guard.Close())
+	}
+	done(box.Wait())
+	return errors.Join(errs...)
+}
+
+// closeNetwork ends the way out: no connection goes on.
+func (i *Instance) closeNetwork() error {
+	errs := []error{i.wire.close()}
+	if i.rules != nil {
+		i.rules.stop()
+	}
+	if i.proxy != nil {
+		errs = append(errs, i.proxy.Close())
+	}
+	for _, f := range i.idle {
+		_ = f.Close() // ends the wait, if it did not end by itself
+	}
+	if i.sockets != nil {
+		i.sockets.close()
+	}
+	if i.steering != nil {
+		errs = append(errs, i.steering.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// lost is how many refusals the kernel counted and could not report.
+func (i *Instance) lost() uint64 {
+	c, err := i.guard.Counters()
+	if err != nil {
+		return 0 // the guard was never whole, so nothing ran
+	}
+	if n := c.Lost + c.Suppressed; n > 0 {
+		i.note("lost", "events", fmt.Sprintf("%d of the kernel's events could not be written down one by one; what they were about was judged all the same", n))
+		return n
+	}
+	return 0
+}
+
+// note records something about the sandbox itself.
+func (i *Instance) note(action, object, reason string) {
+	i.c.Record(policy.Decision{Plane: policy.PlaneSystem, Action: action, Object: object, Reason: reason,
+		Verdict: policy.Allow, Rule: "builtin", Revision: i.recorder.policies.latest().Revision})
+}

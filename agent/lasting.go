@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/loader"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// instanceFile is what an instance leaves in its run directory for the next daemon. It is there once all rules are in force.
+const instanceFile = "instance.json"
+
+// instanceState is what can't be learnt again from the kernel.
+type instanceState struct {
+	Started  time.Time     `json:"started"`
+	Programs []keptProgram `json:"programs"`
+}
+
+type keptProgram struct {
+	Command string        `json:"command"`
+	Path    string        `json:"path"`
+	ID      loader.FileID `json:"id"` // stays valid: Landlock's rules hold the inodes as long as the sandbox lives
+}
+
+// Start makes a sandbox and puts it into force, with nothing running in it yet. What it can't enforce it refuses; nothing is
+// left behind then.
+func Start(c Config, l *loader.Loader) (*Instance, error) {
+	i := newInstance(c)
+	err := i.prepare()
+	if err == nil {
+		err = i.enforce(l)
+	}
+	if err == nil && c.Lasting {
+		err = i.keep()
+	}
+	if err != nil {
+		return nil, errors.Join(err, i.end(func() {}, func() {}))
+	}
+	i.c.Warn(i.box.Warnings()...)
+	i.wire.set(i, nil)
+	return i, nil
+}
+
+// keep writes down what the next daemon needs, and lets go of the programs' files.
+func (i *Instance) keep() error {
+	state := instanceState{Started: i.c.Started}
+	for _, p := range i.programs.list {
+		state.Programs = append(state.Programs, keptProgram{p.command, p.path, p.id})
+	}
+	text, err := json.Marshal(state)
+	if err == nil {
+		file := filepath.Join(i.c.RunDir, i.c.Name, instanceFile)
+		if err = os.WriteFile(file+".new", text, 0o600); err == nil {
+			err = os.Rename(file+".new", file)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("keeping what the next daemon needs: %w", err)
+	}
+	i.box.ReleasePrograms()
+	return nil
+}
+
+// Adopt takes over a lasting sandbox whose daemon is gone, with everything that runs in it. c.Policy is the policy that it
+// was started with, now the one whose network rules are to be in force. sandbox.ErrNotWhole says that there is nothing to
+// take; after any error sandbox.Discard removes what is left.
+func Adopt(c Config, l *loader.Loader, now *policy.Compiled) (*Instance, error) {
+	text, err := os.ReadFile(filepath.Join(c.RunDir, c.Name, instanceFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, sandbox.ErrNotWhole
+	}
+	var state instanceState
+	if err == nil {
+		err = json.Unmarshal(text, &state)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what the last daemon kept of %s: %w", c.Name, err)
+	}
+	c.Started = state.Started
+	i := newInstance(c)
+	i.loader = l
+	i.record()
+	var list []program
+	for _, p := range state.Programs {
+		list = append(list, program{p.Command, p.Path, p.ID})
+	}
+	i.programs = newPrograms(list)
+	i.recorder.programs.Store(i.programs)
+	if i.box, err = sandbox.Adopt(i.spec()); err != nil {
+		return nil, err
+	}
+	if err := i.adopt(now); err != nil {
+		i.Detach()
+		return nil, err
+	}
+	i.wire.set(i, nil)
+	return i, nil
+}
+
+// adopt takes over what the kernel holds, and opens the way out again. Until the new rules are whole the old ones judge.
+func (i *Instance) adopt(now *policy.Compiled) (err error) {
+	if i.guard, err = i.loader.Adopt(i.box.CgroupDir(), loader.Options{OnEvent: i.recorder.event}); err != nil {
+		return err
+	}
+	i.recorder.policies.set(i.guard.Revision(), now)
+	highest, err := i.guard.DropStaged()
+	if err != nil {
+		return err
+	}
+	if err := i.steer(); err != nil {
+		return err
+	}
+	rules := i.guard.NewRuleset(highest+1, now.Network.Default)
+	if i.rules, err = newNetRules(now, i.programs, i.guard, rules, highest+1, i.c.Started, &i.recorder.policies, i.c.Failed); err != nil {
+		return err
+	}
+	if err := i.makeProxy(now); err != nil {
+		return err
+	}
+	if err := i.guard.Swap(rules); err != nil {
+		return err
+	}
+	return i.serveAll()
+}
+
+// Detach lets go of a lasting sandbox and leaves it running and judged, without a way out, for the next daemon.
+func (i *Instance) Detach() {
+	i.ending.Store(true)
+	_ = i.closeNetwork() // what it could not close ends with this process
+	if i.guard != nil {
+		i.guard.Detach()
+	}
+	if i.box != nil {
+		i.box.Detach()
+	}
+}
+
+// Stop ends everything inside and takes the sandbox away. It returns what could not be done.
+func (i *Instance) Stop() error { return i.end(func() {}, func() { i.lost() }) }
+
+// SetPolicy makes another policy's network rules the ones in force, for connections that are open too: those that it does not
+// allow are closed. Everything else of the policy is as it was at the start; the caller sees to it that it does not differ.
+func (i *Instance) SetPolicy(c *policy.Compiled) error {
+	i.changes.Lock()
+	defer i.changes.Unlock()
+	if err := checkLevel(i.loader, c, i.c.PolicyName); err != nil {
+		return err
+	}
+	old := i.recorder.policies.latest()
+	if err := i.rules.change(c); err != nil {
+		return err
+	}
+	if err := i.proxy.SetPolicy(c); err != nil {
+		// Names of the new policy could not be had. The proxy still has the old one, and so gets the kernel.
+		return errors.Join(err, i.rules.change(old))
+	}
+	return nil
+}
+
+// Policy is the one whose network rules are in force.
+func (i *Instance) Policy() *policy.Compiled { return i.recorder.policies.latest() }
+
+// Box is the sandbox, for what has nothing to do with rules: its commands, its sockets, its numbers.
+func (i *Instance) Box() *sandbox.Sandbox { return i.box }
+
+// Counters are the kernel's own, of every decision since the start.
+func (i *Instance) Counters() (loader.Counters, error) { return i.guard.Counters() }
+
+// Exec starts a command inside.
+func (i *Instance) Exec(req sandbox.ExecRequest) (*sandbox.Process, error) { return i.box.Exec(req) }
