@@ -12,6 +12,9 @@
 // and careless hands; who may write both files can forge both, so keep a head elsewhere to be sure (`audit verify`
 // prints it, `--head` checks it).
 //
+// A file that has grown to a limit is closed: FILE.jsonl becomes FILE.000001.jsonl, with the next free number, and the
+// chain goes on in a new FILE.jsonl, whose first line follows from the last one of the file before. See files and rotate.
+//
 // What a crash loses: a record is handed to the kernel at once, by a goroutine that writes whatever has come together
 // since its last write. A killed process loses the records of that moment, at most 1 MiB of them; a record is never
 // written in part and kept so: the next writer repairs a torn line and keeps its bytes. A power cut loses what the
@@ -40,28 +43,33 @@ const (
 
 // A Writer appends records to one chain. Its methods may be called from several goroutines.
 type Writer struct {
-	path string
-	log  *os.File
-	head *os.File
+	files files
+	head  *os.File
+	limit int64 // bytes of one file
+	keep  int   // closed files; 0: all
 
 	disk sync.Mutex // held while writing; taken before mu
 	// Guarded by disk:
+	log    *os.File
 	offset int64  // where the next line goes
+	number int    // of the last closed file
 	spare  []byte // for pending
 
 	mu      sync.Mutex
-	work    sync.Cond // pending grew, or closing
-	done    sync.Cond // pending was written, or failed
-	pending []byte    // whole lines
-	last    Head      // the last line appended
+	work    sync.Cond     // pending grew, or closing
+	done    sync.Cond     // pending was written, or failed
+	pending []byte        // whole lines
+	last    Head          // the last line appended
+	written uint64        // number of the last line that is in the file
+	grown   chan struct{} // closed when more was written; nil while nobody waits for that
 	closing bool
 	err     error
 	failed  chan struct{} // closed with the first error
 	stopped chan struct{} // closed when the goroutine has gone
 }
 
-// Path returns the file that the writer holds.
-func (w *Writer) Path() string { return w.path }
+// Path returns the file that the writer writes to.
+func (w *Writer) Path() string { return w.files.live() }
 
 // Head returns the last line appended; its Seq is 0 while the chain is empty.
 func (w *Writer) Head() Head {
@@ -92,10 +100,10 @@ func (w *Writer) Append(d *policy.Decision) error {
 		return w.err
 	}
 	if w.closing {
-		return fmt.Errorf("audit log %s: closed", w.path)
+		return fmt.Errorf("audit log %s: closed", w.Path())
 	}
 	if d.Seq != w.last.Seq+1 {
-		return fmt.Errorf("audit log %s: record %d after record %d: out of order", w.path, d.Seq, w.last.Seq)
+		return fmt.Errorf("audit log %s: record %d after record %d: out of order", w.Path(), d.Seq, w.last.Seq)
 	}
 	w.pending, w.last.Hash = appendLine(w.pending, d, w.last.Hash)
 	w.last.Seq = d.Seq
@@ -116,6 +124,8 @@ func (w *Writer) Close() error {
 	w.work.Signal()
 	w.mu.Unlock()
 	<-w.stopped
+	w.disk.Lock() // after a Flush that is still writing
+	defer w.disk.Unlock()
 	// Best effort by its nature: it only makes the kernel begin earlier what it does anyway.
 	_ = unix.SyncFileRange(int(w.log.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	return errors.Join(w.Err(), w.head.Close(), w.log.Close())
@@ -138,8 +148,12 @@ func (w *Writer) run() {
 		}
 		if now := time.Now(); now.Sub(synced) >= syncEvery {
 			synced = now
-			// The record is with the kernel; an error here is the disk's, and the next write meets it.
-			_ = unix.Fdatasync(int(w.log.Fd()))
+			w.disk.Lock()
+			log := w.log
+			w.disk.Unlock()
+			// The record is with the kernel; an error here is the disk's, and the next write meets it. A file that a
+			// Flush closes meanwhile has been forced to the disk then.
+			_ = log.Sync()
 		}
 	}
 }
@@ -166,12 +180,23 @@ func (w *Writer) writePending() {
 		w.err = err
 		close(w.failed)
 	}
+	if w.grown != nil {
+		close(w.grown)
+		w.grown = nil
+	}
 	w.done.Broadcast()
 }
 
 // write puts a batch of whole lines at the end. After an error no part of a line is left behind, if the disk lets us.
 func (w *Writer) write(batch []byte, head Head) error {
-	_, err := w.log.WriteAt(batch, w.offset)
+	var err error
+	if w.offset > 0 && w.offset+int64(len(batch)) > w.limit {
+		if err = w.rotate(); err != nil {
+			return fmt.Errorf("audit log %s: begin the next file: %w: decisions can't be recorded, so nothing may run; see that %s can be written to, and has room",
+				w.Path(), err, w.files.dir)
+		}
+	}
+	_, err = w.log.WriteAt(batch, w.offset)
 	if err == nil {
 		w.offset += int64(len(batch))
 		err = writeHead(w.head, head)
@@ -185,7 +210,7 @@ func (w *Writer) write(batch []byte, head Head) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		hint = "make room on its file system, or name another directory with --audit"
 	}
-	return fmt.Errorf("audit log %s: write: %w: decisions can't be recorded, so nothing may run; %s", w.path, err, hint)
+	return fmt.Errorf("audit log %s: write: %w: decisions can't be recorded, so nothing may run; %s", w.Path(), err, hint)
 }
 
 // writeHead replaces the head in place: it always has the same length, so a full disk can't take it away.

@@ -264,7 +264,7 @@ func TestDiskFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWriter("/dev/full", full, head)
+	w := newWriter(files{"/dev", "full"}, full, head)
 	go w.run()
 	if err := w.Append(record(1)); err != nil {
 		t.Fatal(err)

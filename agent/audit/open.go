@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -22,19 +21,25 @@ const (
 	maxTorn    = MaxLine / 2 // bytes of a torn line; base64 makes them a third longer
 )
 
+// Options are the limits of a chain's files.
+type Options struct {
+	Rotate int64 // bytes after which a file is closed and the next one begun; 0: 64 MiB
+	Keep   int   // closed files that are kept, the newest; 0: all
+}
+
+// rotateAt is Options.Rotate where it is left out.
+const rotateAt = 64 << 20
+
 // Open takes the lowest free chain of a directory, run.jsonl, run-2.jsonl, ..., locks it and makes it ready to append:
 // a torn last line is repaired first. The directory is made (0700) when it is missing; the files are 0600. sandbox is
 // the name for records about the log itself.
 func Open(dir, sandbox string) (*Writer, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("audit directory %s: %w; make it, or name another with --audit", dir, err)
-	}
 	for n := 1; n <= maxWriters; n++ {
-		name := "run.jsonl"
+		name := "run"
 		if n > 1 {
-			name = fmt.Sprintf("run-%d.jsonl", n)
+			name = fmt.Sprintf("run-%d", n)
 		}
-		w, err := openFile(filepath.Join(dir, name), sandbox)
+		w, err := openFiles(files{dir, name}, sandbox, Options{})
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			continue
 		}
@@ -43,29 +48,26 @@ func Open(dir, sandbox string) (*Writer, error) {
 	return nil, fmt.Errorf("audit directory %s: all %d logs are in use by other runs", dir, maxWriters)
 }
 
-// openFile opens one chain; the error is EWOULDBLOCK when another writer holds it.
-func openFile(path, sandbox string) (_ *Writer, err error) {
-	// No O_APPEND: pwrite would ignore the place that a repair writes to.
-	log, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("audit log: %w; name another directory with --audit", err)
+// OpenChain is Open for the one chain of a name, of letters, digits and hyphens.
+func OpenChain(dir, name, sandbox string, o Options) (*Writer, error) {
+	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return nil, fmt.Errorf("audit log %q: the name must be lower-case letters, digits and hyphens", name)
 	}
-	defer func() {
-		if err != nil {
-			log.Close()
-		}
-	}()
-	if err := unix.Flock(int(log.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, err
+	f := files{dir, name}
+	w, err := openFiles(f, sandbox, o)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("audit log %s: in use by %s; end it, or name another directory with --audit", f.live(), holder(f.live()+".head"))
 	}
-	st, err := log.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("audit log: %w", err)
+	return w, err
+}
+
+// openFiles opens one chain; the error is EWOULDBLOCK when another writer holds it.
+func openFiles(f files, sandbox string, o Options) (_ *Writer, err error) {
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("audit directory %s: %w; make it, or name another with --audit", f.dir, err)
 	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("audit log %s: is a %s, not a regular file; name another directory with --audit", path, kind(st.Mode()))
-	}
-	head, err := os.OpenFile(path+".head", os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	// The head is what is locked: it is the one file that stays when the log is rotated.
+	head, err := os.OpenFile(f.live()+".head", os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w; name another directory with --audit", err)
 	}
@@ -74,7 +76,35 @@ func openFile(path, sandbox string) (_ *Writer, err error) {
 			head.Close()
 		}
 	}()
-	w := newWriter(path, log, head)
+	if err := unix.Flock(int(head.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, err
+	}
+	number, err := f.unrotate()
+	if err != nil {
+		return nil, err
+	}
+	// No O_APPEND: pwrite would ignore the place that a repair writes to.
+	log, err := os.OpenFile(f.live(), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("audit log: %w; name another directory with --audit", err)
+	}
+	defer func() {
+		if err != nil {
+			log.Close()
+		}
+	}()
+	st, err := log.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("audit log: %w", err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("audit log %s: is a %s, not a regular file; name another directory with --audit", f.live(), kind(st.Mode()))
+	}
+	w := newWriter(f, log, head)
+	w.number, w.keep = number, o.Keep
+	if o.Rotate > 0 {
+		w.limit = o.Rotate
+	}
 	if err := w.resume(st.Size(), sandbox); err != nil {
 		return nil, err
 	}
@@ -82,11 +112,32 @@ func openFile(path, sandbox string) (_ *Writer, err error) {
 	return w, nil
 }
 
-func newWriter(path string, log, head *os.File) *Writer {
-	w := &Writer{path: path, log: log, head: head, failed: make(chan struct{}), stopped: make(chan struct{})}
+func newWriter(f files, log, head *os.File) *Writer {
+	w := &Writer{files: f, log: log, head: head, limit: rotateAt, failed: make(chan struct{}), stopped: make(chan struct{})}
 	w.work.L, w.done.L = &w.mu, &w.mu
 	w.last.Hash = genesis
 	return w
+}
+
+// holder says which process holds a lock, as far as the kernel tells.
+func holder(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return "another process"
+	}
+	inode := fmt.Sprintf(":%d", st.Sys().(*syscall.Stat_t).Ino)
+	locks, _ := os.ReadFile("/proc/locks")
+	for line := range strings.Lines(string(locks)) {
+		// 1: FLOCK  ADVISORY  WRITE 4711 fd:01:131 0 EOF
+		f := strings.Fields(line)
+		if len(f) < 6 || f[1] != "FLOCK" || !strings.HasSuffix(f[5], inode) {
+			continue
+		}
+		if comm, err := os.ReadFile("/proc/" + f[4] + "/comm"); err == nil {
+			return fmt.Sprintf("process %s (%s)", f[4], strings.TrimSpace(string(comm)))
+		}
+	}
+	return "another process"
 }
 
 // resume finds the end of the chain, repairs it, and writes down what it found wrong.
@@ -105,12 +156,12 @@ func (w *Writer) resume(size int64, sandbox string) error {
 	}
 	var found []policy.Decision
 	if last != nil && parseErr != nil {
-		found = append(found, policy.Decision{Action: "recover", Object: w.path,
+		found = append(found, policy.Decision{Action: "recover", Object: w.Path(),
 			Reason: "the last line " + parseErr.Error() + "; it was left as it is, and `nemoclaw audit verify` names it"})
 	}
 	// The numbers of lost lines are not given again: the gap stays for the verifier to see.
 	if h, err := readHead(w.head); err == nil && h.Seq > w.last.Seq {
-		found = append(found, policy.Decision{Action: "recover", Object: w.path,
+		found = append(found, policy.Decision{Action: "recover", Object: w.Path(),
 			Reason: fmt.Sprintf("records %d to %d were here before and are missing: the log was cut short after it was written", w.last.Seq+1, h.Seq)})
 		w.last.Seq = h.Seq
 	}
@@ -137,7 +188,7 @@ func (w *Writer) tail(size int64) (last, torn []byte, err error) {
 	for n := min(size, 4096); n <= 4*MaxLine; n = min(size, 4*n) {
 		buf := make([]byte, n)
 		if _, err := w.log.ReadAt(buf, size-n); err != nil {
-			return nil, nil, fmt.Errorf("audit log %s: read: %w", w.path, err)
+			return nil, nil, fmt.Errorf("audit log %s: read: %w", w.Path(), err)
 		}
 		end := bytes.LastIndexByte(buf, '\n')
 		if n-int64(end+1) > maxTorn {
@@ -151,7 +202,7 @@ func (w *Writer) tail(size int64) (last, torn []byte, err error) {
 			return nil, buf, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("audit log %s: does not end with a record of this log; move the file away and keep it, and run again", w.path)
+	return nil, nil, fmt.Errorf("audit log %s: does not end with a record of this log; move the file away and keep it, and run again", w.Path())
 }
 
 // readHead reads a head file; one that was never written gives Head{}.

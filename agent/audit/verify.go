@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 )
 
 // A FaultKind says what is wrong with a chain.
@@ -22,8 +23,9 @@ const (
 
 // A Fault is the first thing that is wrong with a chain.
 type Fault struct {
-	Line   int       `json:"line"` // counted from 1; for lines lost at the end, the line after the last
-	Seq    uint64    `json:"seq"`  // the record's number; for lost lines, the first one missing; 0: can't be told
+	File   string    `json:"file,omitempty"` // where it is, when the chain has several files
+	Line   int       `json:"line"`           // counted from 1; for lines lost at the end, the line after the last
+	Seq    uint64    `json:"seq"`            // the record's number; for lost lines, the first one missing; 0: can't be told
 	Kind   FaultKind `json:"kind"`
 	Detail string    `json:"detail"`
 }
@@ -38,16 +40,23 @@ func (f *Fault) Error() string {
 
 // A Report is what Verify found.
 type Report struct {
+	Files int    `json:"files"` // files read
 	Lines int    `json:"lines"` // lines read before the fault, or all
 	First uint64 `json:"first"` // number of the first record, 0 when there is none
 	Head  Head   `json:"-"`     // the last good line
 	Fault *Fault `json:"fault,omitempty"`
 }
 
-// VerifyFile verifies path and the heads given, and the head kept beside the file where there is one. The error is
-// only about reading; what is wrong with the chain is the report's Fault.
+// VerifyFile verifies the chain whose file path is, over all its files, and the heads given, and the head kept beside it
+// where there is one. A closed file (NAME.000001.jsonl) is verified alone. Files that were removed before the oldest one
+// are not missed, but Report.First tells. The error is only about reading; what is wrong with the chain is the report's
+// Fault.
 func VerifyFile(path string, heads ...Head) (Report, error) {
-	// The head is read first: a run that is writing now only makes the log longer than it says.
+	f, number := filesOf(path)
+	if number > 0 || !strings.HasSuffix(path, extension) {
+		return verifyAlone(path, number, heads)
+	}
+	// The head is read first: a writer that is writing now only makes the log longer than it says.
 	side, err := os.Open(path + ".head")
 	if err == nil {
 		h, err := readHead(side)
@@ -59,46 +68,129 @@ func VerifyFile(path string, heads ...Head) (Report, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return Report{}, fmt.Errorf("audit log: %w", err)
 	}
-	f, err := os.Open(path)
+	for {
+		r, err := f.verify(heads)
+		if errors.Is(err, errRemoved) {
+			continue // by its writer, which keeps only so many
+		}
+		return r, err
+	}
+}
+
+var errRemoved = errors.New("a closed file was removed meanwhile")
+
+// verify verifies the files of a chain as they are now.
+func (f files) verify(heads []Head) (Report, error) {
+	numbers, live, err := f.all()
+	if err != nil {
+		return Report{}, err
+	}
+	if live != nil {
+		defer live.Close()
+	} else if len(numbers) == 0 {
+		_, err := os.Open(f.live())
+		return Report{}, fmt.Errorf("audit log: %w", err)
+	}
+	v := verifier{heads: heads, hash: genesis, anywhere: len(numbers) > 0 && numbers[0] > 1}
+	for i, n := range numbers {
+		in, err := os.Open(f.closed(n))
+		if errors.Is(err, fs.ErrNotExist) {
+			return Report{}, errRemoved
+		} else if err != nil {
+			return Report{}, fmt.Errorf("audit log: %w", err)
+		}
+		v.closed = live != nil || i+1 < len(numbers)
+		whole, err := v.file(in, in.Name())
+		in.Close()
+		if !whole || err != nil {
+			return v.report, err
+		}
+	}
+	if live != nil {
+		v.closed = false
+		if whole, err := v.file(live, f.live()); !whole || err != nil {
+			return v.report, err
+		}
+	}
+	v.atEnd()
+	return v.report, v.unchecked(f.live())
+}
+
+// verifyAlone verifies one file by itself. Of heads, those of its own records count.
+func verifyAlone(path string, number int, heads []Head) (Report, error) {
+	in, err := os.Open(path)
 	if err != nil {
 		return Report{}, fmt.Errorf("audit log: %w", err)
 	}
-	defer f.Close()
-	r, err := Verify(f, heads...)
-	if err != nil {
-		return r, fmt.Errorf("audit log %s: read: %w", path, err)
+	defer in.Close()
+	v := verifier{heads: heads, hash: genesis, anywhere: number > 1}
+	whole, err := v.file(in, path)
+	if !whole || err != nil {
+		return v.report, err
 	}
-	return r, nil
+	if number == 0 {
+		v.atEnd()
+	}
+	return v.report, v.unchecked(path)
 }
 
 // Verify reads a log to its end and names the first line that was changed, lost or put elsewhere. Heads are lines that
 // the log is known to have held; each must still be there. The error is only about reading.
 func Verify(r io.Reader, heads ...Head) (Report, error) {
-	v := verifier{in: bufio.NewReaderSize(r, 64<<10), heads: heads, hash: genesis}
+	v := verifier{heads: heads, hash: genesis}
+	if whole, err := v.file(r, ""); !whole || err != nil {
+		return v.report, err
+	}
+	v.atEnd()
+	return v.report, nil
+}
+
+// file reads one file to its end and reports whether it is whole.
+func (v *verifier) file(r io.Reader, name string) (whole bool, err error) {
+	v.in = bufio.NewReaderSize(r, 64<<10)
+	v.line = 0
+	v.name = name
+	v.report.Files++
 	for {
-		b, whole, err := v.next()
+		b, ended, err := v.next()
 		if err != nil {
-			return v.report, err
+			return false, fmt.Errorf("audit log %s: read: %w", name, err)
 		}
 		if b == nil {
-			v.atEnd()
-			return v.report, nil
+			return true, nil
 		}
-		if fault := v.check(b, whole); fault != nil {
+		if fault := v.check(b, ended); fault != nil {
 			v.report.Fault = fault
-			return v.report, v.classify(fault)
+			if v.report.Files > 1 || v.closed {
+				fault.File = name
+			}
+			return false, v.classify(fault)
 		}
 	}
 }
 
+// unchecked is the error that a head names a record which is not in the files.
+func (v *verifier) unchecked(path string) error {
+	for _, h := range v.heads {
+		if v.report.Fault == nil && h.Seq > 0 && (h.Seq < v.report.First || h.Seq > v.report.Head.Seq) {
+			return fmt.Errorf("audit log %s: the head of record %d can't be checked here, where records %d to %d are", path, h.Seq, v.report.First, v.report.Head.Seq)
+		}
+	}
+	return nil
+}
+
 type verifier struct {
-	in     *bufio.Reader
-	heads  []Head
-	buf    []byte
-	seq    uint64 // of the line before
-	hash   string // of the line before
-	at     uint64 // the number that the line of the fault carries
-	report Report
+	heads    []Head
+	in       *bufio.Reader // of the file at hand
+	name     string        // likewise
+	line     int           // lines read of it
+	closed   bool          // another file comes after it
+	anywhere bool          // the first line may be any record
+	buf      []byte
+	seq      uint64 // of the line before
+	hash     string // of the line before
+	at       uint64 // the number that the line of the fault carries
+	report   Report
 }
 
 // next returns the next line without its newline, nil at the end. whole is false when it has no newline. A line longer
@@ -128,7 +220,10 @@ func (v *verifier) next() (b []byte, whole bool, err error) {
 
 // check judges one line against the one before it.
 func (v *verifier) check(b []byte, whole bool) *Fault {
-	n := v.report.Lines + 1
+	n := v.line + 1
+	if !whole && v.closed {
+		return &Fault{Line: n, Seq: v.seq + 1, Kind: Torn, Detail: "it has no end, though the file was closed with a whole line: the file was cut"}
+	}
 	if !whole {
 		return &Fault{Line: n, Seq: v.seq + 1, Kind: Torn,
 			Detail: "it has no end: its writer was killed or the disk was full (the next run repairs the log and keeps these bytes), or it is being written now"}
@@ -138,6 +233,9 @@ func (v *verifier) check(b []byte, whole bool) *Fault {
 		return &Fault{Line: n, Kind: Changed, Detail: "it " + err.Error()}
 	}
 	v.at = l.seq
+	if v.anywhere && v.report.Lines == 0 {
+		v.seq, v.hash = l.seq-1, l.prev
+	}
 	follows := l.prev == v.hash
 	switch {
 	case !l.own:
@@ -146,6 +244,9 @@ func (v *verifier) check(b []byte, whole bool) *Fault {
 	case l.seq == v.seq+1 && n > 1:
 		return &Fault{Line: n - 1, Seq: v.seq, Kind: Changed,
 			Detail: "the line after it does not follow from it: one of the two was rewritten, with a hash made to fit"}
+	case l.seq == v.seq+1 && v.report.Lines > 0:
+		return &Fault{Line: n, Seq: l.seq, Kind: Changed,
+			Detail: "it does not follow from the last line of the file before: one of the two was rewritten, with a hash made to fit"}
 	case l.seq == v.seq+1:
 		return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: "it is the first record, but says that another stood before it"}
 	case l.seq <= v.seq:
@@ -159,9 +260,10 @@ func (v *verifier) check(b []byte, whole bool) *Fault {
 			return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: "it is not the record that was written here: its hash is not the one that was kept"}
 		}
 	}
-	v.report.Lines = n
+	v.line = n
+	v.report.Lines++
 	v.report.Head = Head{Seq: l.seq, Hash: l.hash}
-	if n == 1 {
+	if v.report.Lines == 1 {
 		v.report.First = l.seq
 	}
 	return nil
@@ -189,8 +291,11 @@ func (v *verifier) classify(f *Fault) error {
 func (v *verifier) atEnd() {
 	for _, h := range v.heads {
 		if h.Seq > v.seq {
-			v.report.Fault = &Fault{Line: v.report.Lines + 1, Seq: v.seq + 1, Kind: Lost,
+			v.report.Fault = &Fault{Line: v.line + 1, Seq: v.seq + 1, Kind: Lost,
 				Detail: missing(v.seq+1, h.Seq) + " missing at the end"}
+			if v.report.Files > 1 {
+				v.report.Fault.File = v.name
+			}
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -17,15 +18,16 @@ func newVerify() *cobra.Command {
 	var format string
 	var heads []string
 	cmd := &cobra.Command{
-		Use:   "verify FILE...",
+		Use:   "verify FILE|DIR...",
 		Short: "Say whether audit logs are whole, or name the first line that is not",
 		Long: `verify follows the chain of hashes through a log and names the first line that was changed, lost or put elsewhere.
+FILE.jsonl stands for its closed files FILE.000001.jsonl, ... too; each of those can be given alone; DIR is all logs in it.
 FILE.head, which a run keeps beside FILE, shows lines lost at the end too. Who may write both files can forge both: keep
 the head that verify prints on another machine, and give it with --head later.
 
 Exit status: 0 all are whole, 1 one is not or can't be read, 2 wrong usage.`,
 		Example: `  nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl
-  nemoclaw audit verify -o json /var/log/nemoclaw/audit/*.jsonl
+  nemoclaw audit verify -o json /var/log/nemoclaw/audit
   nemoclaw audit verify --head 1042:9f86d0... run.jsonl`,
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,12 +43,36 @@ Exit status: 0 all are whole, 1 one is not or can't be read, 2 wrong usage.`,
 				}
 				known = append(known, h)
 			}
-			return verify(cmd, args, known, json)
+			files, err := logs(args)
+			if err != nil {
+				return err
+			}
+			return verify(cmd, files, known, json)
 		},
 	}
 	cmd.Flags().StringArrayVar(&heads, "head", nil, "a `SEQ:HASH` that verify printed for the log before (can be given several times)")
 	outputFlag(cmd, &format)
 	return cmd
+}
+
+// logs puts the logs of a directory in its place.
+func logs(args []string) ([]string, error) {
+	var files []string
+	for _, arg := range args {
+		if st, err := os.Stat(arg); err != nil || !st.IsDir() {
+			files = append(files, arg)
+			continue
+		}
+		chains, err := audit.Chains(arg)
+		if err == nil && chains == nil {
+			err = fmt.Errorf("audit directory %s: there is no log in it", arg)
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, chains...)
+	}
+	return files, nil
 }
 
 func verify(cmd *cobra.Command, files []string, heads []audit.Head, json bool) error {
@@ -78,9 +104,14 @@ func verify(cmd *cobra.Command, files []string, heads []audit.Head, json bool) e
 			}
 		case json:
 		case r.Fault != nil:
+			if r.Fault.File != "" {
+				name = text.Escape(r.Fault.File)
+			}
 			fmt.Fprintf(out, "%s:%s\n", name, text.Escape(r.Fault.Error()))
 		case r.Lines == 0:
 			fmt.Fprintf(out, "%s: %s (empty)\n", name, paint(out, "ok"))
+		case r.First > 1:
+			fmt.Fprintf(out, "%s: %s (records %d to %d, head %s; older ones are not in these files)\n", name, paint(out, "ok"), r.First, r.Head.Seq, r.Head)
 		default:
 			fmt.Fprintf(out, "%s: %s (records %d to %d, head %s)\n", name, paint(out, "ok"), r.First, r.Head.Seq, r.Head)
 		}

@@ -1,0 +1,110 @@
+package audit
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// A Filter selects records. Its zero value selects all.
+type Filter struct {
+	Since    uint64    // those after this number
+	From     time.Time // not before; zero: no limit
+	To       time.Time // not after; zero: no limit
+	Sandbox  string    // "": all
+	Planes   []policy.Plane
+	Verdicts []policy.Verdict
+	Last     int // only the last so many of what is there; 0: all
+}
+
+// late is how much a record's time may be behind that of the records before it: events wait in the kernel's rings, and
+// folded ones have the time of the first. A clock that was set back further hides records from a Filter with times.
+const late = 10 * time.Minute
+
+var (
+	keyTime    = []byte(`,"time":"`)
+	keySandbox = []byte(`,"sandbox":"`)
+	keyPlane   = []byte(`,"plane":"`)
+	keyVerdict = []byte(`},"verdict":"`)
+)
+
+// fields are what a Filter looks at, taken from a line without decoding it: AppendJSON's order is fixed, and quotes in
+// values are escaped, so a key with its quotes can't be inside of one.
+type fields struct {
+	seq                  uint64
+	time, sandbox, plane []byte
+	rest                 []byte // what comes after plane
+}
+
+// cutFields reads the beginning of a line; false when it is no record.
+func cutFields(line []byte) (f fields, ok bool) {
+	rest, ok := bytes.CutPrefix(line, keySeq)
+	if !ok {
+		return f, false
+	}
+	n := 0
+	for n < len(rest) && n < 20 && rest[n] >= '0' && rest[n] <= '9' {
+		n++
+	}
+	seq, err := strconv.ParseUint(string(rest[:n]), 10, 64)
+	if err != nil {
+		return f, false
+	}
+	f.seq, rest = seq, rest[n:]
+	if f.time, rest, ok = cutValue(rest, keyTime); !ok {
+		return f, false
+	}
+	if f.sandbox, rest, ok = cutValue(rest, keySandbox); !ok {
+		return f, false
+	}
+	f.plane, f.rest, ok = cutValue(rest, keyPlane)
+	return f, ok
+}
+
+// cutValue takes a key and its value, which holds no quote.
+func cutValue(b, key []byte) (value, rest []byte, ok bool) {
+	b, ok = bytes.CutPrefix(b, key)
+	if !ok {
+		return nil, nil, false
+	}
+	return bytes.Cut(b, quote)
+}
+
+var quote = []byte{'"'}
+
+// when reads the time; the zero time when it is none.
+func (f *fields) when() time.Time {
+	t, err := time.Parse(time.RFC3339Nano, string(f.time))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// matches reports whether the filter selects a record; over, whether none after it can be selected.
+func (flt *Filter) matches(f *fields) (ok, over bool) {
+	if f.seq <= flt.Since || flt.Sandbox != "" && string(f.sandbox) != flt.Sandbox {
+		return false, false
+	}
+	if len(flt.Planes) > 0 && !slices.Contains(flt.Planes, policy.Plane(f.plane)) {
+		return false, false
+	}
+	if !flt.From.IsZero() || !flt.To.IsZero() {
+		t := f.when()
+		if t.Before(flt.From) {
+			return false, false
+		}
+		if !flt.To.IsZero() && t.After(flt.To) {
+			return false, t.After(flt.To.Add(late))
+		}
+	}
+	if len(flt.Verdicts) == 0 {
+		return true, false
+	}
+	_, verdict, found := bytes.Cut(f.rest, keyVerdict)
+	verdict, _, _ = bytes.Cut(verdict, quote)
+	return found && slices.ContainsFunc(flt.Verdicts, func(v policy.Verdict) bool { return string(verdict) == v.String() }), false
+}

@@ -1,0 +1,82 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// rotate closes the live file under the next number and begins a new one. It is called with disk held, between two
+// batches, so a closed file ends with a whole line.
+//
+// A kill between two of its steps leaves no live file, or an empty one: unrotate takes the last closed one back then, so
+// there is one kind of chain to go on with.
+func (w *Writer) rotate() error {
+	// Closed files are not looked at for torn lines any more, so this one must be on the disk before it is one.
+	if err := w.log.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(w.files.live(), w.files.closed(w.number+1)); err != nil {
+		return err
+	}
+	w.number++
+	log, err := os.OpenFile(w.files.live(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	w.log.Close()
+	w.log, w.offset = log, 0
+	if err := syncDir(w.files.dir); err != nil {
+		return err
+	}
+	return w.prune()
+}
+
+// prune removes the closed files that are more than are kept.
+func (w *Writer) prune() error {
+	if w.keep == 0 {
+		return nil
+	}
+	numbers, err := w.files.numbers()
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers[:max(0, len(numbers)-w.keep)] {
+		if err := os.Remove(w.files.closed(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// unrotate undoes a rotation that was cut short, and returns the number of the last closed file.
+func (f files) unrotate() (number int, err error) {
+	numbers, err := f.numbers()
+	if err != nil || len(numbers) == 0 {
+		return 0, err
+	}
+	number = newest(numbers)
+	st, err := os.Lstat(f.live())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return 0, fmt.Errorf("audit log: %w", err)
+	case !st.Mode().IsRegular() || st.Size() > 0:
+		return number, nil
+	}
+	if err := os.Rename(f.closed(number), f.live()); err != nil {
+		return 0, fmt.Errorf("audit log: take back the last closed file, after a rotation was cut short: %w", err)
+	}
+	return number - 1, nil
+}
+
+// syncDir forces the names of a directory's files to the disk.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
