@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -36,30 +35,52 @@ func machineID() string {
 	return hex.EncodeToString(id)
 }
 
-// etcLayer is where the layer over the host's /etc lies: below the mount point of /proc nobody inside can look.
-const etcLayer = "proc/etc"
+// etcLayer is where the layer over the system's /etc lies: below the mount point of /proc nobody inside can look. emptyEtc,
+// beside it, is the /etc of an image that has none.
+const (
+	etcLayer = "proc/etc"
+	emptyEtc = "proc/none"
+)
 
-// openEtc makes /etc: the host's, read-only, below the layer. Names decide there, so that nothing hidden comes back
+// openEtc makes /etc: the system's, read-only, below the layer. Names decide there, so that nothing hidden comes back
 // when the host renames a file.
-func (v *view) openEtc() (int, error) {
+func (v *view) openEtc(t *tree) (int, error) {
 	dir, err := unix.Openat(v.root, etcLayer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(dir)
+	lower, err := v.openSystemEtc(t)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(lower)
 	mount, err := newMount("overlay", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV,
-		fmt.Sprintf("lowerdir=/proc/thread-self/fd/%d:/etc", dir))
+		fmt.Sprintf("lowerdir=/proc/thread-self/fd/%d:/proc/thread-self/fd/%d", dir, lower))
 	if err != nil {
 		return -1, fmt.Errorf("%w; the kernel needs overlayfs (modprobe overlay), on at most one other overlayfs", err)
 	}
 	return mount, nil
 }
 
+// openSystemEtc opens what lies below the layer.
+func (v *view) openSystemEtc(t *tree) (int, error) {
+	if t.source == "" {
+		return unix.Openat(v.root, emptyEtc, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	return openReal(t.source)
+}
+
 // makeEtcLayer fills the layer: the sandbox's own files, and a whiteout for all that is to be hidden.
-func (v *view) makeEtcLayer(hostname, nameserver string) error {
-	if err := unix.Mkdirat(v.root, etcLayer, 0o755); err != nil {
+func (v *view) makeEtcLayer(t *tree, hostname, nameserver string) error {
+	if err := errors.Join(unix.Mkdirat(v.root, etcLayer, 0o755), unix.Mkdirat(v.root, emptyEtc, 0o755)); err != nil {
 		return err
 	}
+	lower, err := v.openSystemEtc(t)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(lower)
 	dir, err := unix.Openat(v.root, etcLayer, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -74,12 +95,12 @@ func (v *view) makeEtcLayer(hostname, nameserver string) error {
 		}
 	}
 	for _, p := range v.plan.hidden {
-		if err := v.whiteOut(dir, strings.TrimPrefix(p, "/etc/")); err != nil {
+		if err := v.whiteOut(lower, dir, strings.TrimPrefix(p, "/etc/")); err != nil {
 			return fmt.Errorf("hiding %s: %w", p, err)
 		}
 	}
 	for _, p := range v.plan.revealed {
-		if err := v.reveal(dir, strings.TrimPrefix(p, "/etc/")); err != nil {
+		if err := v.reveal(lower, dir, strings.TrimPrefix(p, "/etc/")); err != nil {
 			return fmt.Errorf("making a place for %s: %w", p, err)
 		}
 	}
@@ -87,17 +108,17 @@ func (v *view) makeEtcLayer(hostname, nameserver string) error {
 }
 
 // whiteOut hides a name of /etc, unless a rule shows it or something in it: then it is an empty directory.
-func (v *view) whiteOut(layer int, name string) error {
+func (v *view) whiteOut(lower, layer int, name string) error {
 	if slices.ContainsFunc(v.plan.revealed, func(r string) bool { return under(r, "/etc/"+name) }) {
 		if slices.Contains(v.plan.revealed, "/etc/"+name) {
 			return nil // reveal makes its place
 		}
-		if err := copyDirs(layer, name); err != nil {
+		if err := copyDirs(lower, layer, name); err != nil {
 			return err
 		}
 		return unix.Setxattr(fmt.Sprintf("/proc/thread-self/fd/%d/%s", layer, name), "trusted.overlay.opaque", []byte("y"), 0)
 	}
-	if err := copyDirs(layer, path.Dir(name)); err != nil {
+	if err := copyDirs(lower, layer, path.Dir(name)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			return nil // not even its directory is there
 		}
@@ -111,28 +132,28 @@ func (v *view) whiteOut(layer int, name string) error {
 }
 
 // reveal makes the mount point of a path that a rule shows.
-func (v *view) reveal(layer int, name string) error {
-	info, err := os.Stat("/etc/" + name)
-	if err != nil {
-		return err
-	}
-	if err := copyDirs(layer, path.Dir(name)); err != nil {
-		return err
-	}
-	return makePlace(layer, name, !info.IsDir())
-}
-
-// copyDirs makes the directories of a path in the layer with the mode that the host's /etc has: of a directory that
-// is in both layers, the upper one's mode counts.
-func copyDirs(layer int, name string) error {
-	if name == "." {
-		return nil
-	}
-	if err := copyDirs(layer, path.Dir(name)); err != nil {
+func (v *view) reveal(lower, layer int, name string) error {
+	if err := copyDirs(lower, layer, path.Dir(name)); err != nil {
 		return err
 	}
 	var at unix.Stat_t
-	if err := unix.Lstat("/etc/"+name, &at); err != nil {
+	if err := unix.Fstatat(lower, name, &at, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	return makePlace(layer, name, at.Mode&unix.S_IFMT != unix.S_IFDIR)
+}
+
+// copyDirs makes the directories of a path in the layer with the mode that the system's /etc has: of a directory that
+// is in both layers, the upper one's mode counts. None of them is reached through a symbolic link.
+func copyDirs(lower, layer int, name string) error {
+	if name == "." {
+		return nil
+	}
+	if err := copyDirs(lower, layer, path.Dir(name)); err != nil {
+		return err
+	}
+	var at unix.Stat_t
+	if err := unix.Fstatat(lower, name, &at, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	if at.Mode&unix.S_IFMT != unix.S_IFDIR {

@@ -113,11 +113,15 @@ func setMount(fd int, attributes uint64, recursive bool, userns int) error {
 	return unix.MountSetattr(fd, "", flags, &attr)
 }
 
-// attach puts a mount at a path of the view.
+// attach puts a mount at a path of the view, which has no symbolic link in it.
 func attach(mount, root int, p string) error {
-	p = strings.TrimPrefix(p, "/")
-	if err := unix.MoveMount(mount, "", root, p, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("mounting /%s in the view: %w", p, err)
+	at, err := openStrict(root, p, unix.O_PATH)
+	if err == nil {
+		err = unix.MoveMount(mount, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+		unix.Close(at)
+	}
+	if err != nil {
+		return fmt.Errorf("mounting /%s in the view: %w", strings.TrimPrefix(p, "/"), err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ type treeKind uint8
 
 const (
 	treeBase    treeKind = iota // part of the read-only system, owners as they are on the host (shown as nobody)
-	treeEtc                     // the host's /etc without secrets, with generated files
+	treeEtc                     // the system's /etc without secrets, with generated files; no source: it has none
 	treeBind                    // a host path that a rule grants
 	treePrivate                 // a directory of the sandbox's own scratch file system
 	treeNarrow                  // a part of a tree, bound onto itself with fewer rights
@@ -29,7 +29,7 @@ const (
 // tree is one mount of the view.
 type tree struct {
 	path     string // inside
-	source   string // real path on the host; "" for treePrivate and what lies in it
+	source   string // real path on the host, of an image's files below its root; "" for treePrivate and what lies in it
 	kind     treeKind
 	file     bool // a single file
 	readOnly bool
@@ -76,7 +76,9 @@ type entry struct {
 
 // planner turns a policy and what the host has into a viewPlan.
 type planner struct {
-	host      host
+	host      host   // the machine
+	system    host   // whose files the view shows: the machine's, or an image's
+	root      string // real path of the image on the host; "": the view shows the host
 	baseline  bool
 	workspace string // real path on the host; "" for none
 	entries   []entry
@@ -87,8 +89,8 @@ const readWrite = policy.Read | policy.Write
 
 // planView computes the view. It reads the host through h and changes nothing; an error names the rule that can't be
 // enforced, why, and what to do.
-func planView(c *policy.Compiled, workspace string, protected []string, h host) (*viewPlan, error) {
-	p := &planner{host: h, baseline: c.Files.Baseline}
+func planView(c *policy.Compiled, workspace, root string, protected []string, h host) (*viewPlan, error) {
+	p := &planner{host: h, system: h, baseline: c.Files.Baseline}
 	if workspace != "" {
 		at, err := h.resolve(workspace)
 		if err != nil {
@@ -98,6 +100,11 @@ func planView(c *policy.Compiled, workspace string, protected []string, h host) 
 			return nil, fmt.Errorf("sandbox: the workspace %s is not a directory on this host: create it, or name another", workspace)
 		}
 		p.workspace = at.real
+	}
+	if root != "" {
+		if err := p.useImage(root); err != nil {
+			return nil, err
+		}
 	}
 	for i := range c.Files.Rules {
 		if err := p.addRule(c, &c.Files.Rules[i]); err != nil {
@@ -176,14 +183,23 @@ func (p *planner) locate(e *entry) error {
 		}
 		return nil
 	}
-	at, err := p.host.resolve(e.written)
+	system := p.system
+	if under(e.written, "/proc") {
+		system = p.host // an image has none
+	}
+	at, err := system.resolve(e.written)
 	if err != nil {
 		return fmt.Errorf("sandbox: %s: %w", e.text, err)
 	}
-	e.path, e.source, e.kind, e.links = at.real, at.real, at.kind, at.links
+	e.path, e.source, e.kind, e.links = at.real, p.root+at.real, at.kind, at.links
 	if p.reserved(at.real) && !p.reserved(e.written) {
-		// A link into what is private inside: the place is as written, the content the host's.
+		// A link into what is private inside: the place is as written, the content the system's.
 		e.path, e.links = e.written, nil
+	}
+	if p.root != "" {
+		if err := p.checkImageRule(e); err != nil {
+			return err
+		}
 	}
 	if under(e.path, "/dev") && e.access != 0 && !underAny(e.path, policy.BaselineDevices) {
 		return e.refuse("device files are not granted by path", "remove the rule; the section `devices` grants devices")
@@ -234,8 +250,8 @@ func (p *planner) addProtected(dir string) error {
 		path: at.real, source: at.real, kind: at.kind, written: dir,
 		denied: readWrite | policy.Execute, text: "built in: " + dir + " is the daemon's own",
 	}
-	if p.reserved(at.real) {
-		// What is there inside is the sandbox's own; the workspace may still show the host's.
+	if p.reserved(at.real) || p.root != "" {
+		// What is there inside is the sandbox's own, or the image's; the workspace may still show the host's.
 		if p.workspace == "" || !under(at.real, p.workspace) {
 			return nil
 		}
@@ -255,7 +271,7 @@ func (p *planner) addAliases() {
 		switch {
 		case e.denied == 0 || e.source == "" || !under(e.source, p.workspace):
 			continue
-		case under(e.path, workspaceDir) && p.reserved(e.source):
+		case under(e.path, workspaceDir) && (p.reserved(e.source) || p.root != ""):
 			continue // what is there on the host is nowhere inside: the sandbox has its own
 		case under(e.path, workspaceDir):
 			e.path = e.source

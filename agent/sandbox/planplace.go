@@ -21,7 +21,7 @@ func (p *planner) baseTrees() error {
 		if access&readWrite == 0 {
 			continue
 		}
-		target, kind, err := p.host.lstat(dir)
+		target, kind, err := p.system.lstat(dir)
 		switch {
 		case err != nil:
 			return fmt.Errorf("sandbox: %w", err)
@@ -29,7 +29,7 @@ func (p *planner) baseTrees() error {
 			p.plan.links = append(p.plan.links, link{dir, target})
 		case kind == kindDir:
 			write := access&policy.Write != 0
-			t := tree{path: dir, source: dir, kind: treeBase, readOnly: !write, idmap: write}
+			t := tree{path: dir, source: p.root + dir, kind: treeBase, readOnly: !write, idmap: write}
 			if write {
 				t.kind = treeBind
 			}
@@ -46,7 +46,11 @@ func (p *planner) baseTrees() error {
 		}
 	}
 	if etc&policy.Read != 0 {
-		p.plan.trees = append(p.plan.trees, tree{path: "/etc", source: "/etc", kind: treeEtc, readOnly: true})
+		source, err := p.etcSource()
+		if err != nil {
+			return err
+		}
+		p.plan.trees = append(p.plan.trees, tree{path: "/etc", source: source, kind: treeEtc, readOnly: true})
 	}
 	for _, dir := range policy.PrivateDirs {
 		access, _ := p.effective(dir)
@@ -137,7 +141,7 @@ func (p *planner) placeProc(e *entry, access policy.Access) error {
 func (p *planner) bind(e *entry, access policy.Access) error {
 	if e.kind == kindMissing {
 		if e.own || e.access != 0 {
-			p.warn(e.text, e.written+" does not exist on this host, so nothing is granted")
+			p.warn(e.text, e.written+" does not exist "+p.where()+", so nothing is granted")
 		}
 		return nil
 	}
@@ -169,8 +173,8 @@ func (p *planner) addSocket(c *policy.Compiled, socket policy.UnixSocket) error 
 		return e.refuse(socket.Path+" is not a unix socket on this host", "start its server first, or remove the rule")
 	}
 	place := at.real
-	if p.reserved(at.real) || p.reserved(socket.Path) {
-		place = socket.Path
+	if p.reserved(at.real) || p.reserved(socket.Path) || p.root != "" {
+		place = socket.Path // the links that lead to it are the host's
 	} else {
 		p.plan.links = append(p.plan.links, at.links...)
 	}
@@ -182,7 +186,7 @@ func (p *planner) addSocket(c *policy.Compiled, socket policy.UnixSocket) error 
 // covered, and it is watched because the host may move it away from under its cover.
 func (p *planner) narrowReadOnly(e *entry, t *tree, access, denied policy.Access) error {
 	if e.kind == kindMissing {
-		p.warn(e.text, e.written+" does not exist on this host; if it appears while the sandbox runs, it will be visible")
+		p.warn(e.text, e.written+" does not exist "+p.where()+"; if it appears while the sandbox runs, it will be visible")
 		return nil
 	}
 	n := tree{path: e.path, source: e.source, kind: treeMask, file: e.kind != kindDir, readOnly: true, watch: true, rule: e.rule}
@@ -277,10 +281,10 @@ func (p *planner) addSecrets() {
 		if around == "" || named {
 			continue
 		}
-		for _, at := range p.host.glob(s.Path) {
-			if found, err := p.host.resolve(at); err == nil {
+		for _, at := range p.system.glob(s.Path) {
+			if found, err := p.system.resolve(at); err == nil {
 				denies = append(denies, entry{
-					path: found.real, source: found.real, kind: found.kind, links: found.links, denied: readWrite | policy.Execute,
+					path: found.real, source: p.root + found.real, kind: found.kind, links: found.links, denied: readWrite | policy.Execute,
 					text: "built in: " + at + " (" + s.Reason + ") is left out of " + around, written: at,
 				})
 			}
@@ -297,7 +301,7 @@ func (p *planner) hideSecrets() {
 	for _, s := range policy.BaselineSecrets {
 		found := []string{s.Path} // if it is not there, it may appear while the sandbox runs
 		if strings.Contains(s.Path, "*") {
-			found = p.host.glob(s.Path)
+			found = p.system.glob(s.Path)
 		}
 		for _, at := range found {
 			if p.inEtc(at) { // else a rule names it

@@ -90,7 +90,7 @@ func (s *Sandbox) place() error {
 
 // plan computes the view and makes its file systems.
 func (s *Sandbox) plan() (err error) {
-	if s.view.plan, err = planView(s.spec.Policy, s.spec.Workspace, s.spec.Protected, newRealHost()); err != nil {
+	if s.view.plan, err = planView(s.spec.Policy, s.spec.Workspace, s.spec.Root, s.spec.Protected, newRealHost()); err != nil {
 		return err
 	}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {

@@ -20,6 +20,7 @@ type Spec struct {
 	Name         string           // lower-case letters, digits, hyphens; the run directory and cgroups have it
 	Hostname     string           // inside; Name when ""
 	Policy       *policy.Compiled // never changed
+	Root         string           // directory of an unpacked image, absolute: the system inside is its; "": the host's
 	Workspace    string           // directory of the host, absolute; "" for none
 	RunDir       string           // directory of all run directories, absolute
 	Cgroup2      string           // where cgroup2 is mounted; found when ""

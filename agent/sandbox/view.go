@@ -96,14 +96,9 @@ func (v *view) make(hostname, nameserver string) (err error) {
 	if err := makeDirs(v.root, "proc"); err != nil {
 		return fmt.Errorf("sandbox: making the root: %w", err)
 	}
-	if v.plan.tree("/etc") != nil {
-		if err := v.makeEtcLayer(hostname, nameserver); err != nil {
+	if t := v.plan.tree("/etc"); t != nil {
+		if err := v.makeEtcLayer(t, hostname, nameserver); err != nil {
 			return fmt.Errorf("sandbox: composing /etc: %w", err)
-		}
-	}
-	for _, l := range v.plan.links {
-		if err := v.makeLink(l); err != nil {
-			return fmt.Errorf("sandbox: making the link %s: %w", l.path, err)
 		}
 	}
 	for i := range v.plan.trees {
@@ -113,6 +108,11 @@ func (v *view) make(hostname, nameserver string) (err error) {
 		}
 		if err := makePlace(v.root, t.path, t.file); err != nil {
 			return fmt.Errorf("sandbox: making a place for %s: %w", t.path, err)
+		}
+	}
+	for _, l := range v.plan.links { // last: until here nothing in the root leads anywhere else
+		if err := v.makeLink(l); err != nil {
+			return fmt.Errorf("sandbox: making the link %s: %w", l.path, err)
 		}
 	}
 	return nil
@@ -173,13 +173,24 @@ func (p *viewPlan) workspaceTree() *tree {
 	return nil
 }
 
-// makeLink repeats a symbolic link of the host.
+// makeLink repeats a symbolic link of the system. Its directory is a real one there.
 func (v *view) makeLink(l link) error {
-	name := strings.TrimPrefix(l.path, "/")
-	if err := makeDirs(v.root, path.Dir(name)); err != nil {
-		return err
+	dir := v.root
+	for name := range strings.SplitSeq(strings.Trim(path.Dir(l.path), "/"), "/") {
+		if name == "" {
+			break
+		}
+		if err := unix.Mkdirat(dir, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		below, err := openStrict(dir, name, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(below)
+		dir = below
 	}
-	if err := unix.Symlinkat(l.target, v.root, name); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.Symlinkat(l.target, dir, path.Base(l.path)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	return nil
@@ -289,7 +300,7 @@ func (t *tree) attributes() uint64 {
 func (v *view) openTree(t *tree) (int, error) {
 	switch t.kind {
 	case treeEtc:
-		return v.openEtc()
+		return v.openEtc(t)
 	case treePrivate:
 		return v.makePrivate(t)
 	case treeMask:
