@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
@@ -191,7 +192,7 @@ func (r *run) spec() sandbox.Spec {
 	return sandbox.Spec{
 		Name: r.name, Policy: r.policy, Workspace: r.workspace, RunDir: absolute(r.o.RunDir),
 		Cgroup2: filepath.Dir(r.parent), CgroupParent: filepath.Base(r.parent), Nameserver: dnsproxy.ResolverAddr4.String(),
-		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
+		Protected: []string{config.DefaultDir, absolute(r.o.AuditDir), config.DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
 		Unmasked: func(u sandbox.Unmasked) {
 			r.note("unmasked", u.Path, "something on the host took the mask away that enforces "+u.Rule)
 			r.fail(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",
