@@ -150,3 +150,30 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestTheFileThatIsInstalled says nothing but the defaults: as it is, and with every comment taken away.
+func TestTheFileThatIsInstalled(t *testing.T) {
+	t.Parallel()
+	src, err := os.ReadFile("../../dist/agent.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Socket = DefaultRun + "/" + socketName
+	for _, text := range []string{string(src), strings.ReplaceAll(string(src), "\n#", "\n")} {
+		for _, s := range settings {
+			if !strings.Contains(text, s.key+":") {
+				t.Errorf("%s is not in the file", s.key)
+			}
+		}
+		var lines []string
+		for line := range strings.Lines(text) {
+			if key, _, found := strings.Cut(line, ":"); strings.HasPrefix(line, "#") || found && !strings.Contains(key, " ") {
+				lines = append(lines, line)
+			}
+		}
+		if c, err := Load(write(t, strings.Join(lines, ""))); err != nil || c != want {
+			t.Errorf("%v\n%s", err, c)
+		}
+	}
+}

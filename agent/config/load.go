@@ -34,7 +34,7 @@ func Bind(set *pflag.FlagSet) *Flags {
 	defaults := Default()
 	set.StringVar(&f.file, "config", "", "configuration `FILE` (default: "+DefaultFile+", if it is there)")
 	for _, s := range settings {
-		f.given[s.key] = set.String(s.flag(), s.get(&defaults), fmt.Sprintf("`%s`: %s", s.arg, s.about))
+		f.given[s.key] = set.String(s.flag(), s.get(&defaults), s.about)
 	}
 	return f
 }

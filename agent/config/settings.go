@@ -11,8 +11,7 @@ import (
 // setting is one key of the file, and the flag of the same name.
 type setting struct {
 	key   string // with underscores; the flag has hyphens
-	arg   string // what help calls its value
-	about string
+	about string // for help, with what it calls the value in backquotes
 	set   func(c *Config, value string) error
 	get   func(c *Config) string
 }
@@ -21,19 +20,19 @@ func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
 
 // settings are all there are, in the order in which help and --check show them.
 var settings = []setting{
-	text("socket", "FILE", "socket to listen on (default: agent.sock in run_dir)", optionalPath, func(c *Config) *string { return &c.Socket }),
-	text("state_dir", "DIR", "what outlives a reboot: sandboxes, their policies, their snapshots", ownDir, func(c *Config) *string { return &c.StateDir }),
-	text("run_dir", "DIR", "what lives as long as a sandbox", ownDir, func(c *Config) *string { return &c.RunDir }),
-	text("audit", "DIR", "the audit logs", ownDir, func(c *Config) *string { return &c.AuditDir }),
-	number("audit_max_size", "SIZE", "begin a new audit file after so many bytes (64MiB, 1GiB; 0: never)", parseSize, formatSize, func(c *Config) *int64 { return &c.AuditMaxSize }),
-	number("audit_keep", "NUMBER", "keep so many full audit files and remove older ones (0: keep all)", parseCount, strconv.Itoa, func(c *Config) *int { return &c.AuditKeep }),
-	text("bpffs", "DIR", "the BPF file system; it is mounted there if nothing is", absolute, func(c *Config) *string { return &c.BPFFS }),
-	text("cgroup2", "DIR", "the cgroup v2 hierarchy (default: found)", optionalPath, func(c *Config) *string { return &c.Cgroup2 }),
-	text("cgroup_parent", "NAME", "the cgroup that holds all sandboxes", cgroupName, func(c *Config) *string { return &c.CgroupParent }),
-	text("steer_group", "GROUP", "who is in it may do everything through the daemon (\"\": root only)", groupName, func(c *Config) *string { return &c.SteerGroup }),
-	text("watch_group", "GROUP", "who is in it may look, and change nothing (\"\": nobody)", groupName, func(c *Config) *string { return &c.WatchGroup }),
+	text("socket", "`FILE` of the socket to listen on (default: agent.sock in run_dir)", optionalPath, func(c *Config) *string { return &c.Socket }),
+	text("state_dir", "`DIR` for what outlives a reboot: sandboxes, their policies, their snapshots", ownDir, func(c *Config) *string { return &c.StateDir }),
+	text("run_dir", "`DIR` for what lives as long as a sandbox", ownDir, func(c *Config) *string { return &c.RunDir }),
+	text("audit", "`DIR` of the audit logs", ownDir, func(c *Config) *string { return &c.AuditDir }),
+	number("audit_max_size", "`SIZE` at which a new audit file is begun, such as 64MiB; 0: never", parseSize, formatSize, func(c *Config) *int64 { return &c.AuditMaxSize }),
+	number("audit_keep", "`NUMBER` of full audit files that are kept; 0: all", parseCount, strconv.Itoa, func(c *Config) *int { return &c.AuditKeep }),
+	text("bpffs", "`DIR` of the BPF file system; it is mounted there if nothing is", absolute, func(c *Config) *string { return &c.BPFFS }),
+	text("cgroup2", "`DIR` of the cgroup v2 hierarchy (default: found)", optionalPath, func(c *Config) *string { return &c.Cgroup2 }),
+	text("cgroup_parent", "`NAME` of the cgroup that holds all sandboxes", cgroupName, func(c *Config) *string { return &c.CgroupParent }),
+	text("steer_group", "`GROUP` whose members may do everything through the daemon; \"\": root only", groupName, func(c *Config) *string { return &c.SteerGroup }),
+	text("watch_group", "`GROUP` whose members may look and change nothing; \"\": nobody", groupName, func(c *Config) *string { return &c.WatchGroup }),
 	{
-		key: "resolver", arg: "ADDR[:PORT]", about: "DNS server to ask for allowed names (default: /etc/resolv.conf)",
+		key: "resolver", about: "`ADDR[:PORT]` of the DNS server to ask for allowed names (default: /etc/resolv.conf)",
 		set: func(c *Config, v string) (err error) { c.Resolver, err = resolver(v); return err },
 		get: func(c *Config) string {
 			if c.Resolver == (netip.AddrPort{}) {
@@ -42,12 +41,12 @@ var settings = []setting{
 			return c.Resolver.String()
 		},
 	},
-	text("hosts_file", "FILE", "host names to look in first (default: /etc/hosts)", optionalPath, func(c *Config) *string { return &c.HostsFile }),
+	text("hosts_file", "`FILE` of host names to look in first (default: /etc/hosts)", optionalPath, func(c *Config) *string { return &c.HostsFile }),
 }
 
-func text(key, arg, about string, parse func(string) (string, error), field func(*Config) *string) setting {
+func text(key, about string, parse func(string) (string, error), field func(*Config) *string) setting {
 	return setting{
-		key: key, arg: arg, about: about,
+		key: key, about: about,
 		set: func(c *Config, v string) error {
 			v, err := parse(v)
 			if err == nil {
@@ -59,9 +58,9 @@ func text(key, arg, about string, parse func(string) (string, error), field func
 	}
 }
 
-func number[N int | int64](key, arg, about string, parse func(string) (N, error), format func(N) string, field func(*Config) *N) setting {
+func number[N int | int64](key, about string, parse func(string) (N, error), format func(N) string, field func(*Config) *N) setting {
 	return setting{
-		key: key, arg: arg, about: about,
+		key: key, about: about,
 		set: func(c *Config, v string) error {
 			n, err := parse(v)
 			if err == nil {
