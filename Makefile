@@ -9,7 +9,10 @@ export GOTOOLCHAIN := local
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 BUILD     := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+# The date of the manual pages: the same sources give the same bytes.
+EPOCH     = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 PREFIX    ?= /usr/local
+SYSCONFDIR ?= /etc
 # Two at a time: the project's machines have two cores, and more only makes the timings lie.
 JOBS      ?= 2
 FUZZTIME  ?= 20s
@@ -20,16 +23,22 @@ C_FILES   = $(shell git ls-files '*.c' '*.h' ':!:**/vmlinux*.h')
 SH_FILES  = .ci/run $(shell git ls-files scripts)
 
 .DEFAULT_GOAL := build
-.PHONY: help build install generate check-generated lint test test-fast test-e2e race fuzz bench soak clean
+.PHONY: help build man install generate check-generated lint test test-fast test-e2e race fuzz bench soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## bin/nemoclaw, static
+build: ## bin/nemoclaw and bin/nemoclaw-agent, static
 	$(BUILD) -o bin/nemoclaw ./cmd/nemoclaw
+	$(BUILD) -o bin/nemoclaw-agent ./cmd/nemoclaw-agent
 
-install: build ## bin/nemoclaw to $(PREFIX)/bin
-	install -D -m 0755 bin/nemoclaw $(DESTDIR)$(PREFIX)/bin/nemoclaw
+man: ## bin/man: the manual pages, from what the commands' help says
+	@rm -rf bin/man
+	SOURCE_DATE_EPOCH=$(EPOCH) CGO_ENABLED=0 go run -tags man ./cmd/nemoclaw bin/man
+	SOURCE_DATE_EPOCH=$(EPOCH) CGO_ENABLED=0 go run -tags man ./cmd/nemoclaw-agent bin/man
+
+install: build man ## to $(PREFIX), with the unit, completions and manual pages; WITH_OPENSHELL=1: the second name too
+	PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' DESTDIR='$(DESTDIR)' WITH_OPENSHELL='$(WITH_OPENSHELL)' scripts/install
 
 generate: ## rebuild the committed BPF objects and the init (needs the pinned clang 14)
 	go generate $(addprefix ./,$(addsuffix /...,$(GENERATED)))
@@ -41,6 +50,7 @@ lint: ## gofmt, go vet, golangci-lint, clang-format, shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	go vet -tags e2e ./...
+	go vet -tags man ./cmd/...
 	golangci-lint run ./...
 	@if command -v clang-format-14 >/dev/null; then echo clang-format-14 --dry-run -Werror; \
 	  [ -z "$(C_FILES)" ] || clang-format-14 --dry-run -Werror $(C_FILES); \

@@ -84,7 +84,7 @@ func (i *Instance) spec() sandbox.Spec {
 	return sandbox.Spec{
 		Name: i.c.Name, Policy: i.policy, Workspace: i.c.Workspace, RunDir: i.c.RunDir,
 		Cgroup2: filepath.Dir(i.c.Parent), CgroupParent: filepath.Base(i.c.Parent), Nameserver: dnsproxy.ResolverAddr4.String(),
-		Protected: i.c.Protected, Lasting: i.c.Lasting,
+		Protected: i.c.Protected, Lasting: i.c.Lasting, Root: i.c.Root,
 		Unmasked: func(u sandbox.Unmasked) {
 			i.note("unmasked", u.Path, "something on the host took the mask away that enforces "+u.Rule)
 			i.c.Failed(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",

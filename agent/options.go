@@ -14,17 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/policy"
-)
-
-// Where things are unless a flag says otherwise.
-const (
-	DefaultConfig = "/etc/nemoclaw"
-	DefaultAudit  = "/var/log/nemoclaw/audit"
-	DefaultState  = "/var/lib/nemoclaw"
-	DefaultRun    = "/run/nemoclaw"
-	DefaultBPFFS  = "/sys/fs/bpf"
-	DefaultParent = "nemoclaw"
 )
 
 // Options are what `nemoclaw run` is told. Stdin, Stdout, Stderr and Command are needed; everything else has a default.
@@ -60,7 +51,7 @@ func (o *Options) setDefaults() {
 		p     *string
 		value string
 	}{
-		{&o.AuditDir, DefaultAudit}, {&o.RunDir, DefaultRun}, {&o.BPFFS, DefaultBPFFS}, {&o.CgroupParent, DefaultParent},
+		{&o.AuditDir, config.DefaultAudit}, {&o.RunDir, config.DefaultRun}, {&o.BPFFS, config.DefaultBPFFS}, {&o.CgroupParent, config.DefaultParent},
 	} {
 		if *d.p == "" {
 			*d.p = d.value
@@ -155,7 +146,7 @@ func (o *Options) workspace() (string, error) {
 		return "", fmt.Errorf("workspace %s: this is a home directory: its keys and the files that its shells read would be the sandbox's; name a directory of a project with --workspace", real)
 	}
 	for _, own := range []struct{ path, what string }{
-		{DefaultConfig, "policies"}, {o.AuditDir, "audit log"}, {DefaultState, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
+		{config.DefaultDir, "policies"}, {o.AuditDir, "audit log"}, {config.DefaultState, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
 	} {
 		p := resolved(own.path)
 		if within(real, p) || within(p, real) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/loader"
@@ -181,7 +182,7 @@ func (r *run) read() (c Config, err error) {
 	c = Config{
 		Name: r.name, Policy: r.policy, PolicyName: r.policyName, Workspace: r.workspace, Started: r.started,
 		RunDir: absolute(r.o.RunDir), Resolver: r.o.Resolver, HostsFile: r.o.HostsFile,
-		Protected: []string{DefaultConfig, absolute(r.o.AuditDir), DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
+		Protected: []string{config.DefaultDir, absolute(r.o.AuditDir), config.DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
 		Record:    r.records.Record, Failed: r.fail, Warn: r.warn,
 	}
 	if desk := r.terminal.desk(r.records.Record, func(d policy.Decision, v policy.Verdict) { r.grant(d, v) }); desk != nil {

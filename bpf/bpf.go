@@ -10,6 +10,7 @@ package bpf
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type sandbox -type rule_key -type rule -type prefix_key -type member_key -type member -type grant_key -type grant -type tuple -type peer -type asker_key -type exec_key -type exec_value -type device_key -type counters -type event -type file_id -type identified Gate gate.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf Steer steer.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type refused_exec Refused refused.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf Fire fire.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type file_id -type query Judge judge.c
 //go:generate sh -c "for a in x86:amd64 arm64:arm64; do printf 'package bpf\n\n// Made by go generate: the start of the SHA-256 of the objects gate and steer, one after the other.\nconst version = \"%s\"\n' $(cat gate_${DOLLAR}{a%:*}_bpfel.o steer_${DOLLAR}{a%:*}_bpfel.o | sha256sum | cut -c1-8) >version_${DOLLAR}{a#*:}.go; done"
 
@@ -26,6 +27,9 @@ func SteerObject() []byte { return _SteerBytes }
 
 // RefusedObject returns the ELF object of the program that reports refused executions. It must not be changed.
 func RefusedObject() []byte { return _RefusedBytes }
+
+// FireObject returns the ELF object of the program that proves that LSM programs fire. It must not be changed.
+func FireObject() []byte { return _FireBytes }
 
 // JudgeObject returns the ELF object of the decision core alone, for tests.
 func JudgeObject() []byte { return _JudgeBytes }

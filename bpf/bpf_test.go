@@ -28,8 +28,8 @@ func objects(t *testing.T) map[string]*ebpf.CollectionSpec {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
-	if len(specs) != 8 {
-		t.Fatalf("%d objects, want four for each of two architectures: %v", len(specs), files)
+	if len(specs) != 10 {
+		t.Fatalf("%d objects, want five for each of two architectures: %v", len(specs), files)
 	}
 	return specs
 }

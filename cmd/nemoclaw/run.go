@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/config"
 )
 
 func newRun() *cobra.Command {
@@ -82,10 +83,10 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 	f.StringSliceVar(&generalise, "generalise", nil, "make rules of --learn wider: `WHAT` is dirs (two refused files make their directory a rule), subdomains (two names make a wildcard) or both")
 	f.BoolVar(&o.NoPrompt, "no-prompt", false, "refuse what the policy would ask about, even if there is a terminal")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no summary and no warnings at the end")
-	f.StringVar(&o.AuditDir, "audit", agent.DefaultAudit, "`DIR` of the audit logs")
-	f.StringVar(&o.RunDir, "run-dir", agent.DefaultRun, "`DIR` for what lives as long as a sandbox")
-	f.StringVar(&o.BPFFS, "bpffs", agent.DefaultBPFFS, "`DIR` of the BPF file system; it is mounted there if nothing is")
-	f.StringVar(&o.CgroupParent, "cgroup-parent", agent.DefaultParent, "`NAME` of the cgroup that holds all sandboxes")
+	f.StringVar(&o.AuditDir, "audit", config.DefaultAudit, "`DIR` of the audit logs")
+	f.StringVar(&o.RunDir, "run-dir", config.DefaultRun, "`DIR` for what lives as long as a sandbox")
+	f.StringVar(&o.BPFFS, "bpffs", config.DefaultBPFFS, "`DIR` of the BPF file system; it is mounted there if nothing is")
+	f.StringVar(&o.CgroupParent, "cgroup-parent", config.DefaultParent, "`NAME` of the cgroup that holds all sandboxes")
 	f.StringVar(&resolver, "resolver", "", "`ADDR[:PORT]` of the DNS server to ask for allowed names (default: /etc/resolv.conf)")
 	f.StringVar(&o.HostsFile, "hosts-file", "", "`FILE` of host names to look in first (default: /etc/hosts)")
 	for _, name := range []string{"workspace", "audit", "run-dir", "bpffs"} {
