@@ -177,6 +177,23 @@ type Snapshot struct {
 	Size     int64     `json:"size_bytes"`
 }
 
+// NewSnapshot is what a snapshot is made with.
+type NewSnapshot struct {
+	Name string `json:"name,omitempty"`
+}
+
+// Answer is what a policy says to a question.
+type Answer struct {
+	Action   string `json:"action"` // "read", "write", "exec" or "connect"
+	Object   string `json:"object"`
+	Command  string `json:"command,omitempty"` // who does it; "": left open
+	Verdict  string `json:"verdict"`           // "allow", "ask" or "deny"
+	Rule     string `json:"rule"`              // "file:line", "default" or "builtin"
+	RuleText string `json:"rule_text,omitempty"`
+	Reason   string `json:"reason"`
+	Suggest  string `json:"suggest,omitempty"` // the YAML that would allow it
+}
+
 // Events selects records: those of a sandbox, a plane, a verdict, a time.
 type Events struct {
 	Since   uint64    // after this sequence number

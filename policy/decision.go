@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Verdict is what a policy says of one attempt. The zero value denies.
 type Verdict uint8
@@ -26,6 +29,17 @@ func (v Verdict) String() string {
 
 // MarshalText writes the verdict as its word.
 func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText reads a verdict from its word.
+func (v *Verdict) UnmarshalText(text []byte) error {
+	for _, known := range []Verdict{Deny, Ask, Allow} {
+		if string(text) == known.String() {
+			*v = known
+			return nil
+		}
+	}
+	return fmt.Errorf("policy: %q is no verdict; allow, ask and deny are", text)
+}
 
 // Plane is the enforcement plane that made a decision.
 type Plane string
