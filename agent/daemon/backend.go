@@ -1,0 +1,351 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/revisions"
+	"github.com/nemoclaw/nemoclaw/agent/server"
+	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+var _ server.Backend = (*Daemon)(nil)
+
+// Info is what the daemon says of itself.
+func (d *Daemon) Info() api.Info {
+	var name unix.Utsname
+	_ = unix.Uname(&name) // fails for a bad address only
+	return api.Info{
+		Version: d.version, API: "v1", Level: d.loader.Level().String(), Reason: d.loader.LevelReason(),
+		Kernel: unix.ByteSliceToString(name.Release[:]), Sandboxes: len(d.all()), Seq: d.audit.Head().Seq,
+		AuditLog: d.audit.Path(), StateDir: d.c.StateDir, RunDir: d.c.RunDir,
+	}
+}
+
+// List lists the sandboxes by name.
+func (d *Daemon) List() []api.Sandbox {
+	list := []api.Sandbox{}
+	for _, b := range d.all() {
+		list = append(list, b.describe())
+	}
+	return list
+}
+
+// Get describes one sandbox.
+func (d *Daemon) Get(name string) (api.Sandbox, error) {
+	b, err := d.find(name)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	return b.describe(), nil
+}
+
+func (b *box) describe() api.Sandbox {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := api.Sandbox{
+		Name: b.name, State: b.state, Reason: b.reason, Wanted: b.spec.Wanted, Created: b.spec.Created,
+		Policy: api.PolicyState{Name: b.spec.Policy, Running: b.inForce}, Workspace: b.workspace(), Image: b.spec.Image,
+		Env: b.spec.Env, Publish: b.spec.Publish, Warnings: b.warnings, Proposals: b.proposals.len(),
+	}
+	s.Config, s.Inference = b.shownConfig()
+	if latest, err := b.revisions.Latest(); err == nil {
+		s.Policy.Revision, s.Policy.Hash = latest.Number, latest.Hash
+	}
+	if i := b.instance; i != nil {
+		started := i.Started()
+		s.Started, s.Level = &started, b.d.loader.Level().String()
+		s.PID, s.UserID, s.Commands = i.Box().InitPID(), i.Box().HostID(), i.Box().Commands()
+		if c, err := i.Counters(); err == nil {
+			s.Refused = c.Denied()
+		}
+	}
+	return s
+}
+
+// Create makes a sandbox, and starts it when that is asked for. One that can't be started exists, and says why not.
+func (d *Daemon) Create(ctx context.Context, who server.Caller, c api.Create) (api.Sandbox, error) {
+	text, compiled, err := d.checkCreate(&c)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	b, err := d.make(c, text, compiled.Revision, who)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	b.note("create", c.Name, "by "+who.Name)
+	if c.Start {
+		if _, err := d.Start(ctx, who, c.Name); err != nil {
+			var known *api.Error
+			code := api.Conflict
+			if errors.As(err, &known) {
+				code = known.Code
+			}
+			return b.describe(), &api.Error{Code: code, Message: fmt.Sprintf("%s is made, and can't be started: %v; see `nemoclaw %s status`", c.Name, err, c.Name)}
+		}
+	}
+	return b.describe(), nil
+}
+
+// checkCreate says what is wrong with a request, and completes it.
+func (d *Daemon) checkCreate(c *api.Create) (text string, compiled *policy.Compiled, err error) {
+	bad := func(err error) error { return &api.Error{Code: api.Invalid, Message: err.Error()} }
+	if err := policy.ValidName(c.Name); err != nil {
+		return "", nil, bad(fmt.Errorf("the name %q: %w", c.Name, err))
+	}
+	if slices.Contains(api.Reserved(), c.Name) {
+		return "", nil, bad(fmt.Errorf("the name %q is a command's of nemoclaw; choose another", c.Name))
+	}
+	if c.PolicyName == "" {
+		c.PolicyName = c.Name + ".yaml"
+	}
+	text = c.Policy
+	if text == "" {
+		text = string(policy.Initial())
+	}
+	if compiled, err = compile(c.PolicyName, text); err != nil {
+		return "", nil, bad(err)
+	}
+	if c.Workspace != "" {
+		if !filepath.IsAbs(c.Workspace) {
+			return "", nil, bad(fmt.Errorf("workspace %s: name it from the root on", c.Workspace))
+		}
+		if c.Workspace, err = agent.CheckWorkspace(c.Workspace, d.ownDirs()); err != nil {
+			return "", nil, bad(err)
+		}
+	}
+	for _, e := range c.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" || strings.ContainsRune(e, 0) {
+			return "", nil, bad(fmt.Errorf("the variable %q: want NAME=VALUE", e))
+		}
+	}
+	for _, p := range c.Publish {
+		if err := checkPublish(p); err != nil {
+			return "", nil, bad(err)
+		}
+	}
+	return text, compiled, checkConfig(c.Config)
+}
+
+// make makes the files of a sandbox. It exists from the rename of its directory on.
+func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.boxes[c.Name] != nil {
+		return nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("a sandbox named %s is there already; choose another name, or destroy it: nemoclaw destroy %s", c.Name, c.Name)}
+	}
+	s := spec{
+		Created: time.Now().UTC(), Policy: c.PolicyName, Workspace: c.Workspace, Image: c.Image, Env: c.Env, Publish: c.Publish, Wanted: api.Stopped,
+		UserID: ownerOf(),
+	}
+	parent := filepath.Join(d.c.StateDir, sandboxesDir)
+	temp := filepath.Join(parent, ".new-"+c.Name)
+	err := os.RemoveAll(temp)
+	if err == nil {
+		err = os.Mkdir(temp, 0o700)
+	}
+	if err == nil {
+		err = fill(temp, s, text, hash, who)
+	}
+	if err == nil {
+		err = keepConfig(temp, &s, c.Config)
+	}
+	if err == nil {
+		err = writeSpec(temp, s)
+	}
+	b := d.newBox(c.Name)
+	b.spec = s
+	if err == nil && c.Workspace == "" {
+		err = makeWorkspace(b.workspace(), s.UserID)
+	}
+	if err == nil {
+		err = os.Rename(temp, b.dir)
+	}
+	if err == nil {
+		err = syncDir(parent)
+	}
+	if err == nil {
+		err = b.openFiles()
+	}
+	if err != nil {
+		_ = os.RemoveAll(temp) // the next start does it otherwise
+		return nil, fmt.Errorf("making %s: %w", c.Name, err)
+	}
+	d.boxes[c.Name] = b
+	return b, nil
+}
+
+func fill(dir string, s spec, text, hash string, who server.Caller) error {
+	r, err := revisions.Open(filepath.Join(dir, "policy"))
+	if err != nil {
+		return err
+	}
+	_, err = r.Append(text, hash, who.Name, "the first policy", 0)
+	return err
+}
+
+// Owners of workspaces that are a sandbox's own: below the ids of sandboxes, above everybody else's.
+const (
+	firstOwner = 0x6f000000
+	owners     = 0x01000000
+)
+
+func ownerOf() int { return firstOwner + rand.IntN(owners) }
+
+// makeWorkspace makes a sandbox's own workspace. One that is there is a destroyed sandbox's that could not be removed.
+func makeWorkspace(dir string, owner int) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Chown(dir, owner, owner)
+}
+
+// operate runs a change of a sandbox's life, alone.
+func (d *Daemon) operate(name string, f func(*box) error) (api.Sandbox, error) {
+	b, err := d.find(name)
+	if err != nil {
+		return api.Sandbox{}, err
+	}
+	b.ops.Lock()
+	defer b.ops.Unlock()
+	if b.gone {
+		return api.Sandbox{}, &api.Error{Code: api.NotFound, Message: name + " was destroyed meanwhile"}
+	}
+	if err := f(b); err != nil {
+		return api.Sandbox{}, err
+	}
+	return b.describe(), nil
+}
+
+// Start starts a sandbox, and makes it one that should run.
+func (d *Daemon) Start(ctx context.Context, who server.Caller, name string) (api.Sandbox, error) {
+	return d.operate(name, func(b *box) error {
+		if err := b.change(func(s *spec) { s.Wanted = api.Running }); err != nil {
+			return err
+		}
+		if err := b.start(ctx); err != nil {
+			return &api.Error{Code: api.Conflict, Message: err.Error()}
+		}
+		return nil
+	})
+}
+
+// Stop ends everything in a sandbox, and makes it one that should not run.
+func (d *Daemon) Stop(_ context.Context, who server.Caller, name string) (api.Sandbox, error) {
+	return d.operate(name, func(b *box) error {
+		if err := b.change(func(s *spec) { s.Wanted = api.Stopped }); err != nil {
+			return err
+		}
+		return b.stop()
+	})
+}
+
+// Destroy ends a sandbox and removes everything of it.
+func (d *Daemon) Destroy(_ context.Context, who server.Caller, name string) error {
+	_, err := d.operate(name, func(b *box) error {
+		if err := b.change(func(s *spec) { s.Wanted = api.Stopped }); err != nil {
+			return err
+		}
+		if err := b.stop(); err != nil {
+			return err
+		}
+		if err := b.remove(); err != nil {
+			return err
+		}
+		b.mu.Lock()
+		b.gone = true
+		b.mu.Unlock()
+		d.mu.Lock()
+		delete(d.boxes, name)
+		d.mu.Unlock()
+		b.note("destroy", name, "by "+who.Name)
+		b.records.Close()
+		return nil
+	})
+	return err
+}
+
+// Usage is what a sandbox takes now.
+func (d *Daemon) Usage(name string) (api.Usage, error) {
+	b, err := d.find(name)
+	if err != nil {
+		return api.Usage{}, err
+	}
+	i, err := b.running()
+	if err != nil {
+		return api.Usage{}, err
+	}
+	u, err := i.Box().Usage()
+	if err != nil {
+		return api.Usage{}, err
+	}
+	conns, err := i.Conns()
+	return api.Usage{Memory: u.Memory, CPU: u.CPU, Processes: u.Processes, Disk: diskUse(b.workspace()), Conns: conns}, err
+}
+
+// countTime bounds how long the files of a workspace are counted.
+const countTime = 2 * time.Second
+
+var errLong = errors.New("too long")
+
+// diskUse is how many bytes a directory takes; -1 when counting takes too long or it can't be read.
+func diskUse(dir string) int64 {
+	var sum int64
+	until := time.Now().Add(countTime)
+	err := filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return nil // removed meanwhile
+		}
+		var at unix.Stat_t
+		if unix.Lstat(p, &at) == nil {
+			sum += at.Blocks * 512
+		}
+		if time.Now().After(until) {
+			return errLong
+		}
+		return nil
+	})
+	if err != nil {
+		return -1
+	}
+	return sum
+}
+
+// Explain says what the policy in force, or the latest when it does not run, says of an action.
+func (d *Daemon) Explain(name string, q policy.Query) (policy.Answer, error) {
+	b, err := d.find(name)
+	if err != nil {
+		return policy.Answer{}, err
+	}
+	c, _, err := b.compile(0)
+	if err != nil {
+		return policy.Answer{}, err
+	}
+	return c.Explain(q), nil
+}
+
+// Events calls f with each record that e selects.
+func (d *Daemon) Events(ctx context.Context, e api.Events, f func(seq uint64, line []byte) error) error {
+	flt, err := filter(e)
+	if err != nil {
+		return &api.Error{Code: api.Invalid, Message: err.Error()}
+	}
+	if e.Follow {
+		return d.audit.Follow(ctx, flt, f)
+	}
+	return d.audit.Query(ctx, flt, f)
+}

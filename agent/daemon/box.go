@@ -1,0 +1,389 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/hub"
+	"github.com/nemoclaw/nemoclaw/agent/revisions"
+	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// spec is what a sandbox is made of, as it is on disk.
+type spec struct {
+	Created   time.Time         `json:"created"`
+	Policy    string            `json:"policy_name"`
+	Workspace string            `json:"workspace,omitempty"` // "": its own
+	Image     string            `json:"image,omitempty"`
+	Digest    string            `json:"image_digest,omitempty"`
+	Env       []string          `json:"env,omitempty"`
+	Config    map[string]string `json:"config,omitempty"`
+	Publish   []api.Published   `json:"publish,omitempty"`
+	Wanted    api.State         `json:"wanted"`
+	Running   int               `json:"running,omitempty"` // the policy's revision at its last start
+	UserID    int               `json:"workspace_owner,omitempty"`
+}
+
+// box is one sandbox of the daemon's, running or not.
+type box struct {
+	d       *Daemon
+	name    string
+	dir     string
+	records *hub.Recorder
+
+	ops sync.Mutex // one change of its life or policy at a time; taken before mu
+
+	mu        sync.Mutex
+	spec      spec
+	state     api.State
+	reason    string
+	started   time.Time
+	gone      bool // destroyed
+	warnings  []string
+	instance  *agent.Instance
+	inForce   int // the policy's revision, of the network; 0: none
+	publisher map[string]*publisher
+
+	revisions *revisions.Store
+	proposals *proposals
+}
+
+const specFile = "spec.json"
+
+// open reads a sandbox from the disk.
+func (d *Daemon) open(name string) (*box, error) {
+	b := d.newBox(name)
+	text, err := os.ReadFile(filepath.Join(b.dir, specFile))
+	if err == nil {
+		err = json.Unmarshal(text, &b.spec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, b.openFiles()
+}
+
+func (d *Daemon) newBox(name string) *box {
+	return &box{
+		d: d, name: name, dir: filepath.Join(d.c.StateDir, sandboxesDir, name), records: d.hub.Sandbox(name), state: api.Stopped,
+		publisher: map[string]*publisher{},
+	}
+}
+
+func (b *box) openFiles() (err error) {
+	if b.revisions, err = revisions.Open(filepath.Join(b.dir, "policy")); err != nil {
+		return err
+	}
+	b.proposals, err = openProposals(filepath.Join(b.dir, "proposals.json"))
+	return err
+}
+
+// save writes the spec; the caller has changed it under mu.
+func (b *box) save() error { return writeSpec(b.dir, b.spec) }
+
+func writeSpec(dir string, s spec) error {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err == nil {
+		err = replaceFile(filepath.Join(dir, specFile), append(text, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("writing the sandbox's state: %w", err)
+	}
+	return nil
+}
+
+// change changes the spec, on disk first.
+func (b *box) change(f func(*spec)) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.spec
+	f(&b.spec)
+	if err := b.save(); err != nil {
+		b.spec = was
+		return err
+	}
+	return nil
+}
+
+func (b *box) setState(s api.State, reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state, b.reason = s, reason
+}
+
+// wants reports whether it should run and does not.
+func (b *box) wants() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.spec.Wanted == api.Running && b.instance == nil && !b.gone
+}
+
+// running returns the instance, or why there is none.
+func (b *box) running() (*agent.Instance, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.instance == nil {
+		why := ""
+		if b.reason != "" {
+			why = " (" + b.reason + ")"
+		}
+		return nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("%s is %s%s; start it: nemoclaw start %s", b.name, b.state, why, b.name)}
+	}
+	return b.instance, nil
+}
+
+// workspace is the directory behind /workspace.
+func (b *box) workspace() string {
+	if b.spec.Workspace != "" {
+		return b.spec.Workspace
+	}
+	return filepath.Join(b.d.c.StateDir, workspacesDir, b.name)
+}
+
+// note records something about the sandbox itself.
+func (b *box) note(action, object, reason string) {
+	b.records.Record(policy.Decision{Plane: policy.PlaneSystem, Action: action, Object: object, Reason: reason, Verdict: policy.Allow, Rule: "builtin"})
+}
+
+// config is what its instance is made of. compiled is the policy that it starts with.
+func (b *box) config(compiled *policy.Compiled, root string) agent.Config {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return agent.Config{
+		Name: b.name, Policy: compiled, PolicyName: b.spec.Policy, Workspace: b.workspace(), Root: root, Started: time.Now(), Lasting: true,
+		Parent: b.d.parent, RunDir: b.d.c.RunDir, Protected: b.d.protected(), BookFile: filepath.Join(b.dir, "names"),
+		Resolver: b.d.c.Resolver, HostsFile: b.d.c.HostsFile,
+		Record: b.records.Record, Ask: b.ask,
+		Failed: func(err error) { go b.fail(err) }, // it may be told from within what ends
+		Warn:   b.warn,
+	}
+}
+
+func (b *box) warn(warnings ...string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.warnings = append(b.warnings, warnings...)
+}
+
+// compile compiles one revision of the policy.
+func (b *box) compile(revision int) (*policy.Compiled, int, error) {
+	r, err := b.revisions.Get(revision)
+	if err != nil {
+		return nil, 0, err
+	}
+	c, err := compile(b.spec.Policy, r.Text)
+	return c, r.Number, err
+}
+
+func compile(name, text string) (*policy.Compiled, error) {
+	p, err := policy.Parse(name, []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	return policy.Compile(p)
+}
+
+// start puts it into force. The caller holds ops.
+func (b *box) start(ctx context.Context) error {
+	b.mu.Lock()
+	if b.instance != nil {
+		b.mu.Unlock()
+		return nil
+	}
+	b.state, b.reason, b.warnings = api.Starting, "", nil
+	b.mu.Unlock()
+	err := b.begin(ctx)
+	if err != nil {
+		b.setState(api.Failed, err.Error())
+		b.note("start", b.name, "it can't be started: "+err.Error())
+	}
+	return err
+}
+
+func (b *box) begin(ctx context.Context) error {
+	compiled, revision, err := b.compile(0)
+	if err != nil {
+		return err
+	}
+	if _, err := agent.CheckWorkspace(b.workspace(), b.d.ownDirs()); err != nil {
+		return err
+	}
+	root, err := b.root(ctx)
+	if err != nil {
+		return err
+	}
+	// Written down first: a daemon that is killed in the middle leaves a sandbox that the next one knows.
+	if err := b.change(func(s *spec) { s.Running = revision }); err != nil {
+		return err
+	}
+	b.note("start", b.name, fmt.Sprintf("level %s, workspace %s, policy %s revision %d", b.d.loader.Level(), b.workspace(), b.spec.Policy, revision))
+	// What is not written down does not start.
+	if err := b.d.audit.Flush(); err != nil {
+		return err
+	}
+	b.warn(compiled.Warnings()...)
+	i, err := agent.Start(b.config(compiled, root), b.d.loader)
+	if err != nil {
+		return err
+	}
+	b.ran(i, revision)
+	return nil
+}
+
+// ran takes an instance that is in force.
+func (b *box) ran(i *agent.Instance, revision int) {
+	b.d.refusals.add(b.name, i)
+	b.mu.Lock()
+	b.instance, b.inForce, b.started = i, revision, time.Now()
+	b.state, b.reason = api.Running, ""
+	published := b.spec.Publish
+	b.mu.Unlock()
+	for _, p := range published {
+		if err := b.publish(p); err != nil {
+			b.warn(err.Error())
+		}
+	}
+}
+
+// adopt takes over what a daemon before left running.
+func (b *box) adopt() error {
+	b.ops.Lock()
+	defer b.ops.Unlock()
+	base, _, err := b.compile(max(b.spec.Running, 1))
+	if err != nil {
+		return err
+	}
+	latest, revision, err := b.compile(0)
+	if err != nil {
+		return err
+	}
+	i, err := agent.Adopt(b.config(base, ""), b.d.loader, latest)
+	if err != nil {
+		return err
+	}
+	b.ran(i, revision)
+	b.note("adopt", b.name, fmt.Sprintf("taken over, policy %s revision %d", b.spec.Policy, revision))
+	if needs := policy.Changes(base, latest).Restart(); len(needs) > 0 {
+		// The daemon was killed between a change and the restart that was asked for with it.
+		if err := b.stop(); err != nil {
+			return err
+		}
+		return b.start(b.d.life)
+	}
+	return nil
+}
+
+// comeBack starts what should run.
+func (b *box) comeBack() error {
+	b.ops.Lock()
+	defer b.ops.Unlock()
+	if !b.wants() {
+		return nil
+	}
+	err := b.start(b.d.life)
+	if err != nil {
+		b.d.log.Error("a sandbox that should run can't be started", "sandbox", b.name, "error", err)
+	}
+	return err
+}
+
+// stop ends everything inside. The caller holds ops.
+func (b *box) stop() error {
+	i := b.take(api.Stopping, "")
+	if i == nil {
+		b.setState(api.Stopped, "")
+		return nil
+	}
+	err := i.Stop()
+	b.note("stop", b.name, "")
+	b.setState(api.Stopped, "")
+	return err
+}
+
+// take makes the instance the caller's to end.
+func (b *box) take(s api.State, reason string) *agent.Instance {
+	b.mu.Lock()
+	i := b.instance
+	b.instance, b.inForce = nil, 0
+	b.state, b.reason = s, reason
+	list := b.publisher
+	b.publisher = map[string]*publisher{}
+	b.mu.Unlock()
+	for _, p := range list {
+		p.close()
+	}
+	b.d.refusals.remove(b.name)
+	return i
+}
+
+// fail ends a sandbox that can't go on.
+func (b *box) fail(cause error) {
+	b.ops.Lock()
+	defer b.ops.Unlock()
+	i := b.take(api.Failed, cause.Error())
+	if i == nil {
+		return // it was stopped meanwhile
+	}
+	b.note("failed", b.name, cause.Error())
+	b.d.log.Error("a sandbox was stopped", "sandbox", b.name, "error", cause)
+	if err := i.Stop(); err != nil {
+		b.d.log.Error("ending a sandbox", "sandbox", b.name, "error", err)
+	}
+}
+
+// detach leaves it running for the next daemon.
+func (b *box) detach() {
+	b.ops.Lock()
+	defer b.ops.Unlock()
+	if i := b.take(api.Stopped, "the daemon ends"); i != nil {
+		i.Detach()
+	}
+	if b.proposals != nil {
+		b.proposals.flush()
+	}
+}
+
+// remove takes everything of it from the disk. The caller holds ops, and it is stopped.
+func (b *box) remove() error {
+	parent := filepath.Dir(b.dir)
+	gone := filepath.Join(parent, ".gone-"+b.name)
+	b.proposals.close()
+	// From the rename on it does not exist; the rest can be done again by the next daemon.
+	_ = os.RemoveAll(gone)
+	if err := os.Rename(b.dir, gone); err != nil {
+		return fmt.Errorf("destroying %s: %w", b.name, err)
+	}
+	errs := []error{syncDir(parent)}
+	if b.spec.Workspace == "" {
+		errs = append(errs, os.RemoveAll(b.workspace()))
+	}
+	return errors.Join(append(errs, os.RemoveAll(gone))...)
+}
+
+// ownDirs can't be a workspace, hold one or lie in one.
+func (d *Daemon) ownDirs() []agent.OwnDir {
+	return []agent.OwnDir{
+		{Path: d.c.AuditDir, What: "audit log"}, {Path: d.c.RunDir, What: "run directory"}, {Path: d.c.BPFFS, What: "BPF programs"},
+		{Path: filepath.Join(d.c.StateDir, sandboxesDir), What: "state"}, {Path: filepath.Join(d.c.StateDir, imagesDir), What: "images"},
+		{Path: filepath.Join(d.c.StateDir, snapshotsDir), What: "snapshots"},
+	}
+}
+
+// isMissing reports whether a file is not there.
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// firstLine is an error's first line, for where there is room for one.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}

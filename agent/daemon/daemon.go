@@ -1,0 +1,343 @@
+// Package daemon owns the sandboxes of a host: it makes, starts, stops and destroys them, keeps what they are on disk, takes
+// them over from a daemon that was killed, changes their policies while they run, and answers package server.
+//
+// It enforces nothing itself (package agent's instances do), never parses what a policy means, and knows nothing of HTTP.
+//
+// What is on disk, below the state directory:
+//
+//	sandboxes/NAME/spec.json      what it is made of, and whether it should run
+//	sandboxes/NAME/policy/        its policies, one file for each revision
+//	sandboxes/NAME/names          the addresses that its names have, for its whole life
+//	sandboxes/NAME/proposals.json what was asked for and nobody answered
+//	sandboxes/NAME/key            its inference key; nothing ever gives it back
+//	workspaces/NAME/              its files, when nobody named a directory
+//	images/, snapshots/
+//
+// Each file is replaced in one step. A sandbox that is half made or half destroyed has a name that begins with a dot, and
+// is removed by the next start.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/hub"
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/loader"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// chain is the audit log's name; the daemon is its one writer.
+const chain = "agent"
+
+// Daemon is all of the sandboxes of one state directory. Its methods may be called from any goroutine.
+type Daemon struct {
+	c       config.Config
+	version string
+	log     *slog.Logger
+
+	lock     *os.File // of the state directory: there is one daemon for it
+	audit    *audit.Writer
+	hub      *hub.Hub
+	own      *hub.Recorder // of what is about no sandbox
+	loader   *loader.Loader
+	parent   string // directory of the cgroup that all sandboxes' are in
+	refusals *refusals
+
+	life   context.Context // ends with Close
+	cancel context.CancelFunc
+	starts sync.WaitGroup // of sandboxes that come back
+
+	mu    sync.Mutex
+	boxes map[string]*box
+}
+
+// Open takes the state directory, and every sandbox that a daemon before left running in it. Sandboxes that should run and
+// do not are started in the background.
+func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("the daemon needs root, because the sandboxes' rules are put into the kernel from outside of them: start it with systemctl start nemoclaw-agent, or with sudo")
+	}
+	d := &Daemon{c: c, version: version, log: log, boxes: map[string]*box{}}
+	d.life, d.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if err := d.openState(); err != nil {
+		return nil, err
+	}
+	if d.audit, err = audit.OpenChain(c.AuditDir, chain, "", audit.Options{Rotate: c.AuditMaxSize, Keep: c.AuditKeep}); err != nil {
+		return nil, err
+	}
+	d.hub = hub.New(d.audit)
+	d.own = d.hub.Sandbox("")
+	if err := d.openLoader(); err != nil {
+		return nil, err
+	}
+	if d.refusals, err = d.followRefusals(); err != nil {
+		return nil, err
+	}
+	if err := d.load(); err != nil {
+		return nil, err
+	}
+	d.note("daemon", "start", "version "+version)
+	d.adoptAll()
+	d.loader.Deliver() // what happened while nobody was there is known to the adopted
+	if err := d.loader.Sweep(); err != nil {
+		return nil, err
+	}
+	d.startWanted()
+	return d, nil
+}
+
+// The directories below the state directory.
+const (
+	sandboxesDir  = "sandboxes"
+	workspacesDir = "workspaces"
+	imagesDir     = "images"
+	snapshotsDir  = "snapshots"
+)
+
+// openState makes and locks the state directory.
+func (d *Daemon) openState() (err error) {
+	for _, dir := range []string{sandboxesDir, workspacesDir, imagesDir, snapshotsDir} {
+		if err := os.MkdirAll(filepath.Join(d.c.StateDir, dir), 0o700); err != nil {
+			return fmt.Errorf("state directory: %w; name another with --state-dir", err)
+		}
+	}
+	if err := os.MkdirAll(d.c.RunDir, 0o700); err != nil {
+		return fmt.Errorf("run directory: %w; name another with --run-dir", err)
+	}
+	if d.lock, err = os.OpenFile(filepath.Join(d.c.StateDir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	if err = unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("state directory %s: another daemon has it; end it, or name other directories with --state-dir, --run-dir, --audit and --cgroup-parent", d.c.StateDir)
+	} else if err != nil {
+		return fmt.Errorf("locking the state directory %s: %w", d.c.StateDir, err)
+	}
+	return nil
+}
+
+// ringFile has the number of the event ring in it, for the next daemon.
+const ringFile = ".ring"
+
+func (d *Daemon) openLoader() error {
+	c := loader.Config{BPFFS: d.c.BPFFS, Cgroup2: d.c.Cgroup2, Parent: d.c.CgroupParent, Hold: true}
+	file := filepath.Join(d.c.RunDir, ringFile)
+	if text, err := os.ReadFile(file); err == nil {
+		c.Ring, _ = strconv.Atoi(string(text)) // any ring will do when it is not to be read
+	}
+	var err error
+	if d.loader, err = loader.Open(c); err != nil {
+		return err
+	}
+	d.parent = d.loader.CgroupParent()
+	return replaceFile(file, []byte(strconv.Itoa(d.loader.Ring())))
+}
+
+// load reads what is on disk, and removes what is half made.
+func (d *Daemon) load() error {
+	dir := filepath.Join(d.c.StateDir, sandboxesDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("reading the state directory: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				d.log.Warn("what is left of a sandbox can't be removed", "error", err)
+			}
+			continue
+		}
+		b, err := d.open(e.Name())
+		if err != nil {
+			// The others are none the worse for it.
+			d.log.Error("a sandbox can't be read", "sandbox", e.Name(), "error", err)
+			d.note("sandbox", e.Name(), "its state can't be read: "+err.Error())
+			continue
+		}
+		d.boxes[e.Name()] = b
+	}
+	return nil
+}
+
+// adoptAll takes over what a daemon before left running, and ends what nobody knows or can take.
+func (d *Daemon) adoptAll() {
+	names, err := sandbox.Lasting(d.c.RunDir)
+	if err != nil {
+		d.log.Error(err.Error())
+		return
+	}
+	for _, name := range names {
+		b := d.boxes[name]
+		if b != nil && b.spec.Wanted == api.Running {
+			if err = b.adopt(); err == nil {
+				continue
+			}
+			b.note("lost", name, "it could not be taken over, and is started again: "+err.Error())
+		}
+		if err := sandbox.Discard(d.c.RunDir, d.c.Cgroup2, name); err != nil {
+			d.log.Error("what is left of a sandbox can't be removed", "sandbox", name, "error", err)
+		}
+	}
+}
+
+// startsAtOnce is how many sandboxes come back at a time.
+const startsAtOnce = 4
+
+// startWanted starts what should run and does not.
+func (d *Daemon) startWanted() {
+	var g errgroup.Group
+	g.SetLimit(startsAtOnce)
+	var wanted []*box
+	for _, b := range d.all() {
+		if b.wants() {
+			b.setState(api.Starting, "")
+			wanted = append(wanted, b)
+		}
+	}
+	d.starts.Go(func() {
+		for _, b := range wanted {
+			g.Go(func() error {
+				if d.life.Err() == nil {
+					_ = b.comeBack() // it says why in its state
+				}
+				return nil
+			})
+		}
+		_ = g.Wait()
+	})
+}
+
+// Failed is closed when nothing can be written down any more, so that nothing may go on.
+func (d *Daemon) Failed() <-chan struct{} { return d.audit.Failed() }
+
+// StopAll ends every sandbox because of a cause that holds for all of them. They come back with the next daemon.
+func (d *Daemon) StopAll(cause error) {
+	var g errgroup.Group
+	g.SetLimit(startsAtOnce)
+	for _, b := range d.all() {
+		g.Go(func() error {
+			b.fail(cause)
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// Close lets go of all sandboxes and leaves them running, for the next daemon: judged, without a way out.
+func (d *Daemon) Close() error {
+	d.cancel()
+	d.starts.Wait()
+	for _, b := range d.all() {
+		b.detach()
+	}
+	var errs []error
+	if d.refusals != nil {
+		errs = append(errs, d.refusals.close())
+	}
+	if d.loader != nil {
+		errs = append(errs, d.loader.Close())
+	}
+	if d.hub != nil {
+		d.note("daemon", "stop", "")
+		d.hub.Close()
+	}
+	if d.audit != nil {
+		errs = append(errs, d.audit.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// all are the sandboxes, by name.
+func (d *Daemon) all() []*box {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]*box, 0, len(d.boxes))
+	for _, b := range d.boxes {
+		list = append(list, b)
+	}
+	slices.SortFunc(list, func(a, b *box) int { return strings.Compare(a.name, b.name) })
+	return list
+}
+
+// find returns a sandbox by name.
+func (d *Daemon) find(name string) (*box, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b := d.boxes[name]; b != nil {
+		return b, nil
+	}
+	return nil, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("there is no sandbox named %q; `nemoclaw list` shows those that there are", name)}
+}
+
+// note records something about the daemon itself.
+func (d *Daemon) note(action, object, reason string) {
+	d.own.Record(policy.Decision{Plane: policy.PlaneSystem, Action: action, Object: object, Reason: reason, Verdict: policy.Allow, Rule: "builtin"})
+}
+
+// protected are the directories that no sandbox may see.
+func (d *Daemon) protected() []string {
+	list := []string{config.DefaultDir, d.c.AuditDir, d.c.RunDir, d.c.BPFFS}
+	for _, dir := range []string{sandboxesDir, imagesDir, snapshotsDir} {
+		list = append(list, filepath.Join(d.c.StateDir, dir))
+	}
+	return list
+}
+
+// replaceFile replaces a file in one step, so that a crash leaves the old one or the new one.
+func replaceFile(name string, text []byte) (err error) {
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		_ = os.Remove(name + ".new") // the old one is whole
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+// syncDir makes what was renamed in a directory outlive a power cut.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

@@ -1,0 +1,88 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/agent/server"
+	"github.com/nemoclaw/nemoclaw/agent/term"
+	"github.com/nemoclaw/nemoclaw/api"
+)
+
+// process makes a sandbox's process a server's.
+type process struct{ *sandbox.Process }
+
+func (p process) Signal(sig int) error { return p.Process.Signal(syscall.Signal(sig)) }
+
+// shells are tried in this order.
+var shells = []string{"bash", "sh", "zsh", "fish", "dash", "ash"}
+
+// Exec starts a command in a sandbox that runs.
+func (d *Daemon) Exec(_ context.Context, who server.Caller, name string, e api.Exec, files [3]*os.File) (server.Process, error) {
+	b, err := d.find(name)
+	if err != nil {
+		return nil, err
+	}
+	i, err := b.running()
+	if err != nil {
+		return nil, err
+	}
+	terminal := false
+	for _, f := range files {
+		terminal = terminal || f != nil && term.Is(f)
+	}
+	b.mu.Lock()
+	set := append(append([]string(nil), b.spec.Env...), e.Set...)
+	b.mu.Unlock()
+	req := sandbox.ExecRequest{
+		Args: e.Args, Env: sandbox.Environment(e.Env, terminal, set), Dir: e.Dir,
+		Stdin: files[0], Stdout: files[1], Stderr: files[2],
+	}
+	var p *sandbox.Process
+	if e.Shell {
+		p, err = b.shell(i, req)
+	} else {
+		p, err = i.Exec(req)
+	}
+	if err != nil {
+		return nil, execError(err)
+	}
+	b.note("command", strings.Join(p.Args(), " "), "started by "+who.Name)
+	return process{p}, nil
+}
+
+// shell starts the first shell that the policy allows.
+func (b *box) shell(i *agent.Instance, req sandbox.ExecRequest) (*sandbox.Process, error) {
+	for _, s := range shells {
+		req.Args = []string{s}
+		p, err := i.Exec(req)
+		if err == nil || !errors.Is(err, syscall.EACCES) && !errors.Is(err, syscall.ENOENT) {
+			return p, err
+		}
+	}
+	return nil, fmt.Errorf("the policy of %s allows no shell: %w; add `command: bash` to its process.allow: nemoclaw %s policy add --exec bash --restart", b.name, syscall.EACCES, b.name)
+}
+
+// execError tells what a shell would tell apart.
+func execError(err error) error {
+	code := api.Code("")
+	switch {
+	case errors.Is(err, sandbox.ErrGone):
+		code = api.Conflict
+	case errors.Is(err, syscall.ENOENT):
+		code = api.CommandNotFound
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EISDIR):
+		code = api.CommandRefused
+	case errors.Is(err, syscall.E2BIG), errors.Is(err, syscall.ENOTDIR):
+		code = api.Invalid
+	default:
+		return err
+	}
+	return &api.Error{Code: code, Message: err.Error()}
+}
