@@ -30,6 +30,14 @@ type scalar interface {
 // problem is what is wrong with a value, and what to do.
 type problem struct{ msg, hint string }
 
+// Error writes "message (hint)".
+func (p *problem) Error() string {
+	if p.hint == "" {
+		return p.msg
+	}
+	return p.msg + " (" + p.hint + ")"
+}
+
 // decodable is a field that knows how to take itself from any node.
 type decodable interface {
 	decode(d *decoder, n *yaml.Node, f *field, key string)

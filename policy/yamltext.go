@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -79,7 +80,7 @@ func (l *lazy) String() string                       { return l.expr }
 // oneLine writes a node as YAML in flow style on one line.
 func oneLine(n *yaml.Node) string {
 	var b strings.Builder
-	writeFlow(&b, n)
+	writeFlow(&b, n, maxRuleText)
 	s := b.String()
 	if len(s) <= maxRuleText {
 		return s
@@ -91,8 +92,16 @@ func oneLine(n *yaml.Node) string {
 	return s + "..."
 }
 
-func writeFlow(b *strings.Builder, n *yaml.Node) {
-	if b.Len() > maxRuleText {
+// flowText is oneLine without a limit.
+func flowText(n *yaml.Node) string {
+	var b strings.Builder
+	writeFlow(&b, n, math.MaxInt)
+	return b.String()
+}
+
+// writeFlow stops when it has written more than limit bytes.
+func writeFlow(b *strings.Builder, n *yaml.Node, limit int) {
+	if b.Len() > limit {
 		return
 	}
 	switch n.Kind {
@@ -102,9 +111,9 @@ func writeFlow(b *strings.Builder, n *yaml.Node) {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			writeFlow(b, n.Content[i])
+			writeFlow(b, n.Content[i], limit)
 			b.WriteString(": ")
-			writeFlow(b, n.Content[i+1])
+			writeFlow(b, n.Content[i+1], limit)
 		}
 		b.WriteByte('}')
 	case yaml.SequenceNode:
@@ -113,7 +122,7 @@ func writeFlow(b *strings.Builder, n *yaml.Node) {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			writeFlow(b, item)
+			writeFlow(b, item, limit)
 		}
 		b.WriteByte(']')
 	default:
