@@ -139,7 +139,11 @@ func (o *output) begin() {
 func (o *output) run(alive bool) {
 	go func() {
 		defer close(o.gone)
-		defer o.cancel()
+		defer func() {
+			if o.err != nil {
+				o.cancel() // the Backend need not go on
+			}
+		}()
 		tick := time.NewTicker(o.q.server.limits.heartbeat)
 		defer tick.Stop()
 		quiet := true

@@ -108,8 +108,7 @@ func (q *request) json(v any) {
 		return
 	}
 	q.began = true
-	_ = q.ctl.SetWriteDeadline(time.Now().Add(q.server.limits.stalled))
-	send(q.w, http.StatusOK, b)
+	q.server.send(q.w, http.StatusOK, b)
 }
 
 // fail sends an error.
@@ -119,12 +118,11 @@ func (q *request) fail(err error) {
 	if e.Code == api.Internal {
 		q.server.log.Warn("a request failed", "request", q.Method+" "+q.URL.Path, "error", err)
 	}
-	_ = q.ctl.SetWriteDeadline(time.Now().Add(q.server.limits.stalled))
 	if q.Body != http.NoBody {
 		q.w.Header().Set("Connection", "close") // else net/http would read the rest of the body
 	}
 	q.w.Header().Del("Trailer")
-	writeError(q.w, e)
+	q.server.sendError(q.w, e)
 }
 
 // wireError is err as callers get it.
@@ -140,16 +138,18 @@ func wireError(err error) *api.Error {
 	return &api.Error{Code: api.Internal, Message: err.Error()}
 }
 
-func writeError(w http.ResponseWriter, err error) {
+func (s *Server) sendError(w http.ResponseWriter, err error) {
 	e := wireError(err)
 	b, failed := json.Marshal(e)
 	if failed != nil {
 		panic(failed) // two strings can always be written
 	}
-	send(w, e.Code.Status(), b)
+	s.send(w, e.Code.Status(), b)
 }
 
-func send(w http.ResponseWriter, status int, b []byte) {
+// send sends a whole answer. What a caller doesn't take in time is not kept for it.
+func (s *Server) send(w http.ResponseWriter, status int, b []byte) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.stalled))
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)+1))
@@ -162,7 +162,7 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 	if r.Body != http.NoBody {
 		w.Header().Set("Connection", "close")
 	}
-	writeError(w, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("%.20s %.200q is no request that this daemon knows; GET /v1/openapi.json lists them", r.Method, r.URL.Path)})
+	s.sendError(w, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("%.20s %.200q is no request that this daemon knows; GET /v1/openapi.json lists them", r.Method, r.URL.Path)})
 }
 
 // plain says whether a path is the one way to write it.

@@ -98,7 +98,7 @@ func (q *request) info() (any, error) {
 
 func (q *request) openAPI() (any, error) {
 	q.began = true
-	send(q.w, http.StatusOK, api.OpenAPI)
+	q.server.send(q.w, http.StatusOK, api.OpenAPI)
 	return nil, nil
 }
 

@@ -91,6 +91,16 @@ func New(c Config) (*Server, error) {
 		s.mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, hr *http.Request) { s.answer(&r, w, hr) })
 	}
 	s.mux.HandleFunc("/", s.unknown)
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(s.serve),
+		ReadHeaderTimeout: s.limits.header,
+		IdleTimeout:       s.limits.idle,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what goes wrong there is the peers' doing
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, c)
+		},
+	}
 	return s, nil
 }
 
@@ -128,18 +138,7 @@ func (s *Server) Serve(l net.Listener) error {
 	if !ok {
 		return fmt.Errorf("the daemon serves Unix sockets only, not %T: a network says nothing of who calls", l)
 	}
-	s.http = &http.Server{
-		Handler:           http.HandlerFunc(s.serve),
-		ReadHeaderTimeout: s.limits.header,
-		IdleTimeout:       s.limits.idle,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what goes wrong there is the peers' doing
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, c)
-		},
-	}
-	defer context.AfterFunc(s.life, func() { unix.Close() })()
-	if err := s.http.Serve(&listener{unix, s}); s.life.Err() == nil {
+	if err := s.http.Serve(&listener{unix, s}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -149,9 +148,6 @@ func (s *Server) Serve(l net.Listener) error {
 // ending them, and waits for the other requests until ctx ends; then it cuts them off. It is called at most once.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.end()
-	if s.http == nil {
-		return nil
-	}
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.http.Close()
 		return fmt.Errorf("stopping the server: %w", err)
@@ -164,7 +160,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	peer := peerOf(r)
 	if err := s.admit(peer); err != nil {
 		w.Header().Set("Connection", "close")
-		writeError(w, err)
+		s.sendError(w, err)
 		return
 	}
 	// The mux answers HEAD as GET, and a path that isn't plain with a redirection.
