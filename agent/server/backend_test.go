@@ -26,8 +26,6 @@ import (
 // backend is a daemon small enough for a test: its sandboxes are names, their commands processes of the host, their
 // files bytes in memory.
 type backend struct {
-	t *testing.T
-
 	mu      sync.Mutex
 	boxes   map[string]api.Sandbox
 	files   map[string][]byte
@@ -38,8 +36,8 @@ type backend struct {
 	panics  bool
 }
 
-func newBackend(t *testing.T, names ...string) *backend {
-	b := &backend{t: t, boxes: map[string]api.Sandbox{}, files: map[string][]byte{}, more: make(chan struct{})}
+func newBackend(names ...string) *backend {
+	b := &backend{boxes: map[string]api.Sandbox{}, files: map[string][]byte{}, more: make(chan struct{})}
 	for _, n := range names {
 		b.boxes[n] = api.Sandbox{Name: n, State: api.Running, Wanted: api.Running, Env: []string{"TOKEN=secret"}}
 	}
@@ -325,6 +323,7 @@ func (b *backend) Exec(_ context.Context, who Caller, name string, e api.Exec, f
 		func(f *os.File) { p.cmd.Stdin = f }, func(f *os.File) { p.cmd.Stdout = f }, func(f *os.File) { p.cmd.Stderr = f },
 	} {
 		if streams[i] != nil {
+			_ = unix.SetNonblock(int(streams[i].Fd()), false) // a sandbox opens pipes anew instead
 			to(streams[i])
 		}
 	}
@@ -377,13 +376,9 @@ type running struct {
 }
 
 // serve starts a server on a socket of the test's own. change adapts it first.
-func serve(t *testing.T, b *backend, change func(*Server)) *running {
+func serve(t testing.TB, b *backend, change func(*Server)) *running {
 	t.Helper()
-	return serveAt(t, b, t.TempDir()+"/s", change)
-}
-
-func serveAt(t *testing.T, b *backend, socket string, change func(*Server)) *running {
-	t.Helper()
+	socket := t.TempDir() + "/s"
 	s, err := New(Config{Backend: b, SteerGroup: strconv.Itoa(steerGID())})
 	if err != nil {
 		t.Fatal(err)

@@ -57,7 +57,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 	if doc.OpenAPI != "3.1.0" {
 		t.Errorf("openapi: %q", doc.OpenAPI)
 	}
-	s, err := New(Config{Backend: newBackend(t)})
+	s, err := New(Config{Backend: newBackend()})
 	if err != nil {
 		t.Fatal(err)
 	}

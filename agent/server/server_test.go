@@ -19,7 +19,7 @@ import (
 // TestEveryRoute calls every method of the client. Each route of the server must be met by one.
 func TestEveryRoute(t *testing.T) {
 	t.Parallel()
-	b := newBackend(t, "box")
+	b := newBackend("box")
 	b.record(3)
 	var mu sync.Mutex
 	met := map[string]bool{}
@@ -111,7 +111,7 @@ func TestEveryRoute(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	t.Parallel()
-	r := serve(t, newBackend(t, "box"), nil)
+	r := serve(t, newBackend("box"), nil)
 	c, ctx := r.client, t.Context()
 	large := strings.Repeat("a", maxBody)
 	for name, test := range map[string]struct {
@@ -164,7 +164,7 @@ func within(t *testing.T, what string, is func() bool) { //nolint:unparam // wha
 // TestJSON sends bodies that are not what they should be.
 func TestJSON(t *testing.T) {
 	t.Parallel()
-	r := serve(t, newBackend(t, "box"), nil)
+	r := serve(t, newBackend("box"), nil)
 	web := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", r.socket)
 	}}}

@@ -28,7 +28,7 @@ func collect(t *testing.T, c *api.Client, e api.Events) []uint64 {
 
 func TestEvents(t *testing.T) {
 	t.Parallel()
-	b := newBackend(t, "box")
+	b := newBackend("box")
 	b.record(20000) // more than waits in one piece
 	r := serve(t, b, nil)
 	if seqs := collect(t, r.client, api.Events{}); len(seqs) != 20000 || seqs[0] != 1 || seqs[19999] != 20000 {
@@ -57,7 +57,7 @@ func TestFollow(t *testing.T) {
 	for _, e := range []api.Events{{Follow: true}, {Follow: true, Last: 5}, {Follow: true, Since: 8}} {
 		t.Run(fmt.Sprintf("%+v", e), func(t *testing.T) {
 			t.Parallel()
-			b := newBackend(t, "box")
+			b := newBackend("box")
 			b.record(10)
 			socket := t.TempDir() + "/s"
 			first := max(e.Since, uint64(max(0, 10-e.Last))*uint64(min(1, e.Last))) + 1
@@ -122,7 +122,7 @@ func start(t *testing.T, b *backend, socket string) (stop func()) {
 // TestBrokenStreams sees that what is not whole does not look so.
 func TestBrokenStreams(t *testing.T) {
 	t.Parallel()
-	b := newBackend(t, "box")
+	b := newBackend("box")
 	b.record(3)
 	b.files["/a"] = make([]byte, 1<<20)
 	b.broken = fmt.Errorf("the disk failed: %s", strings.Repeat("\x7f\u00e9<", 2000))
@@ -150,7 +150,7 @@ func TestBrokenStreams(t *testing.T) {
 // TestHeartbeat sees that a follower that reads nothing is dropped, and that the backend is not held up for ever.
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
-	b := newBackend(t, "box")
+	b := newBackend("box")
 	b.record(200_000) // more than sockets hold
 	r := serve(t, b, func(s *Server) {
 		s.limits.heartbeat, s.limits.stalled = 10*time.Millisecond, 100*time.Millisecond
