@@ -43,11 +43,10 @@ type Client struct {
 func Dial(socket string) *Client {
 	c := &Client{socket: socket}
 	c.http = &http.Client{Transport: &http.Transport{
-		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
-		DisableCompression:    true,
-		MaxIdleConnsPerHost:   4,
-		IdleConnTimeout:       30 * time.Second,
-		ExpectContinueTimeout: 5 * time.Second, // an upload that is refused is not sent
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     30 * time.Second,
 	}}
 	return c
 }
@@ -141,9 +140,6 @@ func (c *Client) send(ctx context.Context, method, path, kind string, body io.Re
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", kind)
-		if kind == tarType {
-			req.Header.Set("Expect", "100-continue")
-		}
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

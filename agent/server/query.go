@@ -1,0 +1,116 @@
+package server
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// maxLast is how many records "the last so many" can be: the daemon may have to hold them.
+const maxLast = 100_000
+
+var (
+	planes   = []string{string(policy.PlaneNetwork), string(policy.PlaneDNS), string(policy.PlaneFile), string(policy.PlaneExec), string(policy.PlaneDevice), string(policy.PlaneSystem)}
+	verdicts = []string{policy.Allow.String(), policy.Ask.String(), policy.Deny.String()}
+)
+
+var eventParams = []param{
+	{name: "since", words: "only records after this sequence number", kind: "integer"},
+	{name: "from", words: "only records of this time and later (RFC 3339)"},
+	{name: "to", words: "only records of this time and earlier (RFC 3339)"},
+	{name: "sandbox", words: "only this sandbox's records"},
+	{name: "plane", words: "only this plane's records: " + strings.Join(planes, ", "), many: true},
+	{name: "verdict", words: "only records with this verdict: " + strings.Join(verdicts, ", "), many: true},
+	{name: "last", words: "only the last so many", kind: "integer"},
+	{name: "follow", words: "true: go on with the records to come; an empty line every 15 s is a sign of life", kind: "boolean"},
+}
+
+// parseEvents reads a selection of records from a query that checkQuery has seen.
+func parseEvents(q url.Values) (e api.Events, err error) {
+	if v := q.Get("since"); v != "" {
+		if e.Since, err = strconv.ParseUint(v, 10, 64); err != nil {
+			return e, invalid("since=%.40q is not a sequence number", v)
+		}
+	}
+	for name, t := range map[string]*time.Time{"from": &e.From, "to": &e.To} {
+		if v := q.Get(name); v != "" {
+			if *t, err = time.Parse(time.RFC3339Nano, v); err != nil {
+				return e, invalid("%s=%.40q is not a time as 2026-11-22T17:00:00Z", name, v)
+			}
+		}
+	}
+	if e.Sandbox = q.Get("sandbox"); e.Sandbox != "" {
+		if err := policy.ValidName(e.Sandbox); err != nil {
+			return e, invalid("%v", err)
+		}
+	}
+	if e.Planes, err = words(q, "plane", planes); err != nil {
+		return e, err
+	}
+	if e.Verdict, err = words(q, "verdict", verdicts); err != nil {
+		return e, err
+	}
+	if e.Last, err = number(q, "last"); err != nil {
+		return e, err
+	}
+	if e.Last > maxLast {
+		return e, invalid("last=%d is too much: at most %d; without it all are sent", e.Last, maxLast)
+	}
+	if v := q.Get("follow"); v != "" {
+		if e.Follow, err = strconv.ParseBool(v); err != nil {
+			return e, invalid("follow=%.40q is neither true nor false", v)
+		}
+	}
+	return e, nil
+}
+
+// words reads a parameter that can be there several times, and whose values are known.
+func words(q url.Values, name string, known []string) ([]string, error) {
+	for _, v := range q[name] {
+		if !slices.Contains(known, v) {
+			return nil, invalid("%s=%.40q is not known: %s are", name, v, strings.Join(known, ", "))
+		}
+	}
+	return q[name], nil
+}
+
+// number reads a number that isn't negative; 0 when there is none.
+func number(q url.Values, name string) (int, error) {
+	v := q.Get(name)
+	if v == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(v, 10, 31)
+	if err != nil {
+		return 0, invalid("%s=%.40q is not a number that can be", name, v)
+	}
+	return int(n), nil
+}
+
+// parseQuestion reads a question to a policy.
+func parseQuestion(q url.Values) (policy.Query, error) {
+	for _, a := range []policy.Action{policy.QueryRead, policy.QueryWrite, policy.QueryExec, policy.QueryConnect} {
+		if a.String() == q.Get("action") {
+			question, err := policy.NewQuery(a, q.Get("object"), q.Get("command"))
+			if err != nil {
+				return question, invalid("%v", err)
+			}
+			return question, nil
+		}
+	}
+	return policy.Query{}, invalid("action=%.40q is not known: read, write, exec and connect are", q.Get("action"))
+}
+
+// namesOnly takes the values off NAME=VALUE.
+func namesOnly(env []string) []string {
+	names := make([]string, len(env))
+	for i, v := range env {
+		names[i], _, _ = strings.Cut(v, "=")
+	}
+	return names
+}
