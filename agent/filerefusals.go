@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -22,7 +23,12 @@ type fileRefusals struct {
 // followRefusals starts to record refusals of files and programs. Without the kernel's reports it does nothing: the
 // summary says what can't be seen then.
 func (r *run) followRefusals() error {
-	reader, err := refusal.Open(r.mine)
+	reader, err := refusal.Open(func(pid int) string {
+		if name := SandboxOf(pid, r.c.Parent); name == r.name {
+			return name
+		}
+		return ""
+	})
 	if errors.Is(err, refusal.ErrOff) {
 		return nil
 	}
@@ -33,7 +39,7 @@ func (r *run) followRefusals() error {
 	r.refusals = fileRefusals{reader, make(chan struct{})}
 	go func() {
 		defer close(r.refusals.done)
-		err := reader.Run(func(f refusal.Refusal) { r.records.Record(fileDecision(r.policy, f)) }, func() {
+		err := reader.Run(r.FileRefused, func() {
 			r.note("lost", "refusals of files", "the kernel's audit stream had more than could be read; what was refused stays refused")
 		})
 		if err != nil {
@@ -53,20 +59,25 @@ func (f *fileRefusals) stop() error {
 	return err
 }
 
-// mine reports whether a process is in this run's sandbox.
-func (r *run) mine(pid int) bool {
+// SandboxOf returns the name of the sandbox below the cgroup parent that a process is in; "" for none.
+func SandboxOf(pid int, parent string) string {
 	groups, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
-		return false
+		return ""
 	}
 	own := "0::" // cgroup v2
 	for line := range bytes.Lines(groups) {
 		if rest, ok := strings.CutPrefix(strings.TrimSuffix(string(line), "\n"), own); ok {
-			return strings.HasSuffix(rest, filepath.Join("/", filepath.Base(r.c.Parent), r.name))
+			if dir, name := path.Split(rest); path.Base(dir) == filepath.Base(parent) {
+				return name
+			}
 		}
 	}
-	return false
+	return ""
 }
+
+// FileRefused records what the kernel reports of Landlock's refusals.
+func (i *Instance) FileRefused(f refusal.Refusal) { i.c.Record(fileDecision(i.policy, f)) }
 
 // fileDecision makes the record of one of Landlock's refusals. Landlock says neither which rule nor which system call;
 // the rule is the policy's about the path, or the default.

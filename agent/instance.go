@@ -50,6 +50,7 @@ type Config struct {
 type Instance struct {
 	c      Config
 	policy *policy.Compiled // c.Policy: what it was started with
+	began  time.Time
 
 	loader   *loader.Loader
 	box      *sandbox.Sandbox

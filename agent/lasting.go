@@ -33,6 +33,7 @@ type keptProgram struct {
 // left behind then.
 func Start(c Config, l *loader.Loader) (*Instance, error) {
 	i := newInstance(c)
+	i.began = time.Now()
 	err := i.prepare()
 	if err == nil {
 		err = i.enforce(l)
@@ -50,7 +51,7 @@ func Start(c Config, l *loader.Loader) (*Instance, error) {
 
 // keep writes down what the next daemon needs, and lets go of the programs' files.
 func (i *Instance) keep() error {
-	state := instanceState{Started: i.c.Started}
+	state := instanceState{Started: i.began}
 	for _, p := range i.programs.list {
 		state.Programs = append(state.Programs, keptProgram{p.command, p.path, p.id})
 	}
@@ -83,8 +84,8 @@ func Adopt(c Config, l *loader.Loader, now *policy.Compiled) (*Instance, error) 
 	if err != nil {
 		return nil, fmt.Errorf("reading what the last daemon kept of %s: %w", c.Name, err)
 	}
-	c.Started = state.Started
 	i := newInstance(c)
+	i.began = state.Started
 	i.loader = l
 	i.record()
 	var list []program
@@ -166,6 +167,12 @@ func (i *Instance) SetPolicy(c *policy.Compiled) error {
 
 // Policy is the one whose network rules are in force.
 func (i *Instance) Policy() *policy.Compiled { return i.recorder.policies.latest() }
+
+// Started is when it was put into force.
+func (i *Instance) Started() time.Time { return i.began }
+
+// Conns is how many connections are open, towards anything but the sandbox itself.
+func (i *Instance) Conns() (int, error) { return i.guard.Conns() }
 
 // Box is the sandbox, for what has nothing to do with rules: its commands, its sockets, its numbers.
 func (i *Instance) Box() *sandbox.Sandbox { return i.box }

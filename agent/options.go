@@ -114,6 +114,17 @@ func (o *Options) workspace() (string, error) {
 			return "", fmt.Errorf("workspace: the current directory: %w; name one with --workspace", err)
 		}
 	}
+	return CheckWorkspace(dir, []OwnDir{
+		{o.AuditDir, "audit log"}, {config.DefaultState, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
+	})
+}
+
+// OwnDir is a directory of nemoclaw's own, which no sandbox may write to.
+type OwnDir struct{ Path, What string }
+
+// CheckWorkspace resolves a directory that is to become /workspace and says why it can't: what a sandbox could write there
+// would be the machine's, a person's or nemoclaw's own.
+func CheckWorkspace(dir string, own []OwnDir) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", fmt.Errorf("workspace %s: %w", dir, err)
@@ -145,12 +156,10 @@ func (o *Options) workspace() (string, error) {
 	if real == "/root" || filepath.Dir(real) == "/home" {
 		return "", fmt.Errorf("workspace %s: this is a home directory: its keys and the files that its shells read would be the sandbox's; name a directory of a project with --workspace", real)
 	}
-	for _, own := range []struct{ path, what string }{
-		{config.DefaultDir, "policies"}, {o.AuditDir, "audit log"}, {config.DefaultState, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
-	} {
-		p := resolved(own.path)
+	for _, own := range append(own, OwnDir{config.DefaultDir, "policies"}) {
+		p := resolved(own.Path)
 		if within(real, p) || within(p, real) {
-			return "", fmt.Errorf("workspace %s: the sandbox may write to its workspace, and this is, or holds, nemoclaw's own %s (%s); name another directory with --workspace", real, own.what, own.path)
+			return "", fmt.Errorf("workspace %s: the sandbox may write to its workspace, and this is, or holds, nemoclaw's own %s (%s); name another directory with --workspace", real, own.What, own.Path)
 		}
 	}
 	return real, nil

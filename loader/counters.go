@@ -52,6 +52,15 @@ func (g *Guard) Counters() (Counters, error) {
 	return sum, nil
 }
 
+// Conns returns how many connections count against MaxConns now.
+func (g *Guard) Conns() (int, error) {
+	var n uint64
+	if err := g.l.maps.conns.Lookup(g.cgid, &n); err != nil {
+		return 0, fmt.Errorf("read the sandbox's connection count: %w", err)
+	}
+	return int(n), nil
+}
+
 // Strays returns how often each hook refused a process below the parent cgroup that is in no sandbox, over all agents
 // of this version.
 func (l *Loader) Strays() (map[Hook]uint64, error) {

@@ -54,6 +54,11 @@ const (
 	PlaneSystem  Plane = "system" // the sandbox itself: started, stopped, events lost
 )
 
+// Planes lists the planes.
+func Planes() []Plane {
+	return []Plane{PlaneNetwork, PlaneDNS, PlaneFile, PlaneExec, PlaneDevice, PlaneSystem}
+}
+
 // Subject is who attempted something: the kernel's own identity of the process, never its comm.
 type Subject struct {
 	PID  int    `json:"pid,omitempty"`  // in the host's pid namespace; 0: not known

@@ -175,24 +175,6 @@ func (b *box) warn(warnings ...string) {
 	b.warnings = append(b.warnings, warnings...)
 }
 
-// compile compiles one revision of the policy.
-func (b *box) compile(revision int) (*policy.Compiled, int, error) {
-	r, err := b.revisions.Get(revision)
-	if err != nil {
-		return nil, 0, err
-	}
-	c, err := compile(b.spec.Policy, r.Text)
-	return c, r.Number, err
-}
-
-func compile(name, text string) (*policy.Compiled, error) {
-	p, err := policy.Parse(name, []byte(text))
-	if err != nil {
-		return nil, err
-	}
-	return policy.Compile(p)
-}
-
 // start puts it into force. The caller holds ops.
 func (b *box) start(ctx context.Context) error {
 	b.mu.Lock()

@@ -20,7 +20,7 @@ type refusals struct {
 // followRefusals starts to read the reports, one reader for all sandboxes.
 func (d *Daemon) followRefusals() (*refusals, error) {
 	r := &refusals{instances: map[string]*agent.Instance{}, done: make(chan struct{})}
-	reader, err := refusal.Open(r.owner)
+	reader, err := refusal.Open(func(pid int) string { return agent.SandboxOf(pid, d.parent) })
 	if err != nil {
 		close(r.done)
 		if !errors.Is(err, refusal.ErrOff) {
@@ -49,17 +49,6 @@ func (r *refusals) find(name string) *agent.Instance {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.instances[name]
-}
-
-// owner is the name of the sandbox that a process is in.
-func (r *refusals) owner(pid int) string {
-	r.mu.Lock()
-	list := make([]*agent.Instance, 0, len(r.instances))
-	for _, i := range r.instances {
-		list = append(list, i)
-	}
-	r.mu.Unlock()
-	return agent.OwnerOf(pid, list)
 }
 
 func (r *refusals) add(name string, i *agent.Instance) {

@@ -21,7 +21,7 @@ const maxDomains = 4096
 // assembler joins the records of one audit event (same serial number) into refusals.
 // Format: Documentation/admin-guide/LSM/landlock.rst and lib/audit_logging of the audit userspace.
 type assembler struct {
-	mine    func(pid int) bool
+	owner   func(pid int) string
 	sink    func(Refusal)
 	domains map[string]domain // by Landlock's domain id
 	serial  string
@@ -30,14 +30,14 @@ type assembler struct {
 }
 
 type domain struct {
-	mine bool
-	pid  int // of the process that entered the domain
+	owner string // "": not ours
+	pid   int    // of the process that entered the domain
 }
 
 type access struct{ domain, blockers, path string }
 
-func newAssembler(mine func(int) bool, sink func(Refusal)) *assembler {
-	return &assembler{mine: mine, sink: sink, domains: map[string]domain{}}
+func newAssembler(owner func(int) string, sink func(Refusal)) *assembler {
+	return &assembler{owner: owner, sink: sink, domains: map[string]domain{}}
 }
 
 // add takes one record. The caller's name and arguments come after the access, so an event is told when its end or
@@ -78,19 +78,27 @@ func (a *assembler) addDomain(f map[string]string) {
 		clear(a.domains)
 	}
 	pid, err := strconv.Atoi(f["pid"])
-	a.domains[f["domain"]] = domain{mine: err == nil && a.mine(pid), pid: pid}
+	d := domain{pid: pid}
+	if err == nil {
+		d.owner = a.owner(pid)
+	}
+	a.domains[f["domain"]] = d
 }
 
 func (a *assembler) flush() {
 	for _, acc := range a.pending {
 		d, known := a.domains[acc.domain]
 		if !known { // the domain's own record was sent before this reader came, or was forgotten
-			d = domain{mine: a.caller.PID != 0 && a.mine(a.caller.PID)}
+			d = domain{}
+			if a.caller.PID != 0 {
+				d.owner = a.owner(a.caller.PID)
+			}
 		}
-		if !d.mine {
+		if d.owner == "" {
 			continue
 		}
 		ref := a.caller
+		ref.Owner = d.owner
 		if ref.PID == 0 {
 			ref.PID = d.pid
 		}

@@ -57,7 +57,18 @@ func TestAssemble(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []Refusal
-			a := newAssembler(func(pid int) bool { return pid == tt.mine }, func(r Refusal) { got = append(got, r) })
+			a := newAssembler(func(pid int) string {
+				if pid == tt.mine {
+					return "mine"
+				}
+				return ""
+			}, func(r Refusal) {
+				if r.Owner != "mine" {
+					t.Errorf("owner %q", r.Owner)
+				}
+				r.Owner = ""
+				got = append(got, r)
+			})
 			for _, r := range tt.records {
 				a.add(r.kind, r.body)
 			}
@@ -72,7 +83,7 @@ func FuzzAssemble(f *testing.F) {
 	f.Add(uint16(1423), `audit(1.1:5): domain=a blockers=fs.execute path="/usr/bin/curl" dev="vda" ino=1`)
 	f.Add(uint16(1327), `audit(1.1:5): proctitle=2F7`)
 	f.Fuzz(func(t *testing.T, kind uint16, body string) {
-		a := newAssembler(func(int) bool { return true }, func(r Refusal) {
+		a := newAssembler(func(int) string { return "mine" }, func(r Refusal) {
 			if len(r.Blockers) == 0 {
 				t.Error("a refusal without a blocker")
 			}

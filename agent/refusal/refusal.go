@@ -24,6 +24,7 @@ const (
 
 // Refusal is one access that Landlock denied.
 type Refusal struct {
+	Owner    string   // what Open's owner said
 	PID      int      // in the host's pid namespace
 	Exe      string   // the caller's executable; "" when the kernel doesn't audit system calls
 	Args     string   // the caller's command line, arguments joined by a space; likewise
@@ -34,13 +35,13 @@ type Refusal struct {
 // Reader receives the kernel's audit records.
 type Reader struct {
 	conn   *netlink.Conn
-	mine   func(pid int) bool
+	owner  func(pid int) string
 	closed atomic.Bool
 }
 
-// Open subscribes to the audit stream. mine says whether the process pid (in the host's pid namespace) is of the
-// caller's sandbox; it is asked once per Landlock domain. ErrOff when this host reports nothing.
-func Open(mine func(pid int) bool) (*Reader, error) {
+// Open subscribes to the audit stream. owner says which of the caller's sandboxes the process pid (in the host's pid
+// namespace) is in, "" for none; it is asked once per Landlock domain. ErrOff when this host reports nothing.
+func Open(owner func(pid int) string) (*Reader, error) {
 	on, err := enabled()
 	if err != nil {
 		return nil, err
@@ -52,13 +53,13 @@ func Open(mine func(pid int) bool) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to the kernel's audit stream: %w", err)
 	}
-	return &Reader{conn: conn, mine: mine}, nil
+	return &Reader{conn: conn, owner: owner}, nil
 }
 
-// Run hands each refusal of the caller's sandbox to sink, and calls lost when the kernel dropped records because the
+// Run hands each refusal of the caller's sandboxes to sink, and calls lost when the kernel dropped records because the
 // reader was too slow, until Close. It returns nil after Close.
 func (r *Reader) Run(sink func(Refusal), lost func()) error {
-	a := newAssembler(r.mine, sink)
+	a := newAssembler(r.owner, sink)
 	for {
 		msgs, err := r.conn.Receive()
 		switch {

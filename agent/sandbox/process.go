@@ -32,6 +32,7 @@ var ErrGone = errors.New("sandbox: the sandbox ended: its init was killed, by Cl
 // Process is a command that runs in a sandbox.
 type Process struct {
 	id       uint32
+	args     []string // nil of an adopted one
 	sandbox  *Sandbox
 	streams  *streams
 	done     chan struct{}
@@ -69,7 +70,7 @@ func (s *Sandbox) Exec(req ExecRequest) (*Process, error) {
 		return nil, err
 	}
 	defer unix.Close(file)
-	p, failed, err := s.start(streams, file, len(payload))
+	p, failed, err := s.start(req.Args, streams, file, len(payload))
 	if err == nil {
 		err = failure(failed, req)
 	}
@@ -83,7 +84,7 @@ func (s *Sandbox) Exec(req ExecRequest) (*Process, error) {
 }
 
 // start hands a command to the init; what arrives in the returned pipe says whether it was executed.
-func (s *Sandbox) start(streams *streams, payload, size int) (*Process, *os.File, error) {
+func (s *Sandbox) start(args []string, streams *streams, payload, size int) (*Process, *os.File, error) {
 	var report [2]int
 	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("sandbox: making a pipe: %w", err)
@@ -97,7 +98,7 @@ func (s *Sandbox) start(streams *streams, payload, size int) (*Process, *os.File
 		return nil, nil, err
 	}
 	s.lastID++
-	p := &Process{id: s.lastID, sandbox: s, streams: streams, done: make(chan struct{}), terminal: streams.terminal}
+	p := &Process{id: s.lastID, args: args, sandbox: s, streams: streams, done: make(chan struct{}), terminal: streams.terminal}
 	fds := append(streams.passed[:], payload, report[1])
 	if err := s.control.send(fds, uint32(reqExec), p.id, int32(streams.controlling), uint32(size)); err != nil {
 		failed.Close()
@@ -260,6 +261,9 @@ func (p *Process) Wait() (int, error) {
 	}
 	return p.status.ExitStatus(), nil
 }
+
+// Args is the command line.
+func (p *Process) Args() []string { return p.args }
 
 // Done is closed when the command has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }

@@ -1,0 +1,289 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/agent/revisions"
+	"github.com/nemoclaw/nemoclaw/agent/server"
+	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// compile compiles one revision of the policy, the latest for 0. What a rule's `expires` says counts from when the rule came
+// into the policy, and goes on while the sandbox is stopped.
+func (b *box) compile(number int) (*policy.Compiled, int, error) {
+	r, err := b.revision(number)
+	if err != nil {
+		return nil, 0, err
+	}
+	c, err := compile(b.spec.Policy, r.Text)
+	if err != nil {
+		return nil, 0, err
+	}
+	return c, r.Number, b.age(c, r)
+}
+
+func compile(name, text string) (*policy.Compiled, error) {
+	p, err := policy.Parse(name, []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	return policy.Compile(p)
+}
+
+// age makes the times of rules that expire count from the sandbox's creation.
+func (b *box) age(c *policy.Compiled, r revisions.Revision) error {
+	born := map[string]time.Time{}
+	for i := range c.Network.Rules {
+		if rule := &c.Network.Rules[i]; rule.Expires > 0 {
+			born[ruleKey(rule)] = r.When
+		}
+	}
+	// Backwards, as long as one of them was there already.
+	left := len(born)
+	for n := r.Number - 1; n > 0 && left > 0; n-- {
+		older, err := b.revisions.Get(n)
+		if err != nil {
+			return err
+		}
+		old, err := compile(b.spec.Policy, older.Text)
+		if err != nil {
+			break // it was never in force
+		}
+		left = 0
+		for i := range old.Network.Rules {
+			key := ruleKey(&old.Network.Rules[i])
+			if at, ok := born[key]; ok && at.After(older.When) {
+				born[key] = older.When
+				left++
+			}
+		}
+	}
+	for i := range c.Network.Rules {
+		if rule := &c.Network.Rules[i]; rule.Expires > 0 {
+			rule.Expires = max(born[ruleKey(rule)].Sub(b.spec.Created)+rule.Expires, 1)
+		}
+	}
+	return nil
+}
+
+// ruleKey is what makes a rule the same in two revisions.
+func ruleKey(r *policy.NetRule) string {
+	return fmt.Sprint(r.Verdict, r.Name, r.Prefix, r.Ports, r.Protocol, r.Commands, r.ECH, r.Expires)
+}
+
+func (b *box) revision(number int) (revisions.Revision, error) {
+	if number == 0 {
+		return b.revisions.Latest()
+	}
+	r, err := b.revisions.Get(number)
+	if isMissing(err) {
+		return r, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("%s has no policy revision %d; `nemoclaw %s policy history` lists them", b.name, number, b.name)}
+	}
+	return r, err
+}
+
+func (b *box) policyText(r revisions.Revision) api.PolicyText {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return api.PolicyText{
+		PolicyState: api.PolicyState{Name: b.spec.Policy, Revision: r.Number, Hash: r.Hash, Running: b.inForce},
+		Text:        r.Text, Who: r.Who, When: r.When, What: r.What,
+	}
+}
+
+// Policy returns one revision of a sandbox's policy, the latest for 0.
+func (d *Daemon) Policy(name string, revision int) (api.PolicyText, error) {
+	b, err := d.find(name)
+	if err != nil {
+		return api.PolicyText{}, err
+	}
+	r, err := b.revision(revision)
+	if err != nil {
+		return api.PolicyText{}, err
+	}
+	return b.policyText(r), nil
+}
+
+// Revisions lists a sandbox's policies without their texts, the newest first.
+func (d *Daemon) Revisions(name string) ([]api.PolicyText, error) {
+	b, err := d.find(name)
+	if err != nil {
+		return nil, err
+	}
+	list, err := b.revisions.List()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.PolicyText, 0, len(list))
+	for _, r := range slices.Backward(list) {
+		t := b.policyText(r)
+		t.Text = ""
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// ChangePolicy makes another revision of a sandbox's policy and puts it into force.
+func (d *Daemon) ChangePolicy(ctx context.Context, who server.Caller, name string, c api.PolicyChange) (res api.PolicyResult, err error) {
+	_, err = d.operate(name, func(b *box) error {
+		res, err = b.changePolicy(ctx, who, c)
+		return err
+	})
+	return res, err
+}
+
+// changePolicy is ChangePolicy of one sandbox. The caller holds ops.
+func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyChange) (res api.PolicyResult, err error) {
+	bad := func(err error) error { return &api.Error{Code: api.Invalid, Message: err.Error()} }
+	latest, err := b.revisions.Latest()
+	if err != nil {
+		return res, err
+	}
+	if c.Expect != 0 && c.Expect != latest.Number {
+		return res, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("the policy of %s is at revision %d, not %d: somebody changed it meanwhile; look at it and try again", b.name, latest.Number, c.Expect)}
+	}
+	file := b.spec.Policy
+	text, what, err := b.edited(file, latest.Text, c)
+	if err != nil {
+		var known *api.Error
+		if errors.As(err, &known) {
+			return res, err
+		}
+		return res, bad(err)
+	}
+	next, err := compile(file, text)
+	if err != nil {
+		return res, bad(err)
+	}
+	res.Policy = b.policyText(latest)
+	if text == latest.Text {
+		res.Policy.What, res.Live = what, true
+		return res, nil // nothing to do is no revision
+	}
+	res.Diff = policy.TextDiff(fmt.Sprintf("%s, revision %d", file, latest.Number), fmt.Sprintf("%s, revision %d", file, latest.Number+1), []byte(latest.Text), []byte(text))
+	i, notRunning := b.running()
+	if notRunning == nil {
+		base, _, err := b.compile(b.spec.Running)
+		if err != nil {
+			return res, err
+		}
+		res.Restart = needsRestart(base, next)
+	}
+	if c.DryRun {
+		return res, nil
+	}
+	if len(res.Restart) > 0 && !c.Restart {
+		return res, &api.Error{Code: api.NeedsRestart, Message: fmt.Sprintf("at enforcement level %s this can't change while %s runs:\n  %s\nNothing was changed. With --restart the sandbox is stopped and started under the new policy",
+			b.d.loader.Level(), b.name, strings.Join(res.Restart, "\n  "))}
+	}
+	r, err := b.revisions.Append(text, next.Revision, who.Name, what, latest.Number)
+	if err != nil {
+		return res, err
+	}
+	b.note("policy", fmt.Sprintf("revision %d", r.Number), fmt.Sprintf("%s, by %s", what, who.Name))
+	switch {
+	case notRunning != nil:
+	case len(res.Restart) > 0:
+		if err = b.stop(); err == nil {
+			err = b.start(ctx)
+		}
+		res.Live = err == nil
+	default:
+		if err = b.apply(i.SetPolicy, r.Number); err != nil {
+			err = b.takeBack(latest, r, err)
+		}
+		res.Live = err == nil
+	}
+	if err == nil {
+		b.dropAnswered(next)
+	}
+	res.Policy = b.policyText(r)
+	return res, err
+}
+
+// edited is the text that a change makes of the one that is there, and the change in words.
+func (b *box) edited(file, text string, c api.PolicyChange) (string, string, error) {
+	rule := func(r *api.PolicyRule) policy.RuleSpec {
+		return policy.RuleSpec{
+			Verdict: r.Verdict, Domain: r.Domain, CIDR: r.CIDR, Ports: r.Ports, Protocol: r.Protocol, Commands: r.Commands, Expires: r.Expires,
+			Path: r.Path, Permissions: r.Permissions, Command: r.Command,
+		}
+	}
+	var e policy.Edited
+	var err error
+	switch {
+	case c.Text != "":
+		return c.Text, "the whole policy was set", nil
+	case c.Rollback != 0:
+		r, err := b.revision(c.Rollback)
+		return r.Text, fmt.Sprintf("back to revision %d", c.Rollback), err
+	case c.Add != nil:
+		e, err = policy.AddRule(file, []byte(text), rule(c.Add))
+	case c.Remove != nil:
+		e, err = policy.RemoveRule(file, []byte(text), rule(c.Remove))
+	case c.Preset != "":
+		e, err = policy.AddPreset(file, []byte(text), c.Preset)
+	case c.Unpreset != "":
+		e, err = policy.RemovePreset(file, []byte(text), c.Unpreset)
+	default:
+		return "", "", errors.New("a policy change names what is to change")
+	}
+	return string(e.Text), strings.Join(e.Did, "; "), err
+}
+
+// needsRestart lists what of a policy can't be put into force while a sandbox runs.
+func needsRestart(base, next *policy.Compiled) []string {
+	var list []string
+	for _, c := range policy.Changes(base, next) {
+		if c.Section != policy.SectionNetwork && c.Section != policy.SectionOther || c.Section == policy.SectionOther && base.Enforcement != next.Enforcement {
+			list = append(list, c.String())
+		}
+	}
+	return list
+}
+
+// apply puts a revision's network rules into force.
+func (b *box) apply(set func(*policy.Compiled) error, revision int) error {
+	c, _, err := b.compile(revision)
+	if err == nil {
+		err = set(c)
+	}
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.inForce = revision
+	b.mu.Unlock()
+	return nil
+}
+
+// takeBack makes the revision that is in force the latest again, after one that could not be put into force.
+func (b *box) takeBack(was, failed revisions.Revision, cause error) error {
+	err := fmt.Errorf("revision %d can't be put into force, and revision %d stays: %w", failed.Number, was.Number, cause)
+	r, e := b.revisions.Append(was.Text, was.Hash, "nemoclaw", fmt.Sprintf("back to revision %d: revision %d can't be put into force: %s", was.Number, failed.Number, firstLine(cause)), failed.Number)
+	if e != nil {
+		return errors.Join(err, e)
+	}
+	b.note("policy", fmt.Sprintf("revision %d", r.Number), r.What)
+	b.mu.Lock()
+	b.inForce = r.Number
+	b.mu.Unlock()
+	return err
+}
+
+// dropAnswered forgets proposals that a policy now answers.
+func (b *box) dropAnswered(c *policy.Compiled) {
+	b.proposals.drop(func(p *api.Proposal) bool {
+		if p.Plane != string(policy.PlaneNetwork) {
+			return false
+		}
+		q, err := policy.NewQuery(policy.QueryConnect, p.Object, "")
+		return err == nil && c.Explain(q).Verdict != policy.Ask
+	})
+}

@@ -1,0 +1,125 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/agent/server"
+	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// keyFile has a sandbox's inference key in it. It is root's alone, in no answer and in no log.
+const keyFile = "key"
+
+// maxValue bounds one value of a sandbox's configuration.
+const maxValue = 4096
+
+// checkConfig says what can't be set.
+func checkConfig(set map[string]string) error {
+	for k, v := range set {
+		if !slices.Contains([]string{api.ConfigModel, api.ConfigKey, api.ConfigKeyVerified}, k) {
+			return &api.Error{Code: api.Invalid, Message: fmt.Sprintf("there is no setting %q; there are %s and %s", k, api.ConfigModel, api.ConfigKey)}
+		}
+		bad := len(v) > maxValue || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f })
+		if k == api.ConfigModel && v != "" {
+			provider, model, ok := strings.Cut(v, "/")
+			bad = bad || !ok || provider == "" || model == ""
+		}
+		if bad {
+			want := "one line of at most 4096 bytes"
+			if k == api.ConfigModel {
+				want = "PROVIDER/MODEL, such as ollama/llama3.3:70b"
+			}
+			return &api.Error{Code: api.Invalid, Message: fmt.Sprintf("%s: want %s", k, want)}
+		}
+	}
+	return nil
+}
+
+// keepConfig writes a key to its file and puts the rest into the spec.
+func keepConfig(dir string, s *spec, set map[string]string) error {
+	s.Config = maps.Clone(s.Config)
+	if s.Config == nil {
+		s.Config = map[string]string{}
+	}
+	for k, v := range set {
+		switch {
+		case k == api.ConfigKey:
+			file := filepath.Join(dir, keyFile)
+			err := replaceFile(file, []byte(v))
+			if v == "" {
+				err = errors.Join(err, os.Remove(file))
+			}
+			if err != nil {
+				return fmt.Errorf("keeping the key: %w", err)
+			}
+			if _, told := set[api.ConfigKeyVerified]; !told {
+				delete(s.Config, api.ConfigKeyVerified)
+			}
+		case v == "":
+			delete(s.Config, k)
+		default:
+			s.Config[k] = v
+		}
+	}
+	return nil
+}
+
+// shownConfig is what of the configuration may be seen. The caller holds mu.
+func (b *box) shownConfig() (map[string]string, api.Inference) {
+	shown := maps.Clone(b.spec.Config)
+	delete(shown, api.ConfigKeyVerified)
+	inference := api.Inference{Model: shown[api.ConfigModel], Key: "none"}
+	if _, err := os.Lstat(filepath.Join(b.dir, keyFile)); err == nil {
+		inference.Key = "unverified"
+		if b.spec.Config[api.ConfigKeyVerified] == "true" {
+			inference.Key = "verified"
+		}
+	}
+	return shown, inference
+}
+
+// SetConfig changes a sandbox's configuration.
+func (d *Daemon) SetConfig(_ context.Context, who server.Caller, name string, set map[string]string) (api.Sandbox, error) {
+	if err := checkConfig(set); err != nil {
+		return api.Sandbox{}, err
+	}
+	return d.operate(name, func(b *box) error {
+		var failed error
+		err := b.change(func(s *spec) { failed = keepConfig(b.dir, s, set) })
+		if err = errors.Join(failed, err); err != nil {
+			return err
+		}
+		keys := slices.Sorted(maps.Keys(set))
+		b.note("config", strings.Join(keys, " "), "set by "+who.Name)
+		return nil
+	})
+}
+
+// filter turns a selection of records into the audit log's.
+func filter(e api.Events) (audit.Filter, error) {
+	f := audit.Filter{Since: e.Since, From: e.From, To: e.To, Sandbox: e.Sandbox, Last: e.Last}
+	for _, p := range e.Planes {
+		plane := policy.Plane(p)
+		if !slices.Contains(policy.Planes(), plane) {
+			return f, fmt.Errorf("there is no plane %q; there are %v", p, policy.Planes())
+		}
+		f.Planes = append(f.Planes, plane)
+	}
+	for _, v := range e.Verdict {
+		var verdict policy.Verdict
+		if err := verdict.UnmarshalText([]byte(v)); err != nil {
+			return f, err
+		}
+		f.Verdicts = append(f.Verdicts, verdict)
+	}
+	return f, nil
+}
