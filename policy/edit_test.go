@@ -288,7 +288,7 @@ func randomPolicy(r *rand.Rand) string {
 // TestEditMeans compares what an edited text means with the meaning that is wanted, made without any text.
 func TestEditMeans(t *testing.T) {
 	added, removed := 0, 0
-	for seed := range uint64(600) {
+	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		src := randomPolicy(r)
 		spec := RuleSpec{Ports: pick(r, []uint16{80}, []uint16{443}, []uint16{22, 443}), Protocol: "tcp", Verdict: pick(r, "allow", "ask", "deny")}
@@ -362,7 +362,7 @@ func TestEditMeans(t *testing.T) {
 		}
 		onlyAdds(t, string(out.Text), src)
 	}
-	if added < 200 || removed < 100 {
+	if added < 100 || removed < 50 {
 		t.Errorf("%d added, %d removed: the test shows little", added, removed)
 	}
 }
