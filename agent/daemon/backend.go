@@ -56,13 +56,12 @@ func (b *box) describe() api.Sandbox {
 	defer b.mu.Unlock()
 	s := api.Sandbox{
 		Name: b.name, State: b.state, Reason: b.reason, Wanted: b.spec.Wanted, Created: b.spec.Created,
-		Policy: api.PolicyState{Name: b.spec.Policy, Running: b.inForce}, Workspace: b.workspace(), Image: b.spec.Image,
+		Policy: api.PolicyState{Running: b.inForce}, Workspace: b.workspace(), Image: b.spec.Image,
 		Env: b.spec.Env, Publish: b.spec.Publish, Warnings: b.warnings, Proposals: b.proposals.len(),
 	}
 	s.Config, s.Inference = b.shownConfig()
-	if latest, err := b.revisions.Latest(); err == nil {
-		s.Policy.Revision, s.Policy.Hash = latest.Number, latest.Hash
-	}
+	latest := b.revisions.Latest()
+	s.Policy.Name, s.Policy.Revision, s.Policy.Hash = latest.Name, latest.Number, latest.Hash
 	if i := b.instance; i != nil {
 		started := i.Started()
 		s.Started, s.Level = &started, b.d.loader.Level().String()
@@ -146,7 +145,7 @@ func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box,
 		return nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("a sandbox named %s is there already; choose another name, or destroy it: nemoclaw destroy %s", c.Name, c.Name)}
 	}
 	s := spec{
-		Created: time.Now().UTC(), Policy: c.PolicyName, Workspace: c.Workspace, Image: c.Image, Env: c.Env, Publish: c.Publish, Wanted: api.Stopped,
+		Created: time.Now().UTC(), Workspace: c.Workspace, Image: c.Image, Env: c.Env, Publish: c.Publish, Wanted: api.Stopped,
 		UserID: ownerOf(),
 	}
 	parent := filepath.Join(d.c.StateDir, sandboxesDir)
@@ -156,7 +155,7 @@ func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box,
 		err = os.Mkdir(temp, 0o700)
 	}
 	if err == nil {
-		err = fill(temp, s, text, hash, who)
+		err = fill(temp, c.PolicyName, text, hash, who)
 	}
 	if err == nil {
 		err = keepConfig(temp, &s, c.Config)
@@ -186,12 +185,12 @@ func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box,
 	return b, nil
 }
 
-func fill(dir string, s spec, text, hash string, who server.Caller) error {
+func fill(dir, name, text, hash string, who server.Caller) error {
 	r, err := revisions.Open(filepath.Join(dir, "policy"))
 	if err != nil {
 		return err
 	}
-	_, err = r.Append(text, hash, who.Name, "the first policy", 0)
+	_, err = r.Append([]byte(text), revisions.Change{Name: name, Hash: hash, Who: who.Name, What: "the first policy"}, 0)
 	return err
 }
 

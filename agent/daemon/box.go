@@ -22,7 +22,6 @@ import (
 // spec is what a sandbox is made of, as it is on disk.
 type spec struct {
 	Created   time.Time         `json:"created"`
-	Policy    string            `json:"policy_name"`
 	Workspace string            `json:"workspace,omitempty"` // "": its own
 	Image     string            `json:"image,omitempty"`
 	Digest    string            `json:"image_digest,omitempty"`
@@ -47,11 +46,10 @@ type box struct {
 	spec      spec
 	state     api.State
 	reason    string
-	started   time.Time
 	gone      bool // destroyed
 	warnings  []string
-	instance  *agent.Instance
-	inForce   int // the policy's revision, of the network; 0: none
+	instance  *agent.Instance // nil: it does not run
+	inForce   int             // the policy's revision, of the network; 0: none
 	publisher map[string]*publisher
 
 	revisions *revisions.Store
@@ -160,7 +158,7 @@ func (b *box) config(compiled *policy.Compiled, root string) agent.Config {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return agent.Config{
-		Name: b.name, Policy: compiled, PolicyName: b.spec.Policy, Workspace: b.workspace(), Root: root, Started: time.Now(), Lasting: true,
+		Name: b.name, Policy: compiled, PolicyName: b.revisions.Latest().Name, Workspace: b.workspace(), Root: root, Started: b.spec.Created, Lasting: true,
 		Parent: b.d.parent, RunDir: b.d.c.RunDir, Protected: b.d.protected(), BookFile: filepath.Join(b.dir, "names"),
 		Resolver: b.d.c.Resolver, HostsFile: b.d.c.HostsFile,
 		Record: b.records.Record, Ask: b.ask,
@@ -208,7 +206,7 @@ func (b *box) begin(ctx context.Context) error {
 	if err := b.change(func(s *spec) { s.Running = revision }); err != nil {
 		return err
 	}
-	b.note("start", b.name, fmt.Sprintf("level %s, workspace %s, policy %s revision %d", b.d.loader.Level(), b.workspace(), b.spec.Policy, revision))
+	b.note("start", b.name, fmt.Sprintf("level %s, workspace %s, policy %s revision %d", b.d.loader.Level(), b.workspace(), b.revisions.Latest().Name, revision))
 	// What is not written down does not start.
 	if err := b.d.audit.Flush(); err != nil {
 		return err
@@ -226,7 +224,7 @@ func (b *box) begin(ctx context.Context) error {
 func (b *box) ran(i *agent.Instance, revision int) {
 	b.d.refusals.add(b.name, i)
 	b.mu.Lock()
-	b.instance, b.inForce, b.started = i, revision, time.Now()
+	b.instance, b.inForce = i, revision
 	b.state, b.reason = api.Running, ""
 	published := b.spec.Publish
 	b.mu.Unlock()
@@ -254,8 +252,8 @@ func (b *box) adopt() error {
 		return err
 	}
 	b.ran(i, revision)
-	b.note("adopt", b.name, fmt.Sprintf("taken over, policy %s revision %d", b.spec.Policy, revision))
-	if needs := policy.Changes(base, latest).Restart(); len(needs) > 0 {
+	b.note("adopt", b.name, fmt.Sprintf("taken over, policy %s revision %d", b.revisions.Latest().Name, revision))
+	if len(needsRestart(base, latest)) > 0 {
 		// The daemon was killed between a change and the restart that was asked for with it.
 		if err := b.stop(); err != nil {
 			return err

@@ -17,11 +17,11 @@ import (
 // compile compiles one revision of the policy, the latest for 0. What a rule's `expires` says counts from when the rule came
 // into the policy, and goes on while the sandbox is stopped.
 func (b *box) compile(number int) (*policy.Compiled, int, error) {
-	r, err := b.revision(number)
+	r, text, err := b.revision(number)
 	if err != nil {
 		return nil, 0, err
 	}
-	c, err := compile(b.spec.Policy, r.Text)
+	c, err := compile(r.Name, text)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -47,11 +47,11 @@ func (b *box) age(c *policy.Compiled, r revisions.Revision) error {
 	// Backwards, as long as one of them was there already.
 	left := len(born)
 	for n := r.Number - 1; n > 0 && left > 0; n-- {
-		older, err := b.revisions.Get(n)
+		older, text, err := b.revisions.Get(n)
 		if err != nil {
 			return err
 		}
-		old, err := compile(b.spec.Policy, older.Text)
+		old, err := compile(older.Name, string(text))
 		if err != nil {
 			break // it was never in force
 		}
@@ -77,23 +77,24 @@ func ruleKey(r *policy.NetRule) string {
 	return fmt.Sprint(r.Verdict, r.Name, r.Prefix, r.Ports, r.Protocol, r.Commands, r.ECH, r.Expires)
 }
 
-func (b *box) revision(number int) (revisions.Revision, error) {
+// revision returns a revision and its text, the latest for 0.
+func (b *box) revision(number int) (revisions.Revision, string, error) {
 	if number == 0 {
-		return b.revisions.Latest()
+		number = b.revisions.Latest().Number
 	}
-	r, err := b.revisions.Get(number)
-	if isMissing(err) {
-		return r, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("%s has no policy revision %d; `nemoclaw %s policy history` lists them", b.name, number, b.name)}
+	r, text, err := b.revisions.Get(number)
+	if errors.Is(err, revisions.ErrNone) {
+		err = &api.Error{Code: api.NotFound, Message: fmt.Sprintf("%s has no policy revision %d; `nemoclaw %s policy history` lists them", b.name, number, b.name)}
 	}
-	return r, err
+	return r, string(text), err
 }
 
-func (b *box) policyText(r revisions.Revision) api.PolicyText {
+func (b *box) policyText(r revisions.Revision, text string) api.PolicyText {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return api.PolicyText{
-		PolicyState: api.PolicyState{Name: b.spec.Policy, Revision: r.Number, Hash: r.Hash, Running: b.inForce},
-		Text:        r.Text, Who: r.Who, When: r.When, What: r.What,
+		PolicyState: api.PolicyState{Name: r.Name, Revision: r.Number, Hash: r.Hash, Running: b.inForce},
+		Text:        text, Who: r.Who, When: r.When, What: r.What,
 	}
 }
 
@@ -103,11 +104,11 @@ func (d *Daemon) Policy(name string, revision int) (api.PolicyText, error) {
 	if err != nil {
 		return api.PolicyText{}, err
 	}
-	r, err := b.revision(revision)
+	r, text, err := b.revision(revision)
 	if err != nil {
 		return api.PolicyText{}, err
 	}
-	return b.policyText(r), nil
+	return b.policyText(r, text), nil
 }
 
 // Revisions lists a sandbox's policies without their texts, the newest first.
@@ -116,15 +117,10 @@ func (d *Daemon) Revisions(name string) ([]api.PolicyText, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := b.revisions.List()
-	if err != nil {
-		return nil, err
-	}
+	list := b.revisions.List()
 	out := make([]api.PolicyText, 0, len(list))
 	for _, r := range slices.Backward(list) {
-		t := b.policyText(r)
-		t.Text = ""
-		out = append(out, t)
+		out = append(out, b.policyText(r, ""))
 	}
 	return out, nil
 }
@@ -141,15 +137,18 @@ func (d *Daemon) ChangePolicy(ctx context.Context, who server.Caller, name strin
 // changePolicy is ChangePolicy of one sandbox. The caller holds ops.
 func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyChange) (res api.PolicyResult, err error) {
 	bad := func(err error) error { return &api.Error{Code: api.Invalid, Message: err.Error()} }
-	latest, err := b.revisions.Latest()
+	latest, was, err := b.revision(0)
 	if err != nil {
 		return res, err
 	}
 	if c.Expect != 0 && c.Expect != latest.Number {
 		return res, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("the policy of %s is at revision %d, not %d: somebody changed it meanwhile; look at it and try again", b.name, latest.Number, c.Expect)}
 	}
-	file := b.spec.Policy
-	text, what, err := b.edited(file, latest.Text, c)
+	file := latest.Name
+	if c.Text != "" && c.PolicyName != "" {
+		file = c.PolicyName
+	}
+	text, what, err := b.edited(file, was, c)
 	if err != nil {
 		var known *api.Error
 		if errors.As(err, &known) {
@@ -161,12 +160,12 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 	if err != nil {
 		return res, bad(err)
 	}
-	res.Policy = b.policyText(latest)
-	if text == latest.Text {
+	res.Policy = b.policyText(latest, was)
+	if text == was && file == latest.Name {
 		res.Policy.What, res.Live = what, true
 		return res, nil // nothing to do is no revision
 	}
-	res.Diff = policy.TextDiff(fmt.Sprintf("%s, revision %d", file, latest.Number), fmt.Sprintf("%s, revision %d", file, latest.Number+1), []byte(latest.Text), []byte(text))
+	res.Diff = policy.TextDiff(fmt.Sprintf("%s, revision %d", latest.Name, latest.Number), fmt.Sprintf("%s, revision %d", file, latest.Number+1), []byte(was), []byte(text))
 	i, notRunning := b.running()
 	if notRunning == nil {
 		base, _, err := b.compile(b.spec.Running)
@@ -182,7 +181,7 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		return res, &api.Error{Code: api.NeedsRestart, Message: fmt.Sprintf("at enforcement level %s this can't change while %s runs:\n  %s\nNothing was changed. With --restart the sandbox is stopped and started under the new policy",
 			b.d.loader.Level(), b.name, strings.Join(res.Restart, "\n  "))}
 	}
-	r, err := b.revisions.Append(text, next.Revision, who.Name, what, latest.Number)
+	r, err := b.revisions.Append([]byte(text), revisions.Change{Name: file, Hash: next.Revision, Who: who.Name, What: what}, latest.Number)
 	if err != nil {
 		return res, err
 	}
@@ -196,14 +195,14 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		res.Live = err == nil
 	default:
 		if err = b.apply(i.SetPolicy, r.Number); err != nil {
-			err = b.takeBack(latest, r, err)
+			err = b.takeBack(latest, was, r, err)
 		}
 		res.Live = err == nil
 	}
 	if err == nil {
 		b.dropAnswered(next)
 	}
-	res.Policy = b.policyText(r)
+	res.Policy = b.policyText(r, text)
 	return res, err
 }
 
@@ -221,8 +220,8 @@ func (b *box) edited(file, text string, c api.PolicyChange) (string, string, err
 	case c.Text != "":
 		return c.Text, "the whole policy was set", nil
 	case c.Rollback != 0:
-		r, err := b.revision(c.Rollback)
-		return r.Text, fmt.Sprintf("back to revision %d", c.Rollback), err
+		_, text, err := b.revision(c.Rollback)
+		return text, fmt.Sprintf("back to revision %d", c.Rollback), err
 	case c.Add != nil:
 		e, err = policy.AddRule(file, []byte(text), rule(c.Add))
 	case c.Remove != nil:
@@ -264,9 +263,10 @@ func (b *box) apply(set func(*policy.Compiled) error, revision int) error {
 }
 
 // takeBack makes the revision that is in force the latest again, after one that could not be put into force.
-func (b *box) takeBack(was, failed revisions.Revision, cause error) error {
+func (b *box) takeBack(was revisions.Revision, text string, failed revisions.Revision, cause error) error {
 	err := fmt.Errorf("revision %d can't be put into force, and revision %d stays: %w", failed.Number, was.Number, cause)
-	r, e := b.revisions.Append(was.Text, was.Hash, "nemoclaw", fmt.Sprintf("back to revision %d: revision %d can't be put into force: %s", was.Number, failed.Number, firstLine(cause)), failed.Number)
+	what := fmt.Sprintf("back to revision %d: revision %d can't be put into force: %s", was.Number, failed.Number, firstLine(cause))
+	r, e := b.revisions.Append([]byte(text), revisions.Change{Name: was.Name, Hash: was.Hash, Who: "nemoclaw", What: what}, failed.Number)
 	if e != nil {
 		return errors.Join(err, e)
 	}

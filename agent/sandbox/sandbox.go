@@ -235,6 +235,9 @@ func (s *Sandbox) CgroupDir() *os.File { return s.cgroup.dir }
 // HostID is the uid that the sandbox's user has on the host.
 func (s *Sandbox) HostID() uint32 { return s.view.hostID }
 
+// HostGID is the gid that the sandbox's group has on the host.
+func (s *Sandbox) HostGID() uint32 { return s.view.hostGID }
+
 // InitPID is the process id of the sandbox's PID 1 on the host; 0 before Start.
 func (s *Sandbox) InitPID() int { return s.pid }
 
