@@ -60,10 +60,10 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if size > 0 || flags&unix.MSG_CTRUNC != 0 {
 		c.keep(c.control[:size], flags&unix.MSG_CTRUNC != 0)
 	}
-	if err != nil && errors.Is(err, io.EOF) {
-		return n, io.EOF // not wrapped, as readers expect it
+	if errors.Is(err, io.EOF) {
+		err = io.EOF // not wrapped, as readers expect it
 	}
-	return n, err
+	return max(n, 0), err // recvmsg's -1 is no count
 }
 
 // keep takes the descriptors out of a control message. Go has made them close on exec.
