@@ -11,6 +11,18 @@ import (
 // version is set by the release build (-ldflags "-X main.version=..."); otherwise the module's version is shown.
 var version string
 
+// versionNow is what this program calls itself.
+func versionNow() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+		v = info.Main.Version
+	}
+	if v == "" || v == "(devel)" {
+		return "devel"
+	}
+	return v
+}
+
 func newVersion() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
@@ -29,19 +41,13 @@ func newVersion() *cobra.Command {
 				Go      string `json:"go"`
 				OS      string `json:"os"`
 				Arch    string `json:"arch"`
-			}{version, "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
+			}{versionNow(), "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
 			if info, ok := debug.ReadBuildInfo(); ok {
 				for _, s := range info.Settings {
 					if s.Key == "vcs.revision" {
 						v.Commit = s.Value
 					}
 				}
-				if v.Version == "" {
-					v.Version = info.Main.Version
-				}
-			}
-			if v.Version == "" || v.Version == "(devel)" {
-				v.Version = "devel"
 			}
 			out := cmd.OutOrStdout()
 			if json {
