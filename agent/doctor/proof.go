@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/loader"
 )
 
@@ -33,6 +34,9 @@ func (e *examiner) scratch(f func(dir string) error) (err error) {
 	defer func() {
 		bpffs := filepath.Join(dir, "bpf")
 		unload := loader.Unload(e.loaderConfig(bpffs))
+		if at, err := loader.ParentPath(e.loaderConfig(bpffs)); err == nil && unload == nil {
+			unload = sandbox.RemoveParents(filepath.Base(at))
+		}
 		// Whoever copies this mount namespace meanwhile keeps the mount for a moment.
 		if e := unix.Unmount(bpffs, unix.MNT_DETACH); e != nil && !errors.Is(e, unix.EINVAL) && !errors.Is(e, unix.ENOENT) {
 			unload = errors.Join(unload, fmt.Errorf("unmount %s: %w", bpffs, e))

@@ -1,5 +1,13 @@
 package sandbox
 
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
 // LandlockABI returns the kernel's Landlock ABI, or why there is none that a sandbox can use.
 func LandlockABI() (int, error) { return landlockABI() }
 
@@ -7,4 +15,21 @@ func LandlockABI() (int, error) { return landlockABI() }
 func Controllers() (v2 string, v1 map[string]string, err error) {
 	h, err := hostHierarchies("")
 	return h.v2, h.v1, err
+}
+
+// RemoveParents removes the groups of version 1 that held the sandboxes of parent cgroups; the name may be a pattern. It fails
+// while there is a sandbox.
+func RemoveParents(name string) error {
+	h, err := hostHierarchies("")
+	failed := []error{err}
+	for _, point := range h.v1 {
+		groups, err := filepath.Glob(filepath.Join(point, name))
+		failed = append(failed, err)
+		for _, group := range groups {
+			if err := os.Remove(group); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				failed = append(failed, fmt.Errorf("sandbox: remove the cgroup of all sandboxes: %w", err))
+			}
+		}
+	}
+	return errors.Join(failed...)
 }
