@@ -23,6 +23,27 @@ func versionNow() string {
 	return v
 }
 
+// about is what `version` prints.
+type about struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+func versionInfo() about {
+	v := about{versionNow(), "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				v.Commit = s.Value
+			}
+		}
+	}
+	return v
+}
+
 func newVersion() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
@@ -35,20 +56,7 @@ func newVersion() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v := struct {
-				Version string `json:"version"`
-				Commit  string `json:"commit,omitempty"`
-				Go      string `json:"go"`
-				OS      string `json:"os"`
-				Arch    string `json:"arch"`
-			}{versionNow(), "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						v.Commit = s.Value
-					}
-				}
-			}
+			v := versionInfo()
 			out := cmd.OutOrStdout()
 			if json {
 				return printJSON(out, v)
