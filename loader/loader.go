@@ -18,7 +18,6 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -167,36 +166,4 @@ func (l *Loader) Level() policy.Level { return policy.LevelStatic }
 // LevelReason says why the level is not full; empty when it is.
 func (l *Loader) LevelReason() string {
 	return "the BPF LSM plane is not in this version: files and programs are fixed at start by Landlock and the mount view"
-}
-
-// Unload removes the programs, their maps and the parent cgroup of this version, for an uninstall or the end of a
-// test. It fails when an agent has them open or a sandbox's cgroup still exists.
-func Unload(cfg Config) error {
-	cfg = cfg.withDefaults()
-	parent, err := findParent(cfg)
-	if err != nil {
-		return err
-	}
-	root := filepath.Join(cfg.BPFFS, pinsRoot)
-	unlock, err := lockDir(root, unix.LOCK_EX)
-	if errors.Is(err, os.ErrNotExist) {
-		return removeCgroup(parent)
-	}
-	if err != nil {
-		return err
-	}
-	defer unlock.Close()
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return fmt.Errorf("list BPF pins: %w", err)
-	}
-	for _, e := range entries {
-		if name, _, ok := splitPinName(e.Name()); !ok || name != filepath.Base(parent) {
-			continue
-		}
-		if err := removeIdle(filepath.Join(root, e.Name()), parent); err != nil {
-			return err
-		}
-	}
-	return removeCgroup(parent)
 }

@@ -86,7 +86,7 @@ connect to stands in a YAML policy; everything else is refused, and every decisi
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newRun(), newInit(), newPolicy(), newAudit(), newVersion())
+	root.AddCommand(newRun(), newInit(), newPolicy(), newAudit(), newDoctor(), newDebug(), newUninstall(), newVersion())
 	return root
 }
 

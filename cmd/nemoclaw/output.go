@@ -58,6 +58,6 @@ func paint(w io.Writer, word string) string {
 	if !colours(w) {
 		return word
 	}
-	code := map[string]string{"allow": "32", "ok": "32", "ask": "33", "deny": "31"}[word]
+	code := map[string]string{"allow": "32", "ok": "32", "ask": "33", "warning": "33", "deny": "31", "failed": "31"}[word]
 	return "\x1b[" + code + "m" + word + "\x1b[0m"
 }

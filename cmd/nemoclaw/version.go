@@ -11,6 +11,39 @@ import (
 // version is set by the release build (-ldflags "-X main.version=..."); otherwise the module's version is shown.
 var version string
 
+// versionNow is what this program calls itself.
+func versionNow() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+		v = info.Main.Version
+	}
+	if v == "" || v == "(devel)" {
+		return "devel"
+	}
+	return v
+}
+
+// about is what `version` prints.
+type about struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+func versionInfo() about {
+	v := about{versionNow(), "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				v.Commit = s.Value
+			}
+		}
+	}
+	return v
+}
+
 func newVersion() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
@@ -23,26 +56,7 @@ func newVersion() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v := struct {
-				Version string `json:"version"`
-				Commit  string `json:"commit,omitempty"`
-				Go      string `json:"go"`
-				OS      string `json:"os"`
-				Arch    string `json:"arch"`
-			}{version, "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
-			if info, ok := debug.ReadBuildInfo(); ok {
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						v.Commit = s.Value
-					}
-				}
-				if v.Version == "" {
-					v.Version = info.Main.Version
-				}
-			}
-			if v.Version == "" || v.Version == "(devel)" {
-				v.Version = "devel"
-			}
+			v := versionInfo()
 			out := cmd.OutOrStdout()
 			if json {
 				return printJSON(out, v)
