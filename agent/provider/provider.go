@@ -40,7 +40,7 @@ func Models() []Model {
 type provider struct {
 	name string
 	host string // "": on this host, without a key
-	try  func(p *provider, ctx context.Context, model, key string) (*http.Request, error)
+	try  func(ctx context.Context, p *provider, model, key string) (*http.Request, error)
 }
 
 var providers = []provider{
@@ -91,7 +91,7 @@ func Try(ctx context.Context, model, key string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
-	req, err := p.try(p, ctx, rest, key)
+	req, err := p.try(ctx, p, rest, key)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func Try(ctx context.Context, model, key string) error {
 }
 
 // completion asks for one token, which shows that the key works and that the model is there.
-func completion(p *provider, ctx context.Context, model, key string) (*http.Request, error) {
+func completion(ctx context.Context, p *provider, model, key string) (*http.Request, error) {
 	body, err := json.Marshal(map[string]any{
 		"model": p.name + "/" + model, "max_tokens": 1, "messages": []map[string]string{{"role": "user", "content": "hi"}},
 	})
@@ -132,8 +132,8 @@ func completion(p *provider, ctx context.Context, model, key string) (*http.Requ
 }
 
 // lookUp asks for the description of the model, which needs a key and costs nothing.
-func lookUp(path, header, before string) func(*provider, context.Context, string, string) (*http.Request, error) {
-	return func(p *provider, ctx context.Context, model, key string) (*http.Request, error) {
+func lookUp(path, header, before string) func(context.Context, *provider, string, string) (*http.Request, error) {
+	return func(ctx context.Context, p *provider, model, key string) (*http.Request, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+p.host+path+url.PathEscape(model), nil)
 		if err != nil {
 			return nil, err

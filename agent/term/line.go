@@ -24,7 +24,7 @@ func (t *TTY) Line(ctx context.Context, secret bool) (string, error) {
 			return "", err
 		}
 		defer func() {
-			_ = t.Restore()                   // it is restored, or gone
+			_ = t.Restore()                // it is restored, or gone
 			_, _ = t.f.WriteString("\r\n") // the newline that was not shown either
 		}()
 	}

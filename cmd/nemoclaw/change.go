@@ -72,4 +72,3 @@ func showDiff(out io.Writer, diff string) {
 		fmt.Fprintln(out, line)
 	}
 }
-

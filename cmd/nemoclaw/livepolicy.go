@@ -174,22 +174,21 @@ func newPolicyDiff(name string) *cobra.Command {
 		Use:   "diff [OLD [NEW]]",
 		Short: "Show what changed between two revisions",
 		Long: `diff shows what was changed from revision OLD to NEW, as a unified diff. NEW is the latest when left out, and OLD the one
-before NEW. What a file would change: nemoclaw NAME policy set --dry-run FILE.
+before the latest. What a file would change: nemoclaw NAME policy set --dry-run FILE.
 
 Exit status: 0 shown, 1 not, 2 wrong usage.`,
 		Example:           "  nemoclaw " + name + " policy diff\n  nemoclaw " + name + " policy diff 3 5",
 		Args:              usageArgs(cobra.MaximumNArgs(2)),
 		ValidArgsFunction: completeRevisions(name, 2),
 	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
-		numbers := make([]int, len(args))
+		var numbers [2]int // 0: the latest
 		for i, a := range args {
 			var err error
 			if numbers[i], err = parseRevision(a, 1); err != nil {
 				return err
 			}
 		}
-		numbers = append(numbers, 0, 0)
-		if len(args) == 0 { // the latest, and the one before
+		if len(args) == 0 {
 			latest, err := d.Policy(cmd.Context(), name, 0)
 			if err != nil {
 				return err

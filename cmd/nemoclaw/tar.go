@@ -37,7 +37,7 @@ func pack(w io.Writer, src, as string) (left []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing is written through it
 	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -139,7 +139,7 @@ func unpack(r io.Reader, dst string) (left []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // the files in it are closed, and their errors known
 	u := unpacker{root: root, modes: map[string]fs.FileMode{}}
 	for err == nil {
 		if err = u.entry(h, t); err == nil {
