@@ -15,6 +15,10 @@ const (
 	NeedsRestart Code = "needs_restart" // 422: the change can't be live, and --restart was not given
 	Busy         Code = "busy"          // 429: too many at once
 	Internal     Code = "internal"      // 500: the daemon failed; the message says what to do
+
+	// Of exec, as a shell tells them apart.
+	CommandNotFound Code = "command_not_found" // 404: there is no such program inside
+	CommandRefused  Code = "command_refused"   // 403: it may not, or can't, be executed
 )
 
 // Error is an answer that is an error. Message is for people: what was tried, why not, what to do.
@@ -31,9 +35,9 @@ func (c Code) Status() int {
 	switch c {
 	case Invalid:
 		return http.StatusBadRequest
-	case Forbidden:
+	case Forbidden, CommandRefused:
 		return http.StatusForbidden
-	case NotFound:
+	case NotFound, CommandNotFound:
 		return http.StatusNotFound
 	case Conflict:
 		return http.StatusConflict

@@ -37,10 +37,20 @@ type Create struct {
 	Image string `json:"image,omitempty"`
 
 	Env     []string          `json:"env,omitempty"`     // NAME=VALUE, of all its commands
-	Config  map[string]string `json:"config,omitempty"`  // see Config
+	Config  map[string]string `json:"config,omitempty"`  // the keys are ConfigModel, ...
 	Publish []Published       `json:"publish,omitempty"` // servers inside
 	Start   bool              `json:"start"`             // start it at once
 }
+
+// The keys of a sandbox's configuration.
+const (
+	ConfigModel = "model" // which model answers its calls: PROVIDER/MODEL
+	// ConfigKey is the provider's key. It is taken and never given back: Inference.Key says whether there is one.
+	ConfigKey = "key"
+	// ConfigKeyVerified is "true" beside a key that the caller has tried with the provider. A key that comes without it
+	// is unverified.
+	ConfigKeyVerified = "key_verified"
+)
 
 // Sandbox is what the daemon says of one.
 type Sandbox struct {

@@ -17,14 +17,15 @@ const (
 // commandsOfCLI are the words that `nemoclaw` takes as its first argument, now or later. A sandbox of that name could
 // not be addressed (`nemoclaw NAME status`).
 var commandsOfCLI = map[string]bool{
-	"agent": true, "approvals": true, "apply": true, "audit": true, "bench": true, "completion": true, "config": true,
+	"agent": true, "apply": true, "approvals": true, "audit": true, "bench": true, "completion": true, "config": true,
 	"connect": true, "create": true, "daemon": true, "debug": true, "delete": true, "destroy": true, "doctor": true,
-	"exec": true, "explain": true, "export": true, "gpu": true, "help": true, "import": true, "inference": true,
-	"init": true, "inspect": true, "install": true, "learn": true, "list": true, "login": true, "logs": true, "ls": true,
-	"metrics": true, "onboard": true, "openshell": true, "policy": true, "preset": true, "presets": true, "ps": true,
-	"restart": true, "resume": true, "rm": true, "run": true, "schema": true, "serve": true, "setup": true,
-	"snapshot": true, "start": true, "status": true, "stop": true, "term": true, "tools": true, "tui": true,
-	"uninstall": true, "update": true, "upgrade": true, "version": true,
+	"download": true, "exec": true, "explain": true, "export": true, "gpu": true, "help": true, "import": true,
+	"inference": true, "init": true, "inspect": true, "install": true, "learn": true, "list": true, "login": true,
+	"logs": true, "ls": true, "man": true, "metrics": true, "onboard": true, "openshell": true, "policy": true,
+	"preset": true, "presets": true, "proposals": true, "ps": true, "publish": true, "restart": true, "resume": true,
+	"rm": true, "run": true, "schema": true, "serve": true, "setup": true, "snapshot": true, "start": true, "status": true,
+	"stop": true, "term": true, "tools": true, "tui": true, "uninstall": true, "unpublish": true, "update": true,
+	"upgrade": true, "upload": true, "usage": true, "version": true,
 }
 
 var nameForm = lazily(`^[a-z0-9][a-z0-9-]*$`)

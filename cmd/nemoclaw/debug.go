@@ -49,7 +49,7 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 			if err != nil {
 				return fmt.Errorf("debug: %w; name another file with -o", err)
 			}
-			files := support.Gather(cmd.Context(), support.Options{Config: cfg, Version: versionInfo(), Records: records}, versionNow())
+			files := support.Gather(cmd.Context(), support.Options{Config: cfg, Version: thisProgram(), Records: records}, programVersion())
 			if err := errors.Join(support.Write(f, dir, now, files), f.Close()); err != nil {
 				return fmt.Errorf("debug: %s: %w", output, errors.Join(err, os.Remove(output)))
 			}

@@ -41,7 +41,7 @@ Exit status: 0 all is well, warnings included; 1 something failed; 2 wrong usage
 			if err != nil {
 				return err
 			}
-			o := doctor.Options{Config: cfg, Version: versionNow(), Fix: fix}
+			o := doctor.Options{Config: cfg, Version: programVersion(), Fix: fix}
 			out, errs := cmd.OutOrStdout(), cmd.ErrOrStderr()
 			if f, isFile := errs.(*os.File); isFile && term.Is(f) {
 				o.Slow = func(check string) { fmt.Fprintf(errs, "looking at %s ...\n", check) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +47,7 @@ func main() {
 
 // execute runs one command line and returns its exit status.
 func execute(args []string, stdout, stderr *os.File) int {
-	root := newRoot()
+	root := newRoot(sandboxNamed(args))
 	root.SetArgs(append([]string{}, args...)) // nil would mean the process's own
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -70,23 +71,57 @@ func execute(args []string, stdout, stderr *os.File) int {
 	return status.status
 }
 
-func newRoot() *cobra.Command {
+// newRoot is the whole command line. sandbox is the name that the line addresses, which becomes a command of its own with
+// what can be done with a sandbox below it; "" when it addresses none.
+func newRoot(sandbox string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "nemoclaw",
 		Short: "Run AI agents in sandboxes that do only what a policy allows",
-		Long: `nemoclaw runs a program, usually an AI agent, in a sandbox on this machine. What it may read, write, execute and
-connect to stands in a YAML policy; everything else is refused, and every decision is written to an audit log.`,
-		Example: `  nemoclaw init nemoclaw.yaml                write a first policy
-  nemoclaw policy check nemoclaw.yaml        see that it is valid
+		Long: `nemoclaw runs programs, usually AI agents, in sandboxes on this machine. What they may read, write, execute and connect
+to stands in a YAML policy; everything else is refused, and every decision is written to an audit log.
+
+A sandbox that lasts belongs to the daemon, nemoclaw-agent, and is addressed by its name: nemoclaw NAME COMMAND, where
+COMMAND is status (also when left out), connect, exec, logs, policy, config, snapshot, upload, download, publish and more:
+nemoclaw NAME --help. A sandbox for one command needs no daemon: nemoclaw run.
+
+Exit status: 0 done, 1 not, 2 wrong usage; exec, connect and run: see there.`,
+		Example: `  nemoclaw onboard                                     make a first sandbox, step by step
+  nemoclaw my-assistant status
+  nemoclaw my-assistant connect                        a shell inside
+  nemoclaw my-assistant policy add --domain api.openai.com --port 443
+  nemoclaw my-assistant logs --follow
+
   nemoclaw run --policy nemoclaw.yaml --workspace project -- python3 agent.py`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          usageArgs(cobra.NoArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		Version:           programVersion(),
+		Args:              unknownCommand,
+		ValidArgsFunction: completeSandbox,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if args := cmd.Flags().Args(); !cmd.HasParent() && len(args) > 0 {
+			return unknownCommand(cmd, args) // the flag is that command's
+		}
+		return usage(err)
+	})
+	root.SetVersionTemplate("nemoclaw {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(newRun(), newInit(), newPolicy(), newAudit(), newDoctor(), newDebug(), newUninstall(), newVersion())
+	const lasting, other = "lasting", "other"
+	root.AddGroup(&cobra.Group{ID: lasting, Title: "Sandboxes that last:"}, &cobra.Group{ID: other, Title: "Other commands:"})
+	for _, c := range []*cobra.Command{newOnboard(), newCreate(), newList(), newStart(""), newStop(""), newDestroy("")} {
+		c.GroupID = lasting
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{newRun(), newInit(), newPolicy(), newAudit(), newDoctor(), newDebug(), newUninstall(), newVersion()} {
+		c.GroupID = other
+		root.AddCommand(c)
+	}
+	root.SetHelpCommandGroupID(other)
+	root.SetCompletionCommandGroupID(other)
+	if sandbox != "" {
+		root.AddCommand(newSandbox(sandbox))
+	}
 	return root
 }
 
@@ -97,12 +132,7 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return nil
 		}
 		if cmd.HasSubCommands() {
-			cmd.SuggestionsMinimumDistance = 2
-			nearest := ""
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				nearest = fmt.Sprintf(" (nearest: %q)", near[0])
-			}
-			return usage(fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), nearest))
+			return unknownCommand(cmd, args)
 		}
 		given := fmt.Sprintf("%d arguments were", len(args))
 		switch len(args) {
@@ -113,6 +143,28 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return usage(fmt.Errorf("%s given, want: %s", given, cmd.UseLine()))
 	}
+}
+
+// unknownCommand refuses what is no command of cmd, and names the nearest that is.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if !cmd.HasParent() && slices.Contains(sandboxWords, args[0]) {
+		return usage(fmt.Errorf("%s is for one sandbox; give its name before: nemoclaw NAME %[1]s (nemoclaw list shows the names)", args[0]))
+	}
+	return usage(fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), nearest(cmd, args[0])))
+}
+
+// nearest names the command of cmd that word may have been meant for, in brackets; "" when there is none.
+func nearest(cmd *cobra.Command, word string) string {
+	cmd.SuggestionsMinimumDistance = 2
+	for _, near := range cmd.SuggestionsFor(word) {
+		if near != word { // the sandbox that the line addresses, if there is one, is among the commands
+			return fmt.Sprintf(" (nearest: %q)", near)
+		}
+	}
+	return ""
 }
 
 // group is a command that only holds others.

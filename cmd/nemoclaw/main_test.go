@@ -90,7 +90,7 @@ func TestHelp(t *testing.T) {
 		}
 		golden(t, name, out)
 	}
-	if _, plain, _ := call(t); !strings.Contains(plain, "Available Commands") {
+	if _, plain, _ := call(t); !strings.Contains(plain, "Other commands:") {
 		t.Errorf("without arguments: %s", plain)
 	}
 }
@@ -104,8 +104,8 @@ func TestUsageErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"no-such"}, `unknown command "no-such" for "nemoclaw"`},
-		{[]string{"runn"}, `unknown command "runn" for "nemoclaw" (nearest: "run")`},
+		{[]string{"no_such"}, `unknown command "no_such" for "nemoclaw"`},
+		{[]string{"runn", "x"}, `unknown command "runn" for "nemoclaw" (nearest: "run")`},
 		{[]string{"--no-such"}, "unknown flag: --no-such"},
 		{[]string{"run"}, "no command was given"},
 		{[]string{"run", "--no-such", "--", "x"}, "unknown flag: --no-such"},

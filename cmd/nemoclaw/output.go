@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/nemoclaw/nemoclaw/agent/term"
+	"github.com/nemoclaw/nemoclaw/agent/text"
 )
 
 // outputFlag adds -o to a command that lists something.
@@ -60,4 +64,59 @@ func paint(w io.Writer, word string) string {
 	}
 	code := map[string]string{"allow": "32", "ok": "32", "ask": "33", "warning": "33", "deny": "31", "failed": "31"}[word]
 	return "\x1b[" + code + "m" + word + "\x1b[0m"
+}
+
+// A table is rows of columns as wide as their widest word. Everything in it is escaped.
+type table struct {
+	w *tabwriter.Writer
+}
+
+func newTable(w io.Writer, heads ...string) *table {
+	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	fmt.Fprintln(t.w, strings.Join(heads, "\t"))
+	return t
+}
+
+func (t *table) row(cells ...any) {
+	words := make([]string, len(cells))
+	for i, c := range cells {
+		words[i] = text.Escape(fmt.Sprint(c))
+	}
+	fmt.Fprintln(t.w, strings.Join(words, "\t"))
+}
+
+func (t *table) flush() error { return t.w.Flush() }
+
+// emptyNotNull makes an empty list [] in JSON, never null.
+func emptyNotNull[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// ago is a duration in its one or two largest units.
+func ago(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", max(int(d.Seconds()), 0))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d days", int(d.Hours())/24)
+}
+
+// size is a number of bytes for a person.
+func size(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/1024, 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[i])
 }

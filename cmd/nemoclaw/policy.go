@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -106,108 +105,6 @@ func check(cmd *cobra.Command, files []string, json bool) error {
 		}
 	}
 	return bad
-}
-
-func newExplain() *cobra.Command {
-	var format, by, expect string
-	var read, write, exec, connect []string
-	cmd := &cobra.Command{
-		Use:   "explain FILE",
-		Short: "Answer what a policy says to an access, and which rule decides",
-		Long: `explain answers allow, ask or deny with the rule that decides and why, without a sandbox. It looks at the policy
-alone: symbolic links are not followed, names are not resolved. Each question can be asked several times.
-
-Exit status: 0 answered, 1 the policy is not valid or an answer is not what --expect says, 2 wrong usage.`,
-		Example: `  nemoclaw policy explain nemoclaw.yaml --read /etc/shadow --connect pypi.org:443 --exec git
-  nemoclaw policy explain nemoclaw.yaml --connect github.com:443 --by /usr/bin/git
-  nemoclaw policy explain nemoclaw.yaml --write /etc/passwd --expect deny     (in a test)`,
-		Args: usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			json, err := asJSON(format)
-			if err != nil {
-				return err
-			}
-			var qs []policy.Query
-			for _, ask := range []struct {
-				action  policy.Action
-				objects []string
-			}{{policy.QueryRead, read}, {policy.QueryWrite, write}, {policy.QueryExec, exec}, {policy.QueryConnect, connect}} {
-				for _, o := range ask.objects {
-					q, err := policy.NewQuery(ask.action, o, by)
-					if err != nil {
-						return usage(err)
-					}
-					qs = append(qs, q)
-				}
-			}
-			if qs == nil {
-				return usage(errors.New("nothing was asked: give --read, --write, --exec or --connect"))
-			}
-			switch expect {
-			case "", "allow", "ask", "deny":
-			default:
-				return usage(fmt.Errorf("--expect %q: want allow, ask or deny", expect))
-			}
-			return explain(cmd.OutOrStdout(), args[0], qs, expect, json)
-		},
-	}
-	f := cmd.Flags()
-	f.StringArrayVar(&read, "read", nil, "may this `PATH` be read?")
-	f.StringArrayVar(&write, "write", nil, "may this `PATH` be written?")
-	f.StringArrayVar(&exec, "exec", nil, "may this `COMMAND`, a name or an absolute path, be executed?")
-	f.StringArrayVar(&connect, "connect", nil, "may this `HOST:PORT` be connected to?")
-	f.StringVar(&by, "by", "", "the `COMMAND` that connects, for rules with commands")
-	f.StringVar(&expect, "expect", "", "fail unless every answer is this `VERDICT`: allow, ask or deny")
-	completeFlag(cmd, "expect", "allow", "ask", "deny")
-	outputFlag(cmd, &format)
-	return cmd
-}
-
-func explain(out io.Writer, file string, qs []policy.Query, expect string, json bool) error {
-	type answer struct {
-		Action  string         `json:"action"`
-		Object  string         `json:"object"`
-		Verdict policy.Verdict `json:"verdict"`
-		Rule    string         `json:"rule"`
-		Text    string         `json:"text,omitempty"`
-		Reason  string         `json:"reason"`
-		Suggest string         `json:"suggest,omitempty"`
-	}
-	c, err := policy.Load(file)
-	if err != nil {
-		return err
-	}
-	answers := make([]answer, len(qs))
-	unexpected := 0
-	for i, q := range qs {
-		a := c.Explain(q)
-		answers[i] = answer{q.Action.String(), q.Object(), a.Verdict, a.Rule.Pos, a.Rule.Text, a.Reason, a.Suggest}
-		if expect != "" && a.Verdict.String() != expect {
-			unexpected++
-		}
-	}
-	if json {
-		if err := printJSON(out, answers); err != nil {
-			return err
-		}
-	} else {
-		for _, a := range answers {
-			verdict := a.Verdict.String()
-			fmt.Fprintf(out, "%s%*s %s %s\n", paint(out, verdict), 5-len(verdict), "", a.Action, text.Escape(a.Object))
-			rule := a.Rule
-			if a.Text != "" {
-				rule += ": " + a.Text
-			}
-			fmt.Fprintf(out, "      rule    %s\n      reason  %s\n", text.Escape(rule), text.Escape(a.Reason))
-			if a.Suggest != "" {
-				fmt.Fprintf(out, "      to allow it, add:\n%s", indent(text.Lines(a.Suggest), "        "))
-			}
-		}
-	}
-	if unexpected > 0 {
-		return fmt.Errorf("%d of %d answers are not %s", unexpected, len(qs), expect)
-	}
-	return nil
 }
 
 func newSchema() *cobra.Command {

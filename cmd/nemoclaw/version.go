@@ -1,29 +1,33 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/nemoclaw/nemoclaw/agent/text"
+	"github.com/nemoclaw/nemoclaw/api"
 )
 
 // version is set by the release build (-ldflags "-X main.version=..."); otherwise the module's version is shown.
 var version string
 
-// versionNow is what this program calls itself.
-func versionNow() string {
-	v := version
-	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
-		v = info.Main.Version
+// programVersion is the version in one word.
+func programVersion() string {
+	if version != "" {
+		return version
 	}
-	if v == "" || v == "(devel)" {
-		return "devel"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
 	}
-	return v
+	return "devel"
 }
 
-// about is what `version` prints.
+// about is what `version` prints of this program.
 type about struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit,omitempty"`
@@ -32,8 +36,8 @@ type about struct {
 	Arch    string `json:"arch"`
 }
 
-func versionInfo() about {
-	v := about{versionNow(), "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
+func thisProgram() about {
+	v := about{programVersion(), "", runtime.Version(), runtime.GOOS, runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
@@ -46,25 +50,35 @@ func versionInfo() about {
 
 func newVersion() *cobra.Command {
 	var format string
-	cmd := &cobra.Command{
+	cmd := talking(&cobra.Command{
 		Use:     "version",
-		Short:   "Print the version of this program",
+		Short:   "Print the version of this program, and of the daemon when it answers",
 		Example: "  nemoclaw version -o json",
 		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			json, err := asJSON(format)
-			if err != nil {
-				return err
-			}
-			v := versionInfo()
-			out := cmd.OutOrStdout()
-			if json {
-				return printJSON(out, v)
-			}
-			fmt.Fprintf(out, "nemoclaw %s (%s, %s/%s)\n", v.Version, v.Go, v.OS, v.Arch)
-			return nil
-		},
-	}
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
+		json, err := asJSON(format)
+		if err != nil {
+			return err
+		}
+		v := struct {
+			about
+			Daemon *api.Info `json:"daemon,omitempty"`
+		}{about: thisProgram()}
+		ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
+		defer cancel()
+		if info, err := d.Info(ctx); err == nil { // no daemon, no version of it
+			v.Daemon = &info
+		}
+		out := cmd.OutOrStdout()
+		if json {
+			return printJSON(out, v)
+		}
+		fmt.Fprintf(out, "nemoclaw %s (%s, %s/%s)\n", v.Version, v.Go, v.OS, v.Arch)
+		if v.Daemon != nil {
+			fmt.Fprintf(out, "nemoclaw-agent %s (API %s, level %s, %s)\n", text.Escape(v.Daemon.Version), text.Escape(v.Daemon.API), text.Escape(v.Daemon.Level), text.Escape(v.Daemon.Kernel))
+		}
+		return nil
+	})
 	outputFlag(cmd, &format)
 	return cmd
 }

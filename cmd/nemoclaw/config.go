@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nemoclaw/nemoclaw/agent/provider"
+	"github.com/nemoclaw/nemoclaw/agent/text"
+	"github.com/nemoclaw/nemoclaw/api"
+)
+
+func newConfig(name string) *cobra.Command {
+	return group("config", "Show and change its settings", newConfigGet(name), newConfigSet(name))
+}
+
+func newConfigGet(name string) *cobra.Command {
+	var format string
+	cmd := talking(&cobra.Command{
+		Use:   "get [KEY]",
+		Short: "Show its settings, or one",
+		Long: `get shows the settings of a sandbox, or the value of one. The inference key is never shown.
+
+Exit status: 0 shown, 1 not, or KEY is not set, 2 wrong usage.`,
+		Example:           "  nemoclaw " + name + " config get\n  nemoclaw " + name + " config get model",
+		Args:              usageArgs(cobra.MaximumNArgs(1)),
+		ValidArgsFunction: completeConfig(name),
+	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
+		json, err := asJSON(format)
+		if err != nil {
+			return err
+		}
+		s, err := d.Get(cmd.Context(), name)
+		if err != nil {
+			return err
+		}
+		out := cmd.OutOrStdout()
+		if len(args) == 1 {
+			v, ok := s.Config[args[0]]
+			switch {
+			case !ok:
+				return fmt.Errorf("config get: %s is not set for %s", args[0], name)
+			case json:
+				return printJSON(out, v)
+			}
+			fmt.Fprintln(out, text.Escape(v))
+			return nil
+		}
+		if json {
+			return printJSON(out, emptyMap(s.Config))
+		}
+		for _, k := range configKeys(s) {
+			fmt.Fprintf(out, "%s=%s\n", text.Escape(k), text.Escape(s.Config[k]))
+		}
+		return nil
+	})
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func newConfigSet(name string) *cobra.Command {
+	cmd := talking(&cobra.Command{
+		Use:   "set KEY VALUE",
+		Short: "Change one of its settings",
+		Long: `set changes a setting: model, which answers the sandbox's model calls, as PROVIDER/MODEL; key, the provider's key. The value ""
+takes a setting away. The value - is asked for on the terminal, where it is not shown, or else read from standard input:
+so no secret is an argument, which others can see.
+
+Exit status: 0 set, 1 not, 2 wrong usage.`,
+		Example: strings.ReplaceAll(`  nemoclaw NAME config set model nvidia/nemotron-3-super-120b
+  nemoclaw NAME config set model ollama/llama3.3:70b
+  nemoclaw NAME config set key -`, "NAME", name),
+		Args:              usageArgs(cobra.ExactArgs(2)),
+		ValidArgsFunction: completeConfig(name),
+	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
+		key, value := args[0], args[1]
+		if value == "-" {
+			var err error
+			if value, err = secretValue(cmd.Context(), cmd.InOrStdin(), key); err != nil {
+				return err
+			}
+		}
+		set := map[string]string{key: value}
+		switch {
+		case key == api.ConfigModel && value != "":
+			if _, err := provider.NeedsKey(value); err != nil {
+				return usage(err)
+			}
+		case key == api.ConfigKey && value != "":
+			s, err := d.Get(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			if err := tryKey(cmd, s.Inference.Model, value, set); err != nil {
+				return err
+			}
+		}
+		s, err := d.SetConfig(cmd.Context(), name, set)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, text.Escape(inference(s)))
+		warn(cmd, s.Warnings)
+		return nil
+	})
+	return cmd
+}
+
+// tryKey tries a key with the provider of a model, and says in set whether it works. A key that the provider refuses is an
+// error; one that can't be tried is only unverified.
+func tryKey(cmd *cobra.Command, model, key string, set map[string]string) error {
+	if model == "" {
+		model = provider.Recommended
+	}
+	if needs, err := provider.NeedsKey(model); err != nil || !needs {
+		return err
+	}
+	err := provider.Try(cmd.Context(), model, key)
+	switch {
+	case err == nil:
+		set[api.ConfigKeyVerified] = "true"
+	case errors.Is(err, provider.ErrRefused) || cmd.Context().Err() != nil:
+		return err
+	default:
+		warn(cmd, []string{"the key is kept, but unverified: " + err.Error()})
+	}
+	return nil
+}
+
+// secretValue asks a person for a value, or reads it from stdin.
+func secretValue(ctx context.Context, stdin io.Reader, key string) (string, error) {
+	p, err := findPerson()
+	if errors.Is(err, errNobody) {
+		return readSecret(stdin)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer p.close()
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	return p.askSecret(ctx, key)
+}
+
+// maxSecret is far more than any key has.
+const maxSecret = 16 << 10
+
+// readSecret reads a secret, which is one line.
+func readSecret(r io.Reader) (string, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxSecret+1))
+	if err != nil {
+		return "", fmt.Errorf("read the key: %w", err)
+	}
+	s := strings.TrimSpace(string(b))
+	switch {
+	case s == "":
+		return "", errors.New("read the key: there is none")
+	case len(b) > maxSecret || strings.ContainsAny(s, "\r\n"):
+		return "", errors.New("read the key: it is more than one line, so it is no key")
+	}
+	return s, nil
+}
+
+// readKeyFile reads a key from a file; "-" is standard input.
+func readKeyFile(file string, stdin io.Reader) (string, error) {
+	if file == "-" {
+		return readSecret(stdin)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("read the key: %w", err)
+	}
+	defer f.Close()
+	return readSecret(f)
+}
+
+func configKeys(s api.Sandbox) []string {
+	var keys []string
+	for k := range s.Config {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func completeConfig(name string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		switch {
+		case len(args) == 1 && cmd.Name() == "set" && args[0] == api.ConfigModel:
+			return modelWords(), cobra.ShellCompDirectiveNoFileComp
+		case len(args) > 0:
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		case cmd.Name() == "set":
+			return []string{api.ConfigModel, api.ConfigKey}, cobra.ShellCompDirectiveNoFileComp
+		}
+		return completed(cmd, func(ctx context.Context, d *api.Client) ([]string, error) {
+			s, err := d.Get(ctx, name)
+			return configKeys(s), err
+		})
+	}
+}
+
+func modelWords() (words []string) {
+	for _, m := range provider.Models() {
+		words = append(words, m.ID+"\t"+m.About)
+	}
+	return words
+}
+
+func emptyMap(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/nemoclaw/nemoclaw/api"
+)
+
+// ruleFlags are the flags that name one rule: of the network, of files or of commands.
+type ruleFlags struct {
+	rule      api.PolicyRule
+	ports     []uint
+	ask, deny bool
+}
+
+func (r *ruleFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&r.rule.Domain, "domain", "", "connections to this `NAME` (*.NAME: one label more, **.NAME: one or more)")
+	f.StringVar(&r.rule.CIDR, "cidr", "", "connections to these addresses, as a `PREFIX`")
+	f.UintSliceVar(&r.ports, "port", nil, "... on this `PORT` (several with commas)")
+	f.Lookup("port").DefValue = "" // an empty list is shown as []
+	f.StringVar(&r.rule.Protocol, "protocol", "", "... that speak this `PROTOCOL`: https, http, tls or tcp")
+	f.StringSliceVar(&r.rule.Commands, "command", nil, "... by this `COMMAND` only (several with commas)")
+	f.StringVar(&r.rule.Expires, "expires", "", "... until this `DURATION` after the sandbox's start, such as 1h")
+	f.StringVar(&r.rule.Path, "path", "", "files at and below this `PATH`")
+	f.StringSliceVar(&r.rule.Permissions, "permissions", nil, "... with these `PERMISSIONS`: read, write, execute (with commas)")
+	f.StringVar(&r.rule.Command, "exec", "", "executing this `COMMAND`, a name or an absolute path")
+	f.BoolVar(&r.ask, "ask", false, "a rule that asks a person, instead of allowing")
+	f.BoolVar(&r.deny, "deny", false, "a rule that denies, instead of allowing")
+}
+
+func (r *ruleFlags) complete(cmd *cobra.Command) {
+	completeFlag(cmd, "protocol", "https", "http", "tls", "tcp")
+	completeFlag(cmd, "permissions", "read", "write", "execute", "read,write")
+	for _, flag := range []string{"domain", "cidr", "port", "command", "expires", "path", "exec"} {
+		completeFlag(cmd, flag)
+	}
+}
+
+// read returns the rule that the flags name.
+func (r *ruleFlags) read() (*api.PolicyRule, error) {
+	rule := r.rule
+	kinds := 0
+	for _, s := range []string{rule.Domain, rule.CIDR, rule.Path, rule.Command} {
+		if s != "" {
+			kinds++
+		}
+	}
+	network := rule.Domain != "" || rule.CIDR != ""
+	switch {
+	case kinds != 1:
+		return nil, errors.New("name one thing that the rule is about: --domain, --cidr, --path or --exec")
+	case r.ask && r.deny:
+		return nil, errors.New("--ask and --deny: a rule does one of them")
+	case !network && (r.ports != nil || rule.Protocol != "" || rule.Commands != nil):
+		return nil, errors.New("--port, --protocol and --command narrow a rule of the network: give --domain or --cidr")
+	case rule.Path == "" && rule.Permissions != nil:
+		return nil, errors.New("--permissions: give --path")
+	}
+	for _, p := range r.ports {
+		if p < 1 || p > 65535 {
+			return nil, fmt.Errorf("--port %d: want a number from 1 to 65535", p)
+		}
+		rule.Ports = append(rule.Ports, uint16(p))
+	}
+	if r.ask {
+		rule.Verdict = "ask"
+	} else if r.deny {
+		rule.Verdict = "deny"
+	}
+	return &rule, nil
+}
+
+// newPolicyRule is `policy add` or `policy remove`.
+func newPolicyRule(name string, add bool) *cobra.Command {
+	var flags ruleFlags
+	var change api.PolicyChange
+	c := &cobra.Command{
+		Use:   "remove",
+		Short: "Take rules away, live",
+		Long: `remove takes away the rules that are about what the flags name; narrower flags, such as --port, take only those that match.
+What no rule allows any more is refused, and connections that only they had allowed are closed.
+
+` + changeStatus,
+		Example: strings.ReplaceAll(`  nemoclaw NAME policy remove --domain api.openai.com
+  nemoclaw NAME policy remove --path /data --restart`, "NAME", name),
+	}
+	if add {
+		c.Use, c.Short = "add", "Add a rule, live"
+		c.Long = `add adds a rule: one that allows, or, with --ask or --deny, one that asks or denies.
+
+` + changeStatus
+		c.Example = strings.ReplaceAll(`  nemoclaw NAME policy add --domain api.openai.com --port 443
+  nemoclaw NAME policy add --domain '**.github.com' --port 443 --command git --ask
+  nemoclaw NAME policy add --cidr 10.1.0.0/16 --port 5432 --protocol tcp
+  nemoclaw NAME policy add --path /data --permissions read --restart
+  nemoclaw NAME policy add --exec jq --restart`, "NAME", name)
+	}
+	c.Args, c.ValidArgsFunction = usageArgs(cobra.NoArgs), cobra.NoFileCompletions
+	cmd := talking(c, func(cmd *cobra.Command, d *api.Client, _ []string) error {
+		rule, err := flags.read()
+		if err != nil {
+			return usage(fmt.Errorf("policy %s: %w", cmd.Name(), err))
+		}
+		if add {
+			change.Add = rule
+		} else {
+			change.Remove = rule
+		}
+		return changePolicy(cmd, d, name, change)
+	})
+	flags.add(cmd.Flags())
+	flags.complete(cmd)
+	changeFlags(cmd, &change)
+	return cmd
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+func TestSandboxNamed(t *testing.T) {
+	for line, want := range map[string]string{
+		"": "", "list": "", "run x": "", "--help": "", "-o json": "", "My_Box status": "", "policy check x": "",
+		"my-assistant": "my-assistant", "my-assistant status": "my-assistant", "web policy list": "web", "runn": "runn",
+		"help web": "web", "help run": "", "help": "",
+		"__complete web policy": "web", "__completeNoDesc web st": "web", "__complete policy pre": "", "__complete": "",
+	} {
+		if got := sandboxNamed(strings.Fields(line)); got != want {
+			t.Errorf("%q addresses %q, want %q", line, got, want)
+		}
+	}
+	if got := sandboxNamed([]string{"__complete", ""}); got != "" {
+		t.Errorf("completion of nothing addresses %q", got)
+	}
+}
+
+// TestNamesOfCommands: no command can be a sandbox's name, and what only a sandbox has is known as such.
+func TestNamesOfCommands(t *testing.T) {
+	root := newRoot("box")
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd("x")
+	var own []string
+	for _, c := range root.Commands() {
+		if c.Name() == "box" {
+			for _, s := range c.Commands() {
+				if found, _, err := newRoot("").Find([]string{s.Name()}); err != nil || found.Name() != s.Name() {
+					own = append(own, s.Name())
+				}
+				if policy.ValidName(s.Name()) == nil {
+					t.Errorf("a sandbox may be called %s, which is a command of sandboxes", s.Name())
+				}
+			}
+			continue
+		}
+		if policy.ValidName(c.Name()) == nil {
+			t.Errorf("a sandbox may be called %s, which is a command", c.Name())
+		}
+	}
+	if slices.Sort(own); !slices.Equal(own, sandboxWords) {
+		t.Errorf("only a sandbox has %q; sandboxWords says %q", own, sandboxWords)
+	}
+}
+
+// TestHelpEverywhere: every command says what it does, with an example, and how it ends.
+func TestHelpEverywhere(t *testing.T) {
+	for _, word := range append(sandboxWords, "policy add", "policy set", "config set", "snapshot restore", "preset add", "start", "stop", "destroy") {
+		if status, out, err := call(t, append([]string{"box"}, append(strings.Fields(word), "--help")...)...); status != 0 || err != "" || !strings.Contains(out, "nemoclaw box "+word) {
+			t.Errorf("%s: status %d, %s%s", word, status, out, err)
+		}
+	}
+}
+
+// TestWithoutDaemon: what goes wrong before the daemon is asked, and what is said when it does not run.
+func TestWithoutDaemon(t *testing.T) {
+	t.Setenv(socketVariable, t.TempDir()+"/none.sock")
+	for _, c := range []struct {
+		line   string
+		status int
+		want   string
+	}{
+		{"status", statusUsage, "status is for one sandbox; give its name before: nemoclaw NAME status"},
+		{"logs --follow", statusUsage, "logs is for one sandbox"},
+		{"No-Such", statusUsage, `unknown command "No-Such" for "nemoclaw"`},
+		{"runn x", statusUsage, `unknown command "runn" for "nemoclaw" (nearest: "run")`},
+		{"runn", statusFailed, `and runn is no command of nemoclaw (nearest: "run")`},
+		{"box stats", statusUsage, `unknown command "stats" for "nemoclaw box" (nearest: "status")`},
+		{"box status", statusFailed, "the NemoClaw daemon does not run"},
+		{"box", statusFailed, "start it: systemctl start nemoclaw-agent"},
+		{"box status --socket /nowhere", statusFailed, "there is no socket /nowhere"},
+		{"list", statusFailed, "the NemoClaw daemon does not run"},
+		{"list -o xml", statusUsage, `-o "xml": want text or json`},
+		{"create", statusUsage, "no argument was given, want: nemoclaw create NAME"},
+		{"create x --env =x", statusUsage, `--env "=x": want NAME=VALUE`},
+		{"create x --publish 80", statusUsage, `--publish "80": want [ADDRESS:]PORT:INSIDE`},
+		{"create x --publish host:80:80", statusUsage, "host is no address of the host"},
+		{"create x --policy /no/such", statusFailed, "read the policy: open /no/such"},
+		{"stop", statusUsage, "name the sandboxes to stop, or give --all"},
+		{"stop --all x", statusUsage, "not both"},
+		{"box exec", statusUsage, "no command was given"},
+		{"box exec x", 125, "the NemoClaw daemon does not run"},
+		{"box connect", 125, "must be a terminal"},
+		{"box logs --since yesterday", statusUsage, `--since "yesterday": want a duration`},
+		{"box logs --since -1h", statusUsage, `--since "-1h"`},
+		{"box logs --until 1h --follow", statusUsage, "--until and --follow"},
+		{"box policy add", statusUsage, "name one thing that the rule is about"},
+		{"box policy add --domain x.org --path /x", statusUsage, "name one thing"},
+		{"box policy add --domain x.org --port 70000", statusUsage, "want a number from 1 to 65535"},
+		{"box policy add --domain x.org --ask --deny", statusUsage, "a rule does one of them"},
+		{"box policy add --path /x --port 1", statusUsage, "narrow a rule of the network"},
+		{"box policy add --exec x --permissions read", statusUsage, "--permissions: give --path"},
+		{"box policy rollback x", statusUsage, "want a number"},
+		{"box policy rollback 0", statusUsage, "want a number"},
+		{"box policy explain", statusUsage, "nothing was asked"},
+		{"box policy explain --connect x", statusUsage, "expected host:port"},
+		{"box preset add no-such", statusUsage, "there is no preset"},
+		{"box config set model gpt", statusUsage, "want PROVIDER/MODEL"},
+		{"box publish x 80", statusUsage, `port "x"`},
+		{"box publish 80 x", statusUsage, `port "x"`},
+		{"box upload /no/such .", statusFailed, "upload: stat /no/such"},
+		{"onboard", statusUsage, "there is no terminal to ask on; give --yes"},
+		{"onboard --yes --name list", statusUsage, "is a command of nemoclaw"},
+		{"onboard --yes --preset nothing", statusUsage, "there is no preset"},
+		{"onboard --yes --model x", statusUsage, "want PROVIDER/MODEL"},
+		{"onboard --yes --skip-key --key-file x", statusUsage, "give one of them"},
+		{"onboard --yes", statusFailed, "onboard: the NemoClaw daemon does not run"},
+	} {
+		status, _, errs := call(t, strings.Fields(c.line)...)
+		if status != c.status || !strings.HasPrefix(errs, "nemoclaw: ") || !strings.Contains(errs, c.want) {
+			t.Errorf("%s: status %d, %q; want %d, %q", c.line, status, errs, c.status, c.want)
+		}
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.Local)
+	for in, want := range map[string]time.Time{
+		"": {}, "90s": now.Add(-90 * time.Second), "1h30m": now.Add(-90 * time.Minute),
+		"2026-05-03": time.Date(2026, 5, 3, 0, 0, 0, 0, time.Local), "2026-05-03 10:30": time.Date(2026, 5, 3, 10, 30, 0, 0, time.Local),
+		"2026-05-03T10:30:00Z": time.Date(2026, 5, 3, 10, 30, 0, 0, time.UTC),
+	} {
+		if got, err := parseTime("since", in, now); err != nil || !got.Equal(want) {
+			t.Errorf("%q: %v, %v; want %v", in, got, err, want)
+		}
+	}
+}
+
+func TestParsePublished(t *testing.T) {
+	for in, want := range map[string]string{"8080:3000": "127.0.0.1:8080 3000", "192.0.2.1:80:3000": "192.0.2.1:80 3000", "[::1]:80:3000": "[::1]:80 3000"} {
+		p, err := parsePublished(in)
+		if got := p.Host + " " + strconv.Itoa(int(p.Port)); err != nil || got != want {
+			t.Errorf("%q: %s, %v; want %s", in, got, err, want)
+		}
+	}
+}
+
+// TestFirstPolicy: what onboard makes is valid, and has the presets that were chosen and no others.
+func TestFirstPolicy(t *testing.T) {
+	for _, presets := range [][]string{nil, {"pypi"}, policy.Presets()} {
+		p, err := policy.Parse("x.yaml", []byte(firstPolicy(presets)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range p.Extends {
+			got = append(got, string(e.V))
+		}
+		if !slices.Equal(got, presets) {
+			t.Errorf("with %q it extends %q", presets, got)
+		}
+		if _, err := policy.Compile(p); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{-time.Second: "0 s", 59 * time.Second: "59 s", 90 * time.Second: "1 min", 25*time.Hour + 5*time.Minute: "25 h 5 min", 72 * time.Hour: "3 days"} {
+		if got := ago(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 5 << 30: "5.0 GiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}

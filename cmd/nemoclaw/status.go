@@ -1,0 +1,228 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nemoclaw/nemoclaw/agent/text"
+	"github.com/nemoclaw/nemoclaw/api"
+)
+
+func newStatus(name string) *cobra.Command {
+	var format string
+	cmd := talking(&cobra.Command{
+		Use:   "status",
+		Short: "Say what it does, what it takes and what needs attention",
+		Long: `status shows a sandbox's state, its level of enforcement, which revision of its policy is in force, what it takes, and what
+waits for a person.
+
+Exit status: 0 shown, 1 there is no such sandbox, 2 wrong usage.`,
+		Example:           "  nemoclaw " + name + " status\n  nemoclaw " + name + " status -o json",
+		Args:              usageArgs(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
+		json, err := asJSON(format)
+		if err != nil {
+			return err
+		}
+		s, err := d.Get(cmd.Context(), name)
+		if near := nearest(cmd.Root(), name); near != "" && (is(err, api.NotFound) || errors.Is(err, api.ErrNotRunning)) {
+			return fmt.Errorf("%w; and %s is no command of nemoclaw%s", err, name, near)
+		}
+		if err != nil {
+			return err
+		}
+		shown := struct {
+			api.Sandbox
+			Usage *api.Usage `json:"usage,omitempty"` // while it runs
+		}{Sandbox: s}
+		if s.State == api.Running {
+			u, err := d.Usage(cmd.Context(), name)
+			if err != nil && !is(err, api.Conflict) { // it may have ended meanwhile
+				return err
+			}
+			if err == nil {
+				shown.Usage = &u
+			}
+		}
+		if json {
+			return printJSON(cmd.OutOrStdout(), shown)
+		}
+		showStatus(cmd.OutOrStdout(), s, shown.Usage)
+		return nil
+	})
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func showStatus(out io.Writer, s api.Sandbox, u *api.Usage) {
+	head := state(s)
+	if s.Level != "" {
+		head += ", enforcement level " + s.Level
+	}
+	if s.Started != nil {
+		head += ", for " + ago(time.Since(*s.Started))
+	}
+	fmt.Fprintf(out, "%s: %s\n", s.Name, text.Escape(head))
+	row := func(label, format string, args ...any) {
+		fmt.Fprintf(out, "  %-10s %s\n", label, text.Escape(fmt.Sprintf(format, args...)))
+	}
+	if s.Reason != "" {
+		row("reason", "%s", s.Reason)
+	}
+	row("policy", "%s, revision %s%s", s.Policy.Name, revision(s.Policy), restartPending(s))
+	row("workspace", "%s", s.Workspace)
+	if s.Image != "" {
+		row("image", "%s", s.Image)
+	}
+	row("inference", "%s", inference(s))
+	for _, p := range s.Publish {
+		row("published", "%s reaches port %d inside", p.Host, p.Port)
+	}
+	if u != nil {
+		row("takes", "%s", takes(*u))
+	}
+	if s.Refused > 0 {
+		row("refused", "%d since it was started: nemoclaw %s logs --verdict deny", s.Refused, s.Name)
+	}
+	if s.Proposals > 0 {
+		row("proposals", "%d wait for a rule: nemoclaw %s proposals", s.Proposals, s.Name)
+	}
+	for _, w := range s.Warnings {
+		row("warning", "%s", w)
+	}
+}
+
+// state is what a sandbox does, and what it should do where that is something else.
+func state(s api.Sandbox) string {
+	if s.State == api.Stopped && s.Wanted == api.Running {
+		return "stopped, should run (nemoclaw " + s.Name + " start)"
+	}
+	return string(s.State)
+}
+
+// revision is which of a sandbox's policies is in force, and which is to be.
+func revision(p api.PolicyState) string {
+	if p.Running != 0 && p.Running != p.Revision {
+		return fmt.Sprintf("%d (in force: %d)", p.Revision, p.Running)
+	}
+	return fmt.Sprint(p.Revision)
+}
+
+func restartPending(s api.Sandbox) string {
+	if s.Policy.Running != 0 && s.Policy.Running != s.Policy.Revision {
+		return fmt.Sprintf("; the rest needs a restart: nemoclaw %s stop, nemoclaw %[1]s start", s.Name)
+	}
+	return ""
+}
+
+func inference(s api.Sandbox) string {
+	model := s.Inference.Model
+	if model == "" {
+		model = "no model chosen"
+	}
+	switch s.Inference.Key {
+	case "verified":
+		return model + ", key verified"
+	case "unverified":
+		return model + ", key unverified: it was not tried with the provider"
+	}
+	return model + ", key unverified: there is none (nemoclaw " + s.Name + " config set key -)"
+}
+
+func takes(u api.Usage) string {
+	s := fmt.Sprintf("%s of memory, %s of CPU time, %d processes, %d connections", size(u.Memory), u.CPU.Round(time.Millisecond), u.Processes, u.Conns)
+	if u.Disk > 0 {
+		s += ", " + size(u.Disk) + " in the workspace"
+	}
+	return s
+}
+
+func newUsage(name string) *cobra.Command {
+	var format string
+	cmd := talking(&cobra.Command{
+		Use:               "usage",
+		Short:             "Say what it takes of the host now",
+		Long:              "usage shows the memory, CPU time, processes, connections and disk space that a sandbox takes now.\n\nExit status: 0 shown, 1 not, 2 wrong usage.",
+		Example:           "  nemoclaw " + name + " usage -o json",
+		Args:              usageArgs(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
+		json, err := asJSON(format)
+		if err != nil {
+			return err
+		}
+		u, err := d.Usage(cmd.Context(), name)
+		if err != nil {
+			return err
+		}
+		if json {
+			return printJSON(cmd.OutOrStdout(), u)
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, takes(u))
+		return nil
+	})
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func newProposals(name string) *cobra.Command {
+	var format string
+	cmd := talking(&cobra.Command{
+		Use:   "proposals",
+		Short: "List what it asked for and nobody answered, with the rule that would allow it",
+		Long: `proposals lists what was refused because a rule says ask and nobody was there, or because no rule covers it. Each comes
+with the YAML that would allow it: nemoclaw NAME policy add does.
+
+Exit status: 0 listed, 1 not, 2 wrong usage.`,
+		Example:           "  nemoclaw " + name + " proposals",
+		Args:              usageArgs(cobra.NoArgs),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
+		json, err := asJSON(format)
+		if err != nil {
+			return err
+		}
+		list, err := d.Proposals(cmd.Context(), name)
+		if err != nil {
+			return err
+		}
+		out := cmd.OutOrStdout()
+		if json {
+			return printJSON(out, emptyNotNull(list))
+		}
+		if len(list) == 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: %s waits for nothing\n", name)
+		}
+		for _, p := range list {
+			showProposal(out, p)
+		}
+		return nil
+	})
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func showProposal(out io.Writer, p api.Proposal) {
+	by := ""
+	if p.Subject != "" {
+		by = " by " + text.Short(p.Subject, 80)
+	}
+	fmt.Fprintf(out, "%s %s%s\n", p.Plane, text.Short(p.Object, 200), by)
+	fmt.Fprintf(out, "      asked   %d times, last %s ago\n      rule    %s\n", p.Count, ago(time.Since(p.Last)), text.Escape(p.Rule))
+	if p.Suggest != "" {
+		fmt.Fprintf(out, "      to allow it, add:\n%s\n", strings.TrimRight(indent(text.Lines(p.Suggest), "        "), "\n"))
+	}
+}
+
+// warn shows warnings on standard error.
+func warn(cmd *cobra.Command, warnings []string) {
+	for _, w := range warnings {
+		fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: warning: %s\n", text.Escape(w))
+	}
+}
