@@ -343,7 +343,7 @@ func (b *box) remove() error {
 	if err := os.Rename(b.dir, gone); err != nil {
 		return fmt.Errorf("destroying %s: %w", b.name, err)
 	}
-	errs := []error{syncDir(parent)}
+	errs := []error{syncDir(parent), os.RemoveAll(b.snapshots().Dir)}
 	if b.spec.Workspace == "" {
 		errs = append(errs, os.RemoveAll(b.workspace()))
 	}

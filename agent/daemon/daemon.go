@@ -341,3 +341,10 @@ func syncDir(dir string) error {
 	defer f.Close()
 	return f.Sync()
 }
+
+// Healthy says why the daemon does not work, for a watchdog: that its locks are not held for ever, and that it can write
+// down what happens.
+func (d *Daemon) Healthy() error {
+	d.all()
+	return d.audit.Err()
+}

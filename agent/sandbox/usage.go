@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Usage is what a sandbox takes.
@@ -64,4 +67,44 @@ func (s *Sandbox) Dial(ctx context.Context, addr string) (c net.Conn, err error)
 		return err
 	})
 	return c, err
+}
+
+// Freeze makes every process of the sandbox stand still where it is, and returns when they do; Thaw lets them go on.
+func (s *Sandbox) Freeze() error {
+	if err := s.cgroup.freeze(); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(freezeTime)
+	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
+		events, err := os.ReadFile(filepath.Join(s.cgroup.v2, "cgroup.events"))
+		switch {
+		case err != nil:
+			return fmt.Errorf("sandbox: freezing: %w", err)
+		case bytes.Contains(events, []byte("frozen 1")):
+			return nil
+		case time.Now().After(deadline):
+			return errors.Join(errors.New("sandbox: freezing: a process does not stand still: it is in a system call that can't be interrupted"), s.Thaw())
+		}
+		time.Sleep(wait)
+	}
+}
+
+// freezeTime is how long processes have to stand still.
+const freezeTime = 5 * time.Second
+
+// Thaw undoes Freeze.
+func (s *Sandbox) Thaw() error {
+	if err := writeFile(filepath.Join(s.cgroup.v2, "cgroup.freeze"), "0"); err != nil {
+		return fmt.Errorf("sandbox: thawing: %w", err)
+	}
+	return nil
+}
+
+// OpenRoot opens the root directory of what the sandbox sees, as its processes do.
+func (s *Sandbox) OpenRoot() (*os.File, error) {
+	root, err := os.OpenFile("/proc/"+strconv.Itoa(s.pid)+"/root", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("sandbox: opening the view: %w", err)
+	}
+	return root, nil
 }

@@ -1,10 +1,70 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/daemon"
+	"github.com/nemoclaw/nemoclaw/agent/notify"
+	"github.com/nemoclaw/nemoclaw/agent/server"
 )
 
+// shutdownTime is how long requests have to end when the daemon is told to stop.
+const shutdownTime = 5 * time.Second
+
 // serve runs the daemon until it is told to stop.
-func serve(config.Config) error { return errors.New("agent/daemon is not wired in yet") }
+func serve(c config.Config) (err error) {
+	service, err := notify.Open()
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+
+	d, err := daemon.Open(c, version, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	s, err := server.New(server.Config{Backend: d, SteerGroup: c.SteerGroup, WatchGroup: c.WatchGroup, Log: log})
+	if err != nil {
+		return err
+	}
+	socket, err := s.Listen(c.Socket)
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(socket) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go service.Watchdog(ctx, d.Healthy)
+	if err := service.Ready(fmt.Sprintf("level %s, socket %s", d.Info().Level, c.Socket)); err != nil {
+		log.Warn("systemd can't be told that the daemon is ready", "error", err)
+	}
+	log.Info("ready", "version", version, "socket", c.Socket, "level", d.Info().Level)
+
+	select {
+	case sig := <-stop:
+		log.Info("stopping; the sandboxes go on without a network", "signal", sig)
+	case err = <-served:
+		err = fmt.Errorf("the API can't be served any more: %w", err)
+	case <-d.Failed():
+		err = errors.New("decisions can't be written down any more, so no sandbox may go on; make room for the audit log, and start the daemon again")
+		d.StopAll(err)
+	}
+	_ = service.Stopping() // systemd sees it anyway
+	end, cancelEnd := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancelEnd()
+	return errors.Join(err, s.Shutdown(end))
+}
