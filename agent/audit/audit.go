@@ -60,7 +60,6 @@ type Writer struct {
 	done    sync.Cond     // pending was written, or failed
 	pending []byte        // whole lines
 	last    Head          // the last line appended
-	written uint64        // number of the last line that is in the file
 	grown   chan struct{} // closed when more was written; nil while nobody waits for that
 	closing bool
 	err     error

@@ -88,11 +88,13 @@ func backwards(in *os.File, fn func(line []byte) bool) error {
 	}
 	var rest []byte // from pos on, up to and with the end of the first line whose beginning was not read yet
 	ended := false  // a line's end was found
+	block := 4 << 10
 	for pos > 0 {
 		if len(rest) > 2*MaxLine {
 			return tooLong(in)
 		}
-		n := min(pos, int64(max(128<<10, len(rest)))) // growing, so that a long line is not copied too often
+		block = min(2*block, 256<<10)
+		n := min(pos, int64(max(block, len(rest)))) // growing, so that a long line is not copied too often
 		buf := make([]byte, int(n)+len(rest))
 		if _, err := in.ReadAt(buf[:n], pos-n); err != nil {
 			return fmt.Errorf("audit log: %w", err)
