@@ -3,8 +3,8 @@
 package revisions
 
 import (
+	"bytes"
 	"errors"
-	"strings"
 	"syscall"
 	"testing"
 )
@@ -21,26 +21,26 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 	s := open(t, dir)
-	large := strings.Repeat("# a line\n", 5000)
+	large := bytes.Repeat([]byte("# a line\n"), 5000)
 	var err error
 	for err == nil && len(s.List()) < 100 {
-		_, err = s.Append(large, "", "root", "", latest(s))
+		_, err = s.Append(large, Change{Who: "root"}, s.Latest().Number)
 	}
-	n := latest(s)
+	n := s.Latest().Number
 	if !errors.Is(err, syscall.ENOSPC) || n < 2 {
 		t.Fatalf("after %d revisions: %v", n, err)
 	}
 	for _, now := range []*Store{s, open(t, dir)} {
-		if latest(now) != n {
-			t.Errorf("revision %d is the last, %d was", latest(now), n)
+		if now.Latest().Number != n {
+			t.Errorf("revision %d is the last, %d was", now.Latest().Number, n)
 		}
 		for i := 1; i <= n; i++ {
-			if r, err := now.Get(i); err != nil || r.Text != large {
+			if _, b, err := now.Get(i); err != nil || !bytes.Equal(b, large) {
 				t.Errorf("revision %d: %v", i, err)
 			}
 		}
 	}
-	if _, err := s.Append("hold: 1m\n", "", "", "", n); err != nil {
+	if _, err := s.Append([]byte("hold: 1m\n"), Change{}, n); err != nil {
 		t.Errorf("a small one after it: %v", err)
 	}
 }

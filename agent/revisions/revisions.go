@@ -36,16 +36,21 @@ const (
 	newName   = ".new" // what is not in its place yet
 )
 
+// A Change says of a revision what its text doesn't.
+type Change struct {
+	Name string `json:"name"` // what records call the policy
+	Hash string `json:"hash"` // over what it means
+	Who  string `json:"who"`
+	What string `json:"what"` // what was changed, in words
+}
+
 // A Revision is one policy that the sandbox has had.
 type Revision struct {
-	Number int       `json:"revision"` // from 1
-	Hash   string    `json:"hash"`     // over what it means
-	Who    string    `json:"who"`
-	When   time.Time `json:"when"`
-	What   string    `json:"what"` // what was changed, in words
-	Size   int       `json:"size"`
-	Sum    string    `json:"sha256"` // of the text
-	Text   string    `json:"-"`      // from Get only
+	Number int `json:"revision"` // from 1
+	Change
+	When time.Time `json:"when"`
+	Size int       `json:"size"`
+	Sum  string    `json:"sha256"` // of the text
 }
 
 // A Conflict is the error of an Append that expected another latest revision.
@@ -90,7 +95,7 @@ func Open(dir string) (*Store, error) {
 		return nil, err
 	}
 	if n := len(s.list); n > 0 {
-		if _, err := s.Get(n); err != nil {
+		if _, _, err := s.Get(n); err != nil {
 			return nil, err
 		}
 	}
@@ -148,52 +153,47 @@ func (s *Store) sweep() error {
 	return nil
 }
 
-// ErrNone is the error that there is no revision of a number, or none at all.
-var ErrNone = errors.New("no such revision")
-
-// Latest returns the last revision, without its text.
-func (s *Store) Latest() (Revision, error) {
+// Latest returns the last revision; its Number is 0 while there is none.
+func (s *Store) Latest() Revision {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.list) == 0 {
-		return Revision{}, fmt.Errorf("policy revisions %s: %w: there is none yet", s.dir, ErrNone)
+		return Revision{}
 	}
-	return s.list[len(s.list)-1], nil
+	return s.list[len(s.list)-1]
 }
 
-// List returns all revisions, oldest first, without their texts.
+// List returns all revisions, oldest first.
 func (s *Store) List() []Revision {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.list)
 }
 
-// Get returns a revision with its text, whose bytes are checked; 0: the latest.
-func (s *Store) Get(number int) (Revision, error) {
+// ErrNone is the error that there is no revision of a number.
+var ErrNone = errors.New("no such revision")
+
+// Get returns a revision and its text, whose bytes are checked.
+func (s *Store) Get(number int) (Revision, []byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if number == 0 {
-		number = len(s.list)
-	}
 	if number < 1 || number > len(s.list) {
-		return Revision{}, fmt.Errorf("policy revision %d: %w: there are 1 to %d", number, ErrNone, len(s.list))
+		return Revision{}, nil, fmt.Errorf("policy revision %d: %w: there are 1 to %d", number, ErrNone, len(s.list))
 	}
 	r := s.list[number-1]
 	text, err := os.ReadFile(s.path(number))
 	if err != nil {
-		return Revision{}, fmt.Errorf("policy revisions: %w", err)
+		return Revision{}, nil, fmt.Errorf("policy revisions: %w", err)
 	}
 	if sum(text) != r.Sum {
-		return Revision{}, s.corrupt("%d.yaml is not the file that was written", number)
+		return Revision{}, nil, s.corrupt("%d.yaml is not the file that was written", number)
 	}
-	r.Text = string(text)
-	return r, nil
+	return r, text, nil
 }
 
-// Append adds a revision, which is on the disk when it returns: hash is over what the policy means, what says in words
-// what was changed. expect is the latest revision as the caller knows it, 0:
+// Append adds a revision, which is on the disk when it returns. expect is the latest revision as the caller knows it, 0:
 // whichever it is; where it is another the error is a *Conflict. After any error the revisions are those before.
-func (s *Store) Append(text, hash, who, what string, expect int) (Revision, error) {
+func (s *Store) Append(text []byte, c Change, expect int) (Revision, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	latest := len(s.list)
@@ -205,14 +205,14 @@ func (s *Store) Append(text, hash, who, what string, expect int) (Revision, erro
 	case len(text) > MaxText:
 		return Revision{}, fmt.Errorf("the policy has %d bytes; at most %d are kept", len(text), MaxText)
 	}
-	r := Revision{Number: latest + 1, Hash: hash, Who: who, When: time.Now().UTC(), What: what, Size: len(text), Sum: sum([]byte(text))}
+	r := Revision{Number: latest + 1, Change: c, When: time.Now().UTC(), Size: len(text), Sum: sum(text)}
 	list := append(slices.Clip(s.list), r)
 	index, err := json.MarshalIndent(list, "", " ")
 	if err != nil {
 		return Revision{}, fmt.Errorf("policy revisions: %w", err)
 	}
 	name := filepath.Base(s.path(r.Number))
-	if _, err := s.write(name, []byte(text)); err != nil {
+	if _, err := s.write(name, text); err != nil {
 		os.Remove(filepath.Join(s.dir, name))
 		return Revision{}, err
 	}

@@ -30,39 +30,34 @@ func fill(t *testing.T, dir string, n int) *Store {
 	t.Helper()
 	s := open(t, dir)
 	for i := range n {
-		if _, err := s.Append(text(i+1), "00", "root", "set", i); err != nil {
+		if _, err := s.Append(text(i+1), Change{Name: "p.yaml", Hash: "00", Who: "root", What: "set"}, i); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return s
 }
 
-func text(number int) string { return strings.Repeat(fmt.Sprintf("# %d\n", number), number%50+1) }
-
-func latest(s *Store) int {
-	r, _ := s.Latest()
-	return r.Number
-}
+func text(number int) []byte { return bytes.Repeat(fmt.Appendf(nil, "# %d\n", number), number%50+1) }
 
 func TestAppendAndGet(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "policy")
 	s := open(t, dir)
-	if _, err := s.Latest(); !errors.Is(err, ErrNone) || len(s.List()) != 0 {
-		t.Errorf("a new store has %v, %v", s.List(), err)
+	if s.Latest().Number != 0 || len(s.List()) != 0 {
+		t.Errorf("a new store has %v", s.List())
 	}
-	if _, err := s.Get(0); !errors.Is(err, ErrNone) {
+	if _, _, err := s.Get(1); !errors.Is(err, ErrNone) {
 		t.Errorf("Get of none: %v", err)
 	}
 	s = fill(t, dir, 3)
-	if _, err := s.Append(text(4), "01", "ada", "added a.org", 0); err != nil {
+	if _, err := s.Append(text(4), Change{Who: "ada", What: "added a.org"}, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.Append(text(5), "", "", "", 3)
+	_, err := s.Append(text(5), Change{}, 3)
 	var c *Conflict
 	if !errors.As(err, &c) || c.Expected != 3 || c.Latest != 4 {
 		t.Errorf("expected 3 of 4: %v", err)
 	}
-	if _, err := s.Append(strings.Repeat("x", MaxText+1), "", "", "", 0); err == nil {
+	if _, err := s.Append(make([]byte, MaxText+1), Change{}, 0); err == nil {
 		t.Error("a text that is too large was taken")
 	}
 	again := open(t, dir)
@@ -70,11 +65,11 @@ func TestAppendAndGet(t *testing.T) {
 		t.Error(diff)
 	}
 	for n := 1; n <= 4; n++ {
-		if r, err := again.Get(n); err != nil || r.Number != n || r.Text != text(n) {
-			t.Errorf("revision %d: %+v %v", n, r, err)
+		if r, b, err := again.Get(n); err != nil || r.Number != n || !bytes.Equal(b, text(n)) {
+			t.Errorf("revision %d: %+v %q %v", n, r, b, err)
 		}
 	}
-	if r, err := again.Get(0); err != nil || r.Number != 4 || r.Who != "ada" || r.What != "added a.org" || time.Since(r.When) > time.Minute {
+	if r := again.Latest(); r.Who != "ada" || r.What != "added a.org" || time.Since(r.When) > time.Minute {
 		t.Errorf("%+v", r)
 	}
 	for _, name := range []string{"1.yaml", indexName} {
@@ -92,12 +87,12 @@ func TestConcurrentAppends(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for {
-				was := latest(s)
-				if was >= 20 {
+				latest := s.Latest().Number
+				if latest >= 20 {
 					return
 				}
 				var c *Conflict
-				if _, err := s.Append(text(was+1), "", "", "", was); err == nil {
+				if _, err := s.Append(text(latest+1), Change{}, latest); err == nil {
 					mu.Lock()
 					won++
 					mu.Unlock()
@@ -132,7 +127,7 @@ func TestCutShort(t *testing.T) {
 					t.Errorf("%s was left", f)
 				}
 			}
-			if r, err := s.Append(text(4), "", "", "", 3); err != nil || r.Number != 4 {
+			if r, err := s.Append(text(4), Change{}, 3); err != nil || r.Number != 4 {
 				t.Errorf("%+v, %v", r, err)
 			}
 		})
@@ -146,7 +141,7 @@ func TestRefusesWhatItDidNotWrite(t *testing.T) {
 	}{
 		"a gap": {func(dir string) error { return os.Remove(filepath.Join(dir, "2.yaml")) }, "revision 2 is missing"},
 		"a changed last": {func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, "3.yaml"), []byte(strings.ReplaceAll(text(3), "#", "$")), 0o600)
+			return os.WriteFile(filepath.Join(dir, "3.yaml"), bytes.ReplaceAll(text(3), []byte("#"), []byte("$")), 0o600)
 		}, "3.yaml is not the file that was written"},
 		"a changed length":    {func(dir string) error { return os.WriteFile(filepath.Join(dir, "1.yaml"), nil, 0o600) }, "1.yaml is not the file"},
 		"an index cut off":    {func(dir string) error { return os.Truncate(filepath.Join(dir, indexName), 100) }, "index.json can't be read"},
@@ -173,7 +168,7 @@ func TestRefusesWhatItDidNotWrite(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "1.yaml"), []byte("else"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Get(1); err == nil {
+	if _, _, err := s.Get(1); err == nil {
 		t.Error("a changed text was given out")
 	}
 }
@@ -186,11 +181,11 @@ func TestAppendFails(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, newName), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Append(text(3), "", "", "", 2); err == nil || latest(s) != 2 {
-		t.Errorf("%v, latest %d", err, latest(s))
+	if _, err := s.Append(text(3), Change{}, 2); err == nil || s.Latest().Number != 2 {
+		t.Errorf("%v, latest %d", err, s.Latest().Number)
 	}
 	// The writing removed the empty directory.
-	if r, err := s.Append(text(3), "", "", "", 2); err != nil || r.Number != 3 {
+	if r, err := s.Append(text(3), Change{}, 2); err != nil || r.Number != 3 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	open(t, dir)
@@ -204,8 +199,8 @@ func TestAppendingProcess(t *testing.T) {
 	}
 	s := open(t, dir)
 	for {
-		n := latest(s)
-		if _, err := s.Append(text(n+1), "00", "root", strings.Repeat("x", n%100), n); err != nil {
+		n := s.Latest().Number
+		if _, err := s.Append(text(n+1), Change{Who: "root", What: strings.Repeat("x", n%100)}, n); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println(n + 1)
@@ -234,15 +229,15 @@ func TestKilled(t *testing.T) {
 			}
 		}
 		s := open(t, dir)
-		if n := latest(s); n < said || n > said+1 {
+		if n := s.Latest().Number; n < said || n > said+1 {
 			t.Fatalf("revision %d was appended, and %d is the last", said, n)
 		}
 		for _, r := range s.List() {
-			if r, err := s.Get(r.Number); err != nil || r.Text != text(r.Number) {
-				t.Fatalf("revision %d: %+v, %v", r.Number, r, err)
+			if _, b, err := s.Get(r.Number); err != nil || !bytes.Equal(b, text(r.Number)) {
+				t.Fatalf("revision %d: %q, %v", r.Number, b, err)
 			}
 		}
-		said = latest(s)
+		said = s.Latest().Number
 	}
 	if said == 0 {
 		t.Error("nothing was appended")
