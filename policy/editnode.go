@@ -265,7 +265,20 @@ func (t *yamlText) insertItem(list, item *yaml.Node) error {
 	if item.Kind == yaml.MappingNode && !isFlow(last) {
 		lines = itemLines(dash, item)
 	}
-	return t.try(want, t.insertLines(lastLine(list), lines)...)
+	return t.try(want, t.insertLines(t.commented(lastLine(list), last.Column), lines)...)
+}
+
+// commented is the last of the comments that follow a line and stand at a column or right of it: they belong to the rule
+// above them.
+func (t *yamlText) commented(line, column int) int {
+	for {
+		next := t.src[t.lineStart(line+1):]
+		text := bytes.TrimLeft(next, " ")
+		if len(text) == 0 || text[0] != '#' || len(next)-len(text) < column-1 {
+			return line
+		}
+		line++
+	}
 }
 
 // itemLines writes a mapping as an item of a block list.
@@ -291,7 +304,11 @@ func (t *yamlText) insertKey(mapping *yaml.Node, key string, val *yaml.Node, lin
 			lines[i] = margin + lines[i]
 		}
 	}
-	return t.try(want, t.insertLines(lastLine(mapping), lines)...)
+	candidates := t.insertLines(lastLine(mapping), lines)
+	if mapping == t.root { // below the comments at the end, which belong to the section above them
+		candidates = slices.Concat(t.insertLines(bytes.Count(t.src, []byte{'\n'})+1, lines), candidates)
+	}
+	return t.try(want, candidates...)
 }
 
 // removeItem takes an item out of a list that has others.
