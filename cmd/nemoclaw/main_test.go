@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"encoding/json"
 	"flag"
 	"os"
@@ -378,5 +379,51 @@ func TestParseResolver(t *testing.T) {
 		if got, err := parseResolver(in); err != nil || got.String() != want {
 			t.Errorf("%s: %v, %v; want %s", in, got, err, want)
 		}
+	}
+}
+
+// TestAuditVerifyDirectory has a chain of several files, the oldest of which were let go, and one beside it.
+func TestAuditVerifyDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if status, _, errs := call(t, "audit", "verify", dir); status != statusFailed || !strings.Contains(errs, "there is no log in it") {
+		t.Errorf("an empty directory: status %d, %q", status, errs)
+	}
+	for _, name := range []string{"agent", "run"} {
+		log, err := audit.OpenChain(dir, name, "", audit.Options{Rotate: 2000, Keep: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for seq := range uint64(40) {
+			if err := errors.Join(log.Append(&policy.Decision{Seq: seq + 1}), log.Flush()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	agent := filepath.Join(dir, "agent.jsonl")
+	status, out, errs := call(t, "audit", "verify", dir)
+	lines := strings.Split(out, "\n")
+	if status != 0 || errs != "" || len(lines) != 3 || !strings.HasPrefix(lines[0], agent+": ok (records ") ||
+		!strings.HasSuffix(lines[0], "; older ones are not in these files)") || !strings.Contains(lines[1], " to 40, head 40:") {
+		t.Fatalf("status %d, %q, %q", status, out, errs)
+	}
+	closed, err := filepath.Glob(filepath.Join(dir, "agent.0*.jsonl"))
+	if err != nil || len(closed) != 2 {
+		t.Fatalf("closed files %v, %v", closed, err)
+	}
+	if status, out, _ := call(t, "audit", "verify", closed[1]); status != 0 {
+		t.Errorf("a closed file alone: %q", out)
+	}
+	b, err := os.ReadFile(closed[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(closed[1], bytes.Replace(b, []byte(`"deny"`), []byte(`"allow"`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, _ := call(t, "audit", "verify", agent); status != statusFailed || !strings.HasPrefix(out, closed[1]+":1: record ") {
+		t.Errorf("with a changed closed file: status %d, %q", status, out)
 	}
 }
