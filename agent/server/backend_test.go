@@ -197,16 +197,20 @@ func (b *backend) Explain(name string, q policy.Query) (policy.Answer, error) {
 	if _, err := b.Get(name); err != nil {
 		return policy.Answer{}, err
 	}
+	return initial().Explain(q), nil
+}
+
+var initial = sync.OnceValue(func() *policy.Compiled {
 	p, err := policy.Parse("initial.yaml", policy.Initial())
 	if err != nil {
-		return policy.Answer{}, err
+		panic(err)
 	}
 	c, err := policy.Compile(p)
 	if err != nil {
-		return policy.Answer{}, err
+		panic(err)
 	}
-	return c.Explain(q), nil
-}
+	return c
+})
 
 func (b *backend) Proposals(name string) ([]api.Proposal, error) {
 	_, err := b.Get(name)

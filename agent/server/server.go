@@ -126,7 +126,7 @@ func (s *Server) group(option, name string) (group, error) {
 		return group{}, nil
 	}
 	gid, err := strconv.ParseUint(number, 10, 32)
-	if err != nil || gid == 0 {
+	if err != nil || gid == 0 || gid == 1<<32-1 { // chown takes the last one for "as it is"
 		return group{}, fmt.Errorf("%s %q can't be used: its number is %s", option, name, number)
 	}
 	return group{name, uint32(gid), true}, nil

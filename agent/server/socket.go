@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type Socket struct {
 	path string
 	lock *os.File // held as long as the socket is this process's
 	node unix.Stat_t
+	once sync.Once
 }
 
 // Listen makes the socket. A daemon that lives keeps its socket: the error says so. What a dead one has left behind is
@@ -185,7 +187,12 @@ func vacant(path string) error {
 }
 
 // Close stops listening, and takes the socket away if it is still this one.
-func (l *Socket) Close() error {
+func (l *Socket) Close() (err error) {
+	l.once.Do(func() { err = l.close() })
+	return err
+}
+
+func (l *Socket) close() error {
 	err := l.UnixListener.Close()
 	var now unix.Stat_t
 	if unix.Lstat(l.path, &now) == nil && now.Dev == l.node.Dev && now.Ino == l.node.Ino {
