@@ -60,7 +60,7 @@ lint: ## gofmt, go vet, golangci-lint, clang-format, shellcheck
 test-fast: ## unit tests: seconds, no root
 	go test -p $(JOBS) ./...
 
-test-e2e: build ## everything that needs root and a kernel, on the real binary
+test-e2e: build man ## everything that needs root and a kernel, on the real binary
 	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags e2e -count=1 -p $(JOBS) -parallel 4 -timeout 20m ./...
 
 race: ## unit tests of the concurrent packages under the race detector

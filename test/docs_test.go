@@ -64,7 +64,7 @@ func collectKeys(node any, keys map[string]bool) {
 func TestDocumentedFlagsExist(t *testing.T) {
 	t.Parallel()
 	var help strings.Builder
-	for _, command := range [][]string{{"run"}, {"policy", "explain"}, {"policy", "check"}, {"policy", "import"}, {"policy", "presets"}, {"audit", "verify"}, {"init"}} {
+	for _, command := range [][]string{{"run"}, {"policy", "explain"}, {"policy", "check"}, {"policy", "import"}, {"policy", "presets"}, {"audit", "verify"}, {"init"}, {"doctor"}, {"debug"}, {"uninstall"}} {
 		out, err := exec.Command(harness.W.Bin, append(command, "--help")...).Output()
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+
+	"github.com/nemoclaw/nemoclaw/api"
 )
 
 func write(t *testing.T, text string) string {
@@ -54,7 +56,7 @@ func TestAnEmptyFileIsTheDefault(t *testing.T) {
 		c, err := Load(write(t, text))
 		want := Default()
 		want.Socket = "/run/nemoclaw/agent.sock"
-		if err != nil || c != want {
+		if err != nil || c != want || c.Socket != api.DefaultSocket {
 			t.Errorf("%q: %v\n%s", text, err, c)
 		}
 	}

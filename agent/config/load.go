@@ -115,7 +115,7 @@ func (c *Config) parse(name string, src []byte) error {
 	case err != nil:
 		return fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	if dec.Decode(new(yaml.Node)) != io.EOF {
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: more than one document; remove the `---` line", name)
 	}
 	root := doc.Content[0]

@@ -71,7 +71,7 @@ func (b *box) shell(i *agent.Instance, req sandbox.ExecRequest) (*sandbox.Proces
 
 // execError tells what a shell would tell apart.
 func execError(err error) error {
-	code := api.Code("")
+	var code api.Code
 	switch {
 	case errors.Is(err, sandbox.ErrGone):
 		code = api.Conflict

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -18,8 +19,8 @@ import (
 	"github.com/nemoclaw/nemoclaw/loader"
 )
 
-// parent is the cgroup of what doctor tries out: no daemon has the same.
-const parent = "nemoclaw-doctor"
+// parent is the cgroup of what this process tries out: no daemon has the same, and no other doctor.
+var parent = "nemoclaw-doctor-" + strconv.Itoa(os.Getpid())
 
 func (e *examiner) loaderConfig(bpffs string) loader.Config {
 	return loader.Config{BPFFS: bpffs, Cgroup2: e.o.Config.Cgroup2, Parent: parent}

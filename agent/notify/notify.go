@@ -177,7 +177,7 @@ func (s *Service) send(text string, fds ...int) error {
 	if err != nil {
 		return fail(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if len(fds) == 0 {
 		_, err = conn.Write([]byte(text))
 	} else {

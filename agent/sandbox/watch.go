@@ -68,7 +68,7 @@ func (v *view) watchMove(source string) (wd int32, is keptSource, err error) {
 	if err != nil {
 		return 0, is, fmt.Errorf("watching for a rename of %s: %w", source, err)
 	}
-	return int32(n), keptSource{source, uint64(at.Dev), at.Ino}, nil
+	return int32(n), keptSource{source, at.Dev, at.Ino}, nil
 }
 
 // watchAgain watches what an earlier daemon watched. A mask whose place is not the same any more counts as lost, which the

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -151,7 +152,7 @@ func unpack(t *testing.T, r io.Reader) string {
 	var s strings.Builder
 	for archive := tar.NewReader(packed); ; {
 		h, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return s.String()
 		}
 		must(t, err)

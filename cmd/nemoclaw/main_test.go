@@ -83,6 +83,9 @@ func TestHelp(t *testing.T) {
 		"help-policy-import":  {"policy", "import", "--help"},
 		"help-audit":          {"audit", "--help"},
 		"help-audit-verify":   {"audit", "verify", "--help"},
+		"help-doctor":         {"doctor", "--help"},
+		"help-debug":          {"debug", "--help"},
+		"help-uninstall":      {"uninstall", "--help"},
 		"help-version":        {"version", "--help"},
 	} {
 		status, out, err := call(t, args...)
