@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -84,9 +85,9 @@ func inside(cmd *cobra.Command, d *api.Client, name string, e api.Exec) error {
 	if e.Detach {
 		files = [3]*os.File{}
 	}
-	p, err := d.Exec(cmd.Context(), name, e, files)
+	p, err := start(cmd.Context(), d, name, e, files, signals)
 	if err != nil {
-		return &statusError{startStatus(err), err}
+		return err
 	}
 	defer p.Close()
 	if e.Detach {
@@ -118,6 +119,37 @@ func inside(cmd *cobra.Command, d *api.Client, name string, e api.Exec) error {
 			if err := s.signal(sig.(syscall.Signal)); err != nil {
 				return &statusError{agent.StatusFailed, err}
 			}
+		}
+	}
+}
+
+// start starts the command, unless a signal comes first that would end it.
+func start(ctx context.Context, d *api.Client, name string, e api.Exec, files [3]*os.File, signals <-chan os.Signal) (*api.Process, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var p *api.Process
+	var err error
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		p, err = d.Exec(ctx, name, e, files)
+	}()
+	for {
+		select {
+		case <-started:
+			if err != nil {
+				return nil, &statusError{startStatus(err), err}
+			}
+			return p, nil
+		case sig := <-signals:
+			if sig == unix.SIGWINCH || sig == unix.SIGCONT || sig == unix.SIGTSTP {
+				continue // nothing has this terminal's size yet, or could be stopped
+			}
+			cancel()
+			if <-started; err == nil {
+				p.Close() // it hangs up
+			}
+			return nil, &statusError{status: 128 + int(sig.(syscall.Signal))}
 		}
 	}
 }

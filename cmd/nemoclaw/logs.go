@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,15 +64,22 @@ Exit status: 0 shown, 1 not, 2 wrong usage.`,
 	})
 	f := cmd.Flags()
 	f.BoolVarP(&q.Follow, "follow", "f", false, "go on with what comes, until interrupted")
-	f.StringSliceVar(&q.Planes, "plane", nil, "only this `PLANE` (network, dns, file, exec, device or system; several with commas)")
+	f.StringSliceVar(&q.Planes, "plane", nil, "only this `PLANE` ("+strings.Join(planes(), ", ")+"; several with commas)")
 	f.StringSliceVar(&q.Verdict, "verdict", nil, "only this `VERDICT` (allow, ask or deny; several with commas)")
 	f.StringVar(&since, "since", "", "not before this `TIME`")
 	f.StringVar(&until, "until", "", "not after this `TIME`")
 	f.IntVarP(&q.Last, "lines", "n", 0, "only the last `N` (default: all)")
-	completeFlag(cmd, "plane", string(policy.PlaneNetwork), string(policy.PlaneDNS), string(policy.PlaneFile), string(policy.PlaneExec), string(policy.PlaneDevice), string(policy.PlaneSystem))
+	completeFlag(cmd, "plane", planes()...)
 	completeFlag(cmd, "verdict", "allow", "ask", "deny")
 	outputFlag(cmd, &format)
 	return cmd
+}
+
+func planes() (words []string) {
+	for _, p := range policy.Planes() {
+		words = append(words, string(p))
+	}
+	return words
 }
 
 // parseTime reads a time that a flag was given; "" is the zero time.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/doctor"
 	"github.com/nemoclaw/nemoclaw/agent/provider"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 	"github.com/nemoclaw/nemoclaw/api"
@@ -150,15 +154,18 @@ func (o *onboarding) say(format string, args ...any) {
 // again shows what is wrong with an answer, before the question is asked again.
 func (o *onboarding) again(err error) { o.say("%s", text.Escape(err.Error())) }
 
-// preflight looks whether the daemon is there and may be steered.
+// preflight looks whether the daemon is there and may be steered, and whether the host is as it should be.
 func (o *onboarding) preflight(ctx context.Context) error {
 	o.head("Preflight")
 	info, err := o.d.Info(ctx)
+	if errors.Is(err, api.ErrNotRunning) {
+		return fmt.Errorf("onboard: %w; nemoclaw doctor says whether this host can run it", err)
+	}
 	if err != nil {
 		return fmt.Errorf("onboard: %w", err)
 	}
 	if info.Role != "steer" {
-		return fmt.Errorf("onboard: you may only watch; making a sandbox is for root and the daemon's steer group")
+		return errors.New("onboard: you may only watch; making a sandbox is for root and the daemon's steer group")
 	}
 	o.say("nemoclaw-agent %s answers, Linux %s", text.Escape(info.Version), text.Escape(info.Kernel))
 	level := "enforcement level " + info.Level
@@ -166,6 +173,30 @@ func (o *onboarding) preflight(ctx context.Context) error {
 		level += ": " + info.Reason
 	}
 	o.say("%s", text.Escape(level))
+	if os.Geteuid() != 0 {
+		return nil // the rest takes root to look at; the daemon, which is root, runs
+	}
+	return o.examine(ctx, info)
+}
+
+// examine has doctor look at the host, with the daemon's own paths.
+func (o *onboarding) examine(ctx context.Context, info api.Info) error {
+	c := config.Default()
+	c.Socket, c.StateDir, c.RunDir, c.AuditDir = o.cmd.Flag("socket").Value.String(), info.StateDir, info.RunDir, filepath.Dir(info.AuditLog)
+	r := doctor.Run(ctx, doctor.Options{Config: c, Version: programVersion(), Done: func(f doctor.Finding) {
+		if f.State == doctor.Failed {
+			o.say("%s: %s", f.Check, text.Escape(f.Found))
+			o.say("  %s", text.Escape(f.Remedy))
+		}
+	}})
+	if n := r.Count(doctor.Failed); n > 0 {
+		return fmt.Errorf("onboard: this host is not ready: %d of %d checks failed; nemoclaw doctor --fix does what is safe", n, len(r.Findings))
+	}
+	warnings := ""
+	if n := r.Count(doctor.Warning); n > 0 {
+		warnings = fmt.Sprintf(", %d with a warning (nemoclaw doctor shows them)", n)
+	}
+	o.say("%d checks of this host%s", len(r.Findings), warnings)
 	return nil
 }
 

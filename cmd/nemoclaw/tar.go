@@ -16,23 +16,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pack writes src as a tar stream: a directory with its contents, as ".", or one file called as. Links are packed as
-// they are. left names what a tar stream for a sandbox doesn't take: devices, sockets, named pipes.
+// pack writes src, called as, as a tar stream: a file, or a directory with its contents. Links are packed as they are.
+// left names what a tar stream for a sandbox doesn't take: devices, sockets, named pipes.
 //
 // Nothing outside of src is read, even if somebody, such as an agent that works there, changes it meanwhile.
-func pack(w io.Writer, src, as string) (left []string, err error) {
+func pack(w io.Writer, src, as string, dir bool) (left []string, err error) {
 	t := tar.NewWriter(w)
-	if as != "." {
-		f, err := os.Open(src)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		if err := packFile(t, f, as); err != nil {
-			return nil, err
-		}
-		return nil, t.Close()
+	if dir {
+		left, err = packDir(t, src, as)
+	} else {
+		err = packPath(t, os.OpenFile, src, as)
 	}
+	if err != nil {
+		return left, err
+	}
+	return left, t.Close()
+}
+
+func packDir(t *tar.Writer, src, as string) (left []string, err error) {
 	root, err := os.OpenRoot(src)
 	if err != nil {
 		return nil, err
@@ -46,10 +47,10 @@ func pack(w io.Writer, src, as string) (left []string, err error) {
 		if err != nil {
 			return err
 		}
-		h := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: info.ModTime(), Format: tar.FormatPAX}
+		h := &tar.Header{Name: path.Join(as, name), Mode: int64(info.Mode().Perm()), ModTime: info.ModTime(), Format: tar.FormatPAX}
 		switch info.Mode().Type() {
 		case fs.ModeDir:
-			h.Typeflag, h.Name = tar.TypeDir, name+"/"
+			h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
 			return t.WriteHeader(h)
 		case fs.ModeSymlink:
 			h.Typeflag = tar.TypeSymlink
@@ -58,20 +59,22 @@ func pack(w io.Writer, src, as string) (left []string, err error) {
 			}
 			return t.WriteHeader(h)
 		case 0:
-			f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe that has taken its place must not block
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			return packFile(t, f, name)
+			return packPath(t, root.OpenFile, name, h.Name)
 		}
 		left = append(left, name+", which is "+kind(info.Mode()))
 		return nil
 	})
+	return left, err
+}
+
+// packPath packs a file.
+func packPath(t *tar.Writer, open func(string, int, fs.FileMode) (*os.File, error), name, as string) error {
+	f, err := open(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe that has taken its place must not block
 	if err != nil {
-		return left, err
+		return err
 	}
-	return left, t.Close()
+	defer f.Close()
+	return packFile(t, f, as)
 }
 
 func packFile(t *tar.Writer, f *os.File, name string) error {
@@ -108,9 +111,9 @@ func kind(m fs.FileMode) string {
 	return "something else"
 }
 
-// unpack writes what a tar stream from a sandbox holds to dst: a directory, whose entry "." comes first, or one file. The
-// stream's maker is hostile: nothing outside of dst is written, no link that leads out of it is made, and no file is more
-// than a file with permissions. left names what was left out, and why.
+// unpack writes what a tar stream from a sandbox holds to dst: a directory, whose entry comes first and whose name all others
+// begin with, or one file. The stream's maker is hostile: nothing outside of dst is written, no link that leads out of it
+// is made, and no file is more than a file with permissions. left names what was left out, and why.
 func unpack(r io.Reader, dst string) (left []string, err error) {
 	t := tar.NewReader(r)
 	h, err := t.Next()
@@ -120,27 +123,20 @@ func unpack(r io.Reader, dst string) (left []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := h.Typeflag == tar.TypeDir && path.Clean(h.Name) == "."
+	u := unpacker{from: path.Dir(path.Clean(h.Name)), modes: map[string]fs.FileMode{}}
 	to := dst
-	if !dir {
-		info, err := os.Stat(dst)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if h.Typeflag == tar.TypeDir {
+		u.from = path.Clean(h.Name)
+		if err := os.MkdirAll(dst, 0o755); err != nil {
 			return nil, err
 		}
-		h.Name = path.Base(path.Clean("/" + h.Name))
-		if err == nil && !info.IsDir() || err != nil && !strings.HasSuffix(dst, "/") {
-			to, h.Name = filepath.Split(dst)
-		}
-		to = filepath.Clean(to)
-	} else if err := os.MkdirAll(dst, 0o755); err != nil {
+	} else if to, u.as, err = fileDestination(dst); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(to)
-	if err != nil {
+	if u.root, err = os.OpenRoot(to); err != nil {
 		return nil, err
 	}
-	defer func() { _ = root.Close() }() // the files in it are closed, and their errors known
-	u := unpacker{root: root, modes: map[string]fs.FileMode{}}
+	defer func() { _ = u.root.Close() }() // the files in it are closed, and their errors known
 	for err == nil {
 		if err = u.entry(h, t); err == nil {
 			h, err = t.Next()
@@ -153,17 +149,52 @@ func unpack(r io.Reader, dst string) (left []string, err error) {
 	return u.left, errors.Join(err, u.finish())
 }
 
+// fileDestination says into which directory a file goes, and how it is called there; "": as it is.
+func fileDestination(dst string) (dir, as string, err error) {
+	info, err := os.Stat(dst)
+	switch {
+	case err == nil && info.IsDir() || strings.HasSuffix(dst, "/"):
+		return filepath.Clean(dst), "", nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", "", err
+	}
+	return filepath.Dir(dst), filepath.Base(dst), nil
+}
+
 type unpacker struct {
 	root  *os.Root
+	from  string                 // what names in the stream begin with
+	as    string                 // what the one file is called; "": as it is
 	modes map[string]fs.FileMode // of directories, set when all is in them
 	left  []string
 }
 
+// place is where an entry of the stream goes; "" for nowhere.
+func (u *unpacker) place(name string) string {
+	name = path.Clean(name)
+	if u.from != "." && name != u.from {
+		below, ok := strings.CutPrefix(name, u.from+"/")
+		if !ok {
+			return ""
+		}
+		name = below
+	} else if name == u.from {
+		return "."
+	}
+	if u.as != "" {
+		name = u.as
+	}
+	if !filepath.IsLocal(name) {
+		return ""
+	}
+	return name
+}
+
 // entry unpacks one entry. It returns an error when unpacking can't go on.
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
-	name := path.Clean(h.Name)
-	if !filepath.IsLocal(name) {
-		u.leave(h.Name, "which is outside of the directory")
+	name := u.place(h.Name)
+	if name == "" {
+		u.leave(h.Name, "it is outside of what was asked for")
 		return nil
 	}
 	mode := fs.FileMode(h.Mode) & fs.ModePerm
@@ -188,9 +219,20 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 			return err
 		}
 		return u.file(name, mode, h.ModTime, content)
+	case tar.TypeLink:
+		// Another name of a file that came before. Of a symbolic link it would be one whose target is counted from elsewhere.
+		old := u.place(h.Linkname)
+		if info, err := u.root.Lstat(old); old == "" || u.parents(old) != "" || err != nil || !info.Mode().IsRegular() {
+			u.leave(name, "it is another name of "+h.Linkname+", which is no file in the directory")
+			return nil
+		}
+		if err := u.clear(name); err != nil {
+			return err
+		}
+		return u.root.Link(old, name)
 	case tar.TypeSymlink:
 		if !staysBelow(name, h.Linkname) {
-			u.leave(name, "a link that leads out of the directory, to "+h.Linkname)
+			u.leave(name, "it is a link that leads out of the directory, to "+h.Linkname)
 			return nil
 		}
 		if err := u.clear(name); err != nil {
@@ -198,7 +240,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		}
 		return u.root.Symlink(h.Linkname, name)
 	}
-	u.leave(name, "which is no file, directory or symbolic link")
+	u.leave(name, "it is no file, directory or link")
 	return nil
 }
 

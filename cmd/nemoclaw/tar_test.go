@@ -25,6 +25,9 @@ func stream(t *testing.T, entries ...entry) *bytes.Buffer {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
+		if entries[0] == here && e != here && !strings.HasPrefix(e.name, "/") && !strings.HasPrefix(e.name, "..") {
+			e.name = here.name + e.name // as the daemon names them
+		}
 		if e.mode == 0 {
 			e.mode = 0o644
 		}
@@ -42,21 +45,22 @@ func stream(t *testing.T, entries ...entry) *bytes.Buffer {
 	return &b
 }
 
-var here = entry{name: "./", kind: tar.TypeDir, mode: 0o755}
+var here = entry{name: "in/", kind: tar.TypeDir, mode: 0o755}
 
 func TestUnpackStaysInside(t *testing.T) {
 	for name, hostile := range map[string][]entry{
-		"parent":          {{name: "../out", kind: tar.TypeReg, content: "x"}},
-		"absolute":        {{name: "/tmp/nemoclaw-out", kind: tar.TypeReg, content: "x"}},
-		"inner parent":    {{name: "a/../../out", kind: tar.TypeReg, content: "x"}},
-		"link":            {{name: "l", kind: tar.TypeSymlink, link: "../out"}},
-		"absolute link":   {{name: "l", kind: tar.TypeSymlink, link: "/etc/passwd"}},
-		"through a link":  {{name: "d/", kind: tar.TypeDir, mode: 0o755}, {name: "l", kind: tar.TypeSymlink, link: "d"}, {name: "l/f", kind: tar.TypeReg, content: "x"}},
-		"link behind up":  {{name: "p/d", kind: tar.TypeSymlink, link: ".."}, {name: "p/l", kind: tar.TypeSymlink, link: "d/../../out"}},
-		"deep link moved": {{name: "deep", kind: tar.TypeSymlink, link: "."}, {name: "deep/l", kind: tar.TypeSymlink, link: "../out"}},
-		"hard link":       {{name: "h", kind: tar.TypeLink, link: "../out"}},
-		"device":          {{name: "n", kind: tar.TypeChar}},
-		"pipe":            {{name: "n", kind: tar.TypeFifo}},
+		"parent":              {{name: "../out", kind: tar.TypeReg, content: "x"}},
+		"absolute":            {{name: "/tmp/nemoclaw-out", kind: tar.TypeReg, content: "x"}},
+		"inner parent":        {{name: "a/../../out", kind: tar.TypeReg, content: "x"}},
+		"link":                {{name: "l", kind: tar.TypeSymlink, link: "../out"}},
+		"absolute link":       {{name: "l", kind: tar.TypeSymlink, link: "/etc/passwd"}},
+		"through a link":      {{name: "d/", kind: tar.TypeDir, mode: 0o755}, {name: "l", kind: tar.TypeSymlink, link: "d"}, {name: "l/f", kind: tar.TypeReg, content: "x"}},
+		"link behind up":      {{name: "p/d", kind: tar.TypeSymlink, link: ".."}, {name: "p/l", kind: tar.TypeSymlink, link: "d/../../out"}},
+		"deep link moved":     {{name: "deep", kind: tar.TypeSymlink, link: "."}, {name: "deep/l", kind: tar.TypeSymlink, link: "../out"}},
+		"hard link":           {{name: "h", kind: tar.TypeLink, link: "../out"}},
+		"hard link to a link": {{name: "a/b/l", kind: tar.TypeSymlink, link: "../../f"}, {name: "h", kind: tar.TypeLink, link: "in/a/b/l"}},
+		"device":              {{name: "n", kind: tar.TypeChar}},
+		"pipe":                {{name: "n", kind: tar.TypeFifo}},
 	} {
 		base := t.TempDir()
 		dst := filepath.Join(base, "dst")
@@ -88,11 +92,11 @@ func TestUnpack(t *testing.T) {
 	dst := filepath.Join(t.TempDir(), "new", "dst")
 	left, err := unpack(stream(t, here,
 		entry{name: "locked/", kind: tar.TypeDir, mode: 0o500}, entry{name: "locked/f", kind: tar.TypeReg, content: "one"},
-		entry{name: "bin/run", kind: tar.TypeReg, content: "#!", mode: 0o4755}, entry{name: "link", kind: tar.TypeSymlink, link: "bin/run"}), dst)
+		entry{name: "bin/run", kind: tar.TypeReg, content: "#!", mode: 0o4755}, entry{name: "link", kind: tar.TypeSymlink, link: "bin/run"}, entry{name: "same", kind: tar.TypeLink, link: "in/locked/f"}), dst)
 	if err != nil || left != nil {
 		t.Fatal(left, err)
 	}
-	for name, want := range map[string]fs.FileMode{"locked": fs.ModeDir | 0o500, "locked/f": 0o644, "bin/run": 0o755, "link": fs.ModeSymlink | 0o777} {
+	for name, want := range map[string]fs.FileMode{"locked": fs.ModeDir | 0o500, "locked/f": 0o644, "bin/run": 0o755, "link": fs.ModeSymlink | 0o777, "same": 0o644} {
 		info, err := os.Lstat(filepath.Join(dst, name))
 		if err != nil || info.Mode() != want {
 			t.Errorf("%s: %v, %v; want %v", name, info, err, want)
@@ -153,7 +157,7 @@ func TestPack(t *testing.T) {
 		}
 	}
 	var b bytes.Buffer
-	left, err := pack(&b, src, ".")
+	left, err := pack(&b, src, "in/x", true)
 	if err != nil || len(left) != 1 || !strings.HasPrefix(left[0], "pipe, which is a named pipe") {
 		t.Fatal(left, err)
 	}
@@ -169,11 +173,11 @@ func TestPack(t *testing.T) {
 			t.Errorf("%s tells its owner", h.Name)
 		}
 	}
-	if want := "5 .// |5 d/ |2 d/l /etc/passwd|0 f "; strings.ReplaceAll(strings.Join(got, "|"), "./ ", ".// ") != want {
+	if want := "5 in/x/ |5 in/x/d/ |2 in/x/d/l /etc/passwd|0 in/x/f "; strings.Join(got, "|") != want {
 		t.Errorf("packed %q, want %q", got, want)
 	}
 	b.Reset()
-	if _, err := pack(&b, src+"/f", "g"); err != nil {
+	if _, err := pack(&b, src+"/f", "g", false); err != nil {
 		t.Fatal(err)
 	}
 	if h, err := tar.NewReader(&b).Next(); err != nil || h.Name != "g" || h.Size != 4 {
@@ -187,9 +191,10 @@ func TestSplitDestination(t *testing.T) {
 		dir      bool
 		into, as string
 	}{
-		{".", true, "/workspace", "."}, {"in", true, "/workspace/in", "."}, {"/tmp/x/", true, "/tmp/x", "."},
-		{".", false, "/workspace", "f"}, {"/workspace", false, "/workspace", "f"}, {"in/", false, "/workspace/in", "f"},
-		{"g", false, "/workspace", "g"}, {"in/g", false, "/workspace/in", "g"}, {"../g", false, "/", "g"},
+		{".", true, "/workspace", "."}, {"in", true, "/workspace", "in"}, {"a/b", true, "/workspace", "a/b"}, {"/tmp/x/", true, "/tmp", "x"},
+		{"/tmp", true, "/", "tmp"}, {"/", true, "/", "."},
+		{".", false, "/workspace", "f"}, {"/workspace", false, "/workspace", "f"}, {"in/", false, "/workspace", "in/f"},
+		{"g", false, "/workspace", "g"}, {"in/g", false, "/workspace", "in/g"}, {"../g", false, "/", "g"}, {"/tmp/", false, "/tmp", "f"},
 	} {
 		if into, as := splitDestination(c.dst, "f", c.dir); into != c.into || as != c.as {
 			t.Errorf("%q (directory: %t): %s below %s, want %s below %s", c.dst, c.dir, as, into, c.as, c.into)

@@ -42,7 +42,7 @@ Exit status: 0 copied, 1 not or not all, 2 wrong usage.`,
 		packed := make(chan error, 1)
 		go func() {
 			var err error
-			left, err = pack(w, src, as)
+			left, err = pack(w, src, as, info.IsDir())
 			w.CloseWithError(err)
 			packed <- err
 		}()
@@ -68,18 +68,21 @@ func copied(cmd *cobra.Command, left []string, err error) error {
 	return err
 }
 
-// splitDestination says below which directory inside SRC is unpacked, and under which name: "." for the directory itself.
+// splitDestination says below which directory inside SRC is unpacked, and under which name. What is missing of the name is
+// made: so the directory is one that is there.
 func splitDestination(dst, base string, dir bool) (into, as string) {
 	slash := strings.HasSuffix(dst, "/")
 	if !path.IsAbs(dst) {
 		dst = path.Join(workDir, dst)
 	}
-	dst = path.Clean(dst)
-	switch {
-	case dir:
+	if dst = path.Clean(dst); !dir && (slash || dst == workDir) {
+		dst = path.Join(dst, base)
+	}
+	switch below, ok := strings.CutPrefix(dst, workDir+"/"); {
+	case ok:
+		return workDir, below
+	case dst == workDir || dst == "/":
 		return dst, "."
-	case slash || dst == workDir:
-		return dst, base
 	}
 	return path.Dir(dst), path.Base(dst)
 }

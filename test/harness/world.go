@@ -40,6 +40,7 @@ const (
 type World struct {
 	Dir      string // private to this process; removed at the end
 	Bin      string // the nemoclaw binary
+	AgentBin string // nemoclaw-agent, beside it
 	ProbeBin string // the static program of test/probe
 	BPFFS    string // a BPF file system of the world's own
 	Parent   string // the cgroup parent's name, unique to the process
@@ -216,15 +217,18 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// binaries finds nemoclaw (NEMOCLAW, or built here) and builds the probe.
+// binaries finds nemoclaw (NEMOCLAW, or built here) and nemoclaw-agent beside it, and builds the probe.
 func (w *World) binaries() error {
 	w.Bin = os.Getenv("NEMOCLAW")
 	if w.Bin == "" {
 		w.Bin = filepath.Join(w.Dir, "nemoclaw")
-		if err := goBuild(w.Bin, "github.com/nemoclaw/nemoclaw/cmd/nemoclaw"); err != nil {
-			return err
+		for _, name := range []string{"nemoclaw", "nemoclaw-agent"} {
+			if err := goBuild(filepath.Join(w.Dir, name), "github.com/nemoclaw/nemoclaw/cmd/"+name); err != nil {
+				return err
+			}
 		}
 	}
+	w.AgentBin = filepath.Join(filepath.Dir(w.Bin), "nemoclaw-agent")
 	w.ProbeBin = filepath.Join(w.Dir, "probe")
 	return goBuild(w.ProbeBin, "github.com/nemoclaw/nemoclaw/test/probe")
 }
