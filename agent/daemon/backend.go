@@ -149,7 +149,7 @@ func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box,
 		UserID: ownerOf(),
 	}
 	parent := filepath.Join(d.c.StateDir, sandboxesDir)
-	temp := filepath.Join(parent, ".new-"+c.Name)
+	temp := filepath.Join(parent, newPrefix+c.Name)
 	err := os.RemoveAll(temp)
 	if err == nil {
 		err = os.Mkdir(temp, 0o700)

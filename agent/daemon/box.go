@@ -336,18 +336,14 @@ func (b *box) detach() {
 // remove takes everything of it from the disk. The caller holds ops, and it is stopped.
 func (b *box) remove() error {
 	parent := filepath.Dir(b.dir)
-	gone := filepath.Join(parent, ".gone-"+b.name)
+	gone := gonePrefix + b.name
 	b.proposals.close()
 	// From the rename on it does not exist; the rest can be done again by the next daemon.
-	_ = os.RemoveAll(gone)
-	if err := os.Rename(b.dir, gone); err != nil {
+	_ = os.RemoveAll(filepath.Join(parent, gone))
+	if err := os.Rename(b.dir, filepath.Join(parent, gone)); err != nil {
 		return fmt.Errorf("destroying %s: %w", b.name, err)
 	}
-	errs := []error{syncDir(parent), os.RemoveAll(b.snapshots().Dir)}
-	if b.spec.Workspace == "" {
-		errs = append(errs, os.RemoveAll(b.workspace()))
-	}
-	return errors.Join(append(errs, os.RemoveAll(gone))...)
+	return errors.Join(syncDir(parent), b.d.clear(gone))
 }
 
 // ownDirs can't be a workspace, hold one or lie in one.

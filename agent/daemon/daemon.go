@@ -162,7 +162,7 @@ func (d *Daemon) load() error {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			if err := d.clear(e.Name()); err != nil {
 				d.log.Warn("what is left of a sandbox can't be removed", "error", err)
 			}
 			continue
@@ -177,6 +177,26 @@ func (d *Daemon) load() error {
 		d.boxes[e.Name()] = b
 	}
 	return nil
+}
+
+// What the names of directories begin with that are a sandbox's no more, or not yet.
+const (
+	newPrefix  = ".new-"
+	gonePrefix = ".gone-"
+)
+
+// clear removes a sandbox that is half made or half destroyed: its own workspace first, so that what is left of it still says
+// whose that is.
+func (d *Daemon) clear(dir string) error {
+	name := strings.TrimPrefix(strings.TrimPrefix(dir, newPrefix), gonePrefix)
+	sandboxes := filepath.Join(d.c.StateDir, sandboxesDir)
+	if _, err := os.Lstat(filepath.Join(sandboxes, name)); isMissing(err) { // else they are another's of the same name
+		err := errors.Join(os.RemoveAll(filepath.Join(d.c.StateDir, workspacesDir, name)), os.RemoveAll(filepath.Join(d.c.StateDir, snapshotsDir, name)))
+		if err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(filepath.Join(sandboxes, dir))
 }
 
 // adoptAll takes over what a daemon before left running, and ends what nobody knows or can take.

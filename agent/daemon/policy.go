@@ -208,12 +208,6 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 
 // edited is the text that a change makes of the one that is there, and the change in words.
 func (b *box) edited(file, text string, c api.PolicyChange) (string, string, error) {
-	rule := func(r *api.PolicyRule) policy.RuleSpec {
-		return policy.RuleSpec{
-			Verdict: r.Verdict, Domain: r.Domain, CIDR: r.CIDR, Ports: r.Ports, Protocol: r.Protocol, Commands: r.Commands, Expires: r.Expires,
-			Path: r.Path, Permissions: r.Permissions, Command: r.Command,
-		}
-	}
 	var e policy.Edited
 	var err error
 	switch {
@@ -223,9 +217,9 @@ func (b *box) edited(file, text string, c api.PolicyChange) (string, string, err
 		_, text, err := b.revision(c.Rollback)
 		return text, fmt.Sprintf("back to revision %d", c.Rollback), err
 	case c.Add != nil:
-		e, err = policy.AddRule(file, []byte(text), rule(c.Add))
+		e, err = policy.AddRule(file, []byte(text), policy.RuleSpec(*c.Add))
 	case c.Remove != nil:
-		e, err = policy.RemoveRule(file, []byte(text), rule(c.Remove))
+		e, err = policy.RemoveRule(file, []byte(text), policy.RuleSpec(*c.Remove))
 	case c.Preset != "":
 		e, err = policy.AddPreset(file, []byte(text), c.Preset)
 	case c.Unpreset != "":
