@@ -55,7 +55,7 @@ func (c *Client) Exec(ctx context.Context, name string, e Exec, files [3]*os.Fil
 	}
 	p := &Process{conn: wire.NewConn(unix, false), detached: e.Detach}
 	p.reader = wire.NewReader(p.conn)
-	stop := context.AfterFunc(ctx, func() { p.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetDeadline(time.Unix(1, 0)) })
 	err = p.start(name, body, passed)
 	if !stop() {
 		err = ctx.Err()

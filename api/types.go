@@ -105,7 +105,7 @@ type Usage struct {
 	Conns     int           `json:"connections"`
 }
 
-// Exec is one command to run inside.
+// Exec is one command to run inside. Its streams are descriptors, which come with the bytes of the request: see package wire.
 type Exec struct {
 	Args   []string `json:"args"`
 	Env    []string `json:"env,omitempty"` // the caller's; the daemon passes on what a command needs (TERM, LANG, ...)

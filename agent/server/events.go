@@ -30,7 +30,7 @@ func (q *request) events() (any, error) {
 
 	q.w.Header().Set("Content-Type", linesType)
 	q.w.Header().Set("Trailer", api.ErrorTrailer)
-	out := newOutput(q, ctx, cancel)
+	out := newOutput(ctx, q, cancel)
 	if e.Follow {
 		out.begin() // the caller knows from now on that it misses nothing
 	}
@@ -96,7 +96,7 @@ type output struct {
 	err     error  // of the writer, once gone is closed
 }
 
-func newOutput(q *request, ctx context.Context, cancel func()) *output {
+func newOutput(ctx context.Context, q *request, cancel func()) *output {
 	o := &output{q: q, ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), ending: make(chan struct{}), gone: make(chan struct{})}
 	o.room.L = &o.mu
 	// Who waits for a reader that doesn't read is woken by the end too.

@@ -2,11 +2,13 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -217,8 +219,8 @@ func TestDescriptors(t *testing.T) {
 	}
 	defer f.Close()
 	before := descriptors(t)
-	const exec = "POST /v1/sandboxes/box/exec HTTP/1.1\r\nHost: n\r\nConnection: upgrade\r\nUpgrade: nemoclaw-exec/1\r\nContent-Length: %d\r\n\r\n%s"
-	request := func(body string) string { return fmt.Sprintf(exec, len(body), body) }
+	const head = "POST /v1/sandboxes/box/exec HTTP/1.1\r\nHost: n\r\nConnection: upgrade\r\nUpgrade: nemoclaw-exec/1\r\nContent-Length: %d\r\n\r\n%s"
+	request := func(body string) string { return fmt.Sprintf(head, len(body), body) }
 	for name, test := range map[string]struct {
 		text string
 		send []int // descriptors with each piece of the text
@@ -265,7 +267,7 @@ func TestDescriptors(t *testing.T) {
 			conn.Close()
 			continue
 		}
-		conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 		answer := make([]byte, 4096)
 		n, err := conn.Read(answer)
 		if !strings.Contains(string(answer[:n]), test.want) {
@@ -308,9 +310,32 @@ func TestHangUp(t *testing.T) {
 	}
 }
 
-// BenchmarkExec is a command through the server; BenchmarkNative is the same without.
-func BenchmarkExec(b *testing.B) {
+// ended is a command that has ended already.
+type ended struct{ backend }
+
+func (*ended) Exec(context.Context, Caller, string, api.Exec, [3]*os.File) (Process, error) {
+	return over, nil
+}
+
+var over = func() *process {
+	p := &process{cmd: exec.Command("/bin/true"), done: make(chan struct{})}
+	_ = p.cmd.Run()
+	close(p.done)
+	return p
+}()
+
+// BenchmarkExchange is what an exec costs beside its command.
+func BenchmarkExchange(b *testing.B) {
 	r := serve(b, newBackend("box"), nil)
+	r.Server.backend = &ended{}
+	benchmarkExec(b, r)
+}
+
+// BenchmarkExec is a command through the server; BenchmarkNative is the same without.
+func BenchmarkExec(b *testing.B) { benchmarkExec(b, serve(b, newBackend("box"), nil)) }
+
+func benchmarkExec(b *testing.B, r *running) {
+	b.ReportAllocs()
 	for b.Loop() {
 		p, err := r.client.Exec(b.Context(), "box", api.Exec{Args: []string{"/bin/true"}}, [3]*os.File{os.Stdin})
 		if err != nil {

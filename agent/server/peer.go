@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -39,6 +40,10 @@ type peer struct {
 
 type peerKey struct{}
 
+func withPeer(ctx context.Context, p *peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
 func peerOf(r *http.Request) *peer { return r.Context().Value(peerKey{}).(*peer) }
 
 // Close closes the connection.
@@ -73,7 +78,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if p := l.server.meet(c); p != nil {
 			return p, nil
 		}
-		c.Close()
+		_ = c.Close()
 	}
 }
 

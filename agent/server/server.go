@@ -98,7 +98,7 @@ func New(c Config) (*Server, error) {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what goes wrong there is the peers' doing
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peerKey{}, c)
+			return withPeer(ctx, c.(*peer))
 		},
 	}
 	return s, nil
@@ -149,7 +149,7 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.end()
 	if err := s.http.Shutdown(ctx); err != nil {
-		s.http.Close()
+		_ = s.http.Close()
 		return fmt.Errorf("stopping the server: %w", err)
 	}
 	return nil

@@ -2,7 +2,8 @@
 // beside its bytes, and the lines that are exchanged while a command runs.
 //
 //	client: POST /v1/sandboxes/NAME/exec, Upgrade: nemoclaw-exec/1, an api.Exec as JSON; with these bytes the descriptors (SCM_RIGHTS)
-//	server: 101 when the command runs, with these bytes its terminal's master side if it has one; else an error as everywhere
+//	server: 101 when the command runs, with these bytes its terminal's master side if it has one; 204 when it runs detached, and
+//	        that is all; else an error as everywhere
 //	client: {"signal":15}    as often as it likes
 //	server: {"exit":0}       or {"gone":"why"}, and the end
 //
