@@ -46,6 +46,12 @@ const (
 //
 // It costs some system calls and may load kernel modules, so call it beside the start, not in it.
 func Tripwire(netns int, sink func(TripEvent)) (*Wire, error) {
+	// Where the kernel has no such protocol, the library dereferences the connection that it did not get.
+	probe, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("set the tripwire: open netfilter's netlink socket: %w; the kernel needs nfnetlink", err)
+	}
+	unix.Close(probe)
 	conn, err := nftables.New(nftables.WithNetNSFd(netns))
 	if err != nil {
 		return nil, fmt.Errorf("set the tripwire: open netfilter's netlink socket: %w; the kernel needs nf_tables", err)

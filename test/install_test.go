@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
@@ -94,13 +95,9 @@ func TestInstallAndUninstallLeaveNothing(t *testing.T) {
 	put(t, filepath.Join(dir, "etc/nemoclaw/agent.yaml"), "cgroup_parent: "+parent+"\nbpffs: /bpf\n")
 	put(t, filepath.Join(dir, "etc/nemoclaw/mine.yaml"), "{}")
 	put(t, filepath.Join(dir, "var/lib/nemoclaw/box/spec.json"), "{}")
-	run := exec.Command(harness.W.Bin, "run", "--bpffs", harness.W.BPFFS, "--cgroup-parent", parent, "--workspace", t.TempDir(), "--no-prompt",
-		"--run-dir", filepath.Join(dir, "run/nemoclaw"), "--audit", filepath.Join(dir, "var/log/nemoclaw/audit"), "--name", "box", "--", "sh", "-c", ":")
-	if out, err := run.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	leaveSandbox(t, dir, parent)
 	if len(groups(parent)) == 0 {
-		t.Fatal("the run left no cgroup, so that this would show nothing")
+		t.Fatal("the daemon left no cgroup, so that this would show nothing")
 	}
 	out, err := inGuest(t, dir, "/usr/local/bin/nemoclaw", "uninstall")
 	if err == nil || !strings.Contains(out, "there is no terminal to ask on: say --yes") {
@@ -110,7 +107,10 @@ func TestInstallAndUninstallLeaveNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(out)
 	}
-	want := []string{"/etc/group", "/etc/nemoclaw/mine.yaml", "/var/log/nemoclaw/audit/run.jsonl", "/var/log/nemoclaw/audit/run.jsonl.head"}
+	if !strings.Contains(out, "ended the sandbox box, whose daemon was gone") {
+		t.Error(out)
+	}
+	want := []string{"/etc/group", "/etc/nemoclaw/mine.yaml", "/var/log/nemoclaw/audit/agent.jsonl", "/var/log/nemoclaw/audit/agent.jsonl.head"}
 	if left := tree(t, dir); !slices.Equal(left, want) {
 		t.Errorf("left: %v\nwant: %v\n%s", left, want, out)
 	}
@@ -119,6 +119,34 @@ func TestInstallAndUninstallLeaveNothing(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(harness.W.BPFFS, "nemoclaw", parent+"*")); len(left) > 0 {
 		t.Errorf("pins are left: %v\n%s", left, out)
+	}
+}
+
+// leaveSandbox has a daemon start a sandbox in a guest, and kills the daemon.
+func leaveSandbox(t *testing.T, dir, parent string) {
+	t.Helper()
+	run := filepath.Join(dir, "run/nemoclaw")
+	daemon := exec.Command(filepath.Join(filepath.Dir(harness.W.Bin), "nemoclaw-agent"), "--config", "../dist/agent.yaml", "--steer-group", "", "--watch-group", "",
+		"--state-dir", filepath.Join(dir, "var/lib/nemoclaw"), "--run-dir", run, "--audit", filepath.Join(dir, "var/log/nemoclaw/audit"),
+		"--bpffs", harness.W.BPFFS, "--cgroup-parent", parent)
+	out := &strings.Builder{}
+	daemon.Stdout, daemon.Stderr = out, out
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+	}()
+	socket := filepath.Join(run, "agent.sock")
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		said, err := exec.Command(harness.W.Bin, "create", "box", "--socket", socket).CombinedOutput()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s\n%s", said, out)
+		}
 	}
 }
 

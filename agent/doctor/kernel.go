@@ -101,7 +101,8 @@ var landlockGives = []struct {
 func (e *examiner) landlock() Finding {
 	abi, err := sandbox.LandlockABI()
 	if err != nil {
-		return failed(plain(err), "files and programs are kept from what runs inside by Landlock", "add landlock to the boot parameter lsm=, or boot Linux 6.2 or newer")
+		found, remedy, _ := strings.Cut(plain(err), ": ")
+		return failed(found, "files and programs are kept from what runs inside by Landlock", remedy)
 	}
 	for _, l := range landlockGives {
 		if abi >= l.abi {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -78,7 +79,11 @@ func raise(settings []least) (string, error) {
 		return "", nil
 	}
 	what := "set " + strings.Join(did, ", ")
-	if err := os.WriteFile(SysctlFile, []byte(text), 0o644); err != nil {
+	err = os.MkdirAll(filepath.Dir(SysctlFile), 0o755)
+	if err == nil {
+		err = os.WriteFile(SysctlFile, []byte(text), 0o644)
+	}
+	if err != nil {
 		return what + "; not kept over a reboot (" + err.Error() + ")", nil
 	}
 	return what + ", and in " + SysctlFile, nil
