@@ -201,3 +201,20 @@ func TestSplitDestination(t *testing.T) {
 		}
 	}
 }
+
+func TestUnpackSecondNames(t *testing.T) {
+	dst := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dst, "mine"), []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	left, err := unpack(stream(t, here, entry{name: "a", kind: tar.TypeReg, content: "content"}, entry{name: "d/b", kind: tar.TypeLink, link: "a"}, entry{name: "a", kind: tar.TypeLink, link: "a"},
+		entry{name: "h", kind: tar.TypeLink, link: "mine"}, entry{name: "h", kind: tar.TypeReg, content: "hostile"}, entry{name: "n", kind: tar.TypeLink, link: "d"}), dst)
+	if err != nil || len(left) != 1 {
+		t.Errorf("%q, %v", left, err)
+	}
+	for name, want := range map[string]string{"a": "content", "d/b": "content", "mine": "mine", "h": "hostile"} {
+		if text, err := os.ReadFile(filepath.Join(dst, name)); err != nil || string(text) != want {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+}
