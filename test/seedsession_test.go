@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nemoclaw/nemoclaw/test/harness"
@@ -84,9 +85,10 @@ func TestSeedSession(t *testing.T) {
 	s.Line(t, "shopt -s checkwinsize; /usr/bin/true; echo size $LINES $COLUMNS")
 	s.WaitFor(t, "size 30 100")
 	s.Line(t, "exit 7")
-	s.Wait(t, "$")
+	s.Wait(t, "exit\n$")
+	s.Line(t, "echo status $?")
+	s.WaitFor(t, "status 7")
 	s.Resize(t, "120", "40")
-	shows("echo status $?; stty -a | grep -o -e '-echo ' -e '-icanon'", "status 7")
 	if got := s.Run(t, "stty -a"); strings.Contains(got, "-icanon") || strings.Contains(got, " -echo ") {
 		t.Errorf("the terminal was not restored:\n%s", got)
 	}
@@ -155,10 +157,9 @@ func TestSeedPolicyHasNoShell(t *testing.T) {
 	s.Line(t, "echo $((6 * 7)) inside")
 	s.WaitFor(t, "42 inside")
 	s.Key(t, "C-d")
-	s.Wait(t, "$")
-	if got := s.Run(t, "echo outside $?"); !strings.Contains(got, "outside 0") {
-		t.Errorf("after the shell:\n%s", got)
-	}
+	s.Wait(t, "exit\n$")
+	s.Line(t, "echo outside $?")
+	s.WaitFor(t, "outside 0")
 }
 
 // TestOnboardInterrupted: Ctrl-C at any question leaves nothing, and the terminal as it was.
@@ -185,5 +186,50 @@ func TestOnboardInterrupted(t *testing.T) {
 	}
 	if _, out, errs := d.Call(t, "list"); out != "" || !strings.Contains(errs, "there are no sandboxes") {
 		t.Errorf("something was made: %s%s", out, errs)
+	}
+}
+
+// TestDaemonKilledUnderneath: who is connected gets the terminal back and is told; who follows the log misses nothing.
+func TestDaemonKilledUnderneath(t *testing.T) {
+	t.Parallel()
+	c := newCLI(t)
+	refused := func(name string) {
+		t.Helper()
+		_, _, _ = c.d.Call(t, "box", "exec", "--", "bash", "-c", "exec 3<>/dev/tcp/"+name+"/443")
+	}
+	var log lines
+	follow := c.d.Command("box", "logs", "--follow", "--verdict", "deny")
+	follow.Stdout = &log
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = follow.Process.Kill()
+		_ = follow.Wait()
+	}()
+	refused("before.kill.test")
+	wait(t, "the first refusal", func() bool { return strings.Contains(log.String(), "before.kill.test") })
+
+	s := harness.NewScreen(t, harness.W.BinFirst(c.d.Env()))
+	s.Line(t, "nemoclaw box connect")
+	s.Wait(t, "box:/workspace$")
+	c.d.End(syscall.SIGKILL)
+	s.WaitFor(t, "daemon ended the connection")
+	s.Line(t, "echo status $?")
+	s.WaitFor(t, "status 125")
+	if got := s.Run(t, "stty -a"); strings.Contains(got, "-icanon") || strings.Contains(got, " -echo ") {
+		t.Errorf("the terminal was not restored:\n%s", got)
+	}
+	if got := s.Run(t, "nemoclaw box status"); !strings.Contains(got, "the NemoClaw daemon does not run") {
+		t.Errorf("without a daemon:\n%s", got)
+	}
+	c.d.Start(t)
+	refused("after.kill.test")
+	wait(t, "the second refusal", func() bool { return strings.Contains(log.String(), "after.kill.test") })
+	if n := strings.Count(log.String(), "before.kill.test"); n != 1 {
+		t.Errorf("the first refusal came %d times:\n%s", n, log.String())
+	}
+	if out := c.ok("box", "status"); !strings.HasPrefix(out, "box: running") {
+		t.Errorf("after the restart:\n%s", out)
 	}
 }

@@ -46,7 +46,7 @@ func changed(name string, r api.PolicyResult, c api.PolicyChange) string {
 	case c.Restart && restart != "":
 		return fmt.Sprintf("revision %d of %s is in force; the sandbox was restarted:%s", r.Policy.Revision, name, restart)
 	case r.Live && r.Closed > 0:
-		return fmt.Sprintf("revision %d of %s is in force; %d connections that it does not allow were closed", r.Policy.Revision, name, r.Closed)
+		return fmt.Sprintf("revision %d of %s is in force; %s that it does not allow ended", r.Policy.Revision, name, count(r.Closed, "connection", "connections"))
 	case r.Live:
 		return fmt.Sprintf("revision %d of %s is in force", r.Policy.Revision, name)
 	}

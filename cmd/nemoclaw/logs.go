@@ -100,7 +100,7 @@ func parseTime(flag, s string, now time.Time) (time.Time, error) {
 
 func showRecord(out io.Writer, d policy.Decision) error {
 	what := string(d.Plane) + " " + d.Action + " " + text.Short(d.Object, 200)
-	if d.Subject.Exe != "" {
+	if d.Subject.Exe != "" && d.Subject.Exe != d.Object { // what is executed is who it is
 		what += " by " + text.Short(d.Subject.Exe, 80)
 	}
 	if d.Subject.PID != 0 {

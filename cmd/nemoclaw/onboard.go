@@ -242,6 +242,8 @@ func (o *onboarding) readKey(ctx context.Context) (err error) {
 	case o.person != nil && !o.skipKey && !o.needsNone():
 		o.say("NVIDIA's are made at build.nvidia.com. It is kept where only root can read it, and never enters the sandbox.")
 		o.key, err = o.person.askSecret(ctx, "      Key (not shown; Enter: none now)")
+	default:
+		o.say("none")
 	}
 	return err
 }

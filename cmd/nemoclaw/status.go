@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nemoclaw/nemoclaw/agent/provider"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 	"github.com/nemoclaw/nemoclaw/api"
 )
@@ -132,11 +133,14 @@ func inference(s api.Sandbox) string {
 	case "unverified":
 		return model + ", key unverified: it was not tried with the provider"
 	}
+	if needs, err := provider.NeedsKey(s.Inference.Model); err == nil && !needs {
+		return model + ", which needs no key"
+	}
 	return model + ", key unverified: there is none (nemoclaw " + s.Name + " config set key -)"
 }
 
 func takes(u api.Usage) string {
-	s := fmt.Sprintf("%s of memory, %s of CPU time, %d processes, %d connections", size(u.Memory), u.CPU.Round(time.Millisecond), u.Processes, u.Conns)
+	s := fmt.Sprintf("%s of memory, %s of CPU time, %s, %s", size(u.Memory), u.CPU.Round(time.Millisecond), count(u.Processes, "process", "processes"), count(u.Conns, "connection", "connections"))
 	if u.Disk > 0 {
 		s += ", " + size(u.Disk) + " in the workspace"
 	}
@@ -176,8 +180,8 @@ func newProposals(name string) *cobra.Command {
 	cmd := talking(&cobra.Command{
 		Use:   "proposals",
 		Short: "List what it asked for and nobody answered, with the rule that would allow it",
-		Long: `proposals lists what was refused because a rule says ask and nobody was there, or because no rule covers it. Each comes
-with the YAML that would allow it: nemoclaw NAME policy add does.
+		Long: `proposals lists what the policy says to ask about, and was refused because nobody was there to answer. Each comes with the
+YAML that would allow it: nemoclaw NAME policy add does.
 
 Exit status: 0 listed, 1 not, 2 wrong usage.`,
 		Example:           "  nemoclaw " + name + " proposals",
