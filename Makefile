@@ -23,7 +23,7 @@ C_FILES   = $(shell git ls-files '*.c' '*.h' ':!:**/vmlinux*.h')
 SH_FILES  = .ci/run $(shell git ls-files scripts)
 
 .DEFAULT_GOAL := build
-.PHONY: help build man install generate check-generated lint test test-fast test-e2e race fuzz bench soak clean
+.PHONY: help build man install generate check-generated lint test test-fast test-e2e test-vm race fuzz bench soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,7 @@ lint: ## gofmt, go vet, golangci-lint, clang-format, shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	go vet -tags e2e ./...
+	go vet -tags vm ./test/vm
 	go vet -tags man ./cmd/...
 	golangci-lint run ./...
 	@if command -v clang-format-14 >/dev/null; then echo clang-format-14 --dry-run -Werror; \
@@ -62,6 +63,9 @@ test-fast: ## unit tests: seconds, no root
 
 test-e2e: build man ## everything that needs root and a kernel, on the real binary
 	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags e2e -count=1 -p $(JOBS) -parallel 4 -timeout 20m ./...
+
+test-vm: build man ## whole machines in QEMU, with Debian's kernels and systemd (root; makes their disk at first)
+	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags vm -count=1 -timeout 25m -parallel 2 ./test/vm
 
 race: ## unit tests of the concurrent packages under the race detector
 	CGO_ENABLED=1 go test -race -p $(JOBS) ./policy/... ./dnsproxy/... ./agent/...

@@ -253,17 +253,24 @@ type tripwire struct {
 	made chan *loader.Wire // holds it once it is set, and is closed then; nil when it is not to be
 }
 
-// set sets the tripwire after a while, unless done comes first.
+// set sets the tripwire after a while, unless done comes first. The sandbox may end before it is set: it has a descriptor of the
+// network namespace of its own, whose number means nothing else by then.
 func (t *tripwire) set(i *Instance, done <-chan struct{}) {
+	netns, err := unix.FcntlInt(uintptr(i.box.NetnsFD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		i.c.Warn("set the tripwire: " + err.Error())
+		return
+	}
 	t.made = make(chan *loader.Wire, 1)
 	go func() {
 		defer close(t.made)
+		defer unix.Close(netns)
 		select {
 		case <-done:
 			return
 		case <-time.After(tripwireDelay):
 		}
-		wire, err := loader.Tripwire(i.box.NetnsFD(), i.tripped)
+		wire, err := loader.Tripwire(netns, i.tripped)
 		if err != nil {
 			i.c.Warn(err.Error())
 			return

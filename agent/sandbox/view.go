@@ -122,8 +122,12 @@ func (v *view) make(hostname, nameserver string) (err error) {
 // mount namespace, with the root at a directory of the host. Trees whose owner is mapped come last: until then the
 // init gets ready to make user namespaces.
 func (v *view) compose(at string) error {
-	if err := unix.MoveMount(v.root, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("sandbox: mounting the root at %s: %w", at, err)
+	// The private file system is covered by the root, and goes away with the host's when the init takes that for its own: before
+	// Linux 6.15 parts of a mount can only be cloned where it is attached.
+	for _, mount := range []int{v.scratch, v.root} {
+		if err := unix.MoveMount(mount, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("sandbox: mounting the root at %s: %w", at, err)
+		}
 	}
 	if err := errors.Join(attach(v.dev, v.root, "dev"), attach(v.pts, v.root, "dev/pts")); err != nil {
 		return fmt.Errorf("sandbox: composing the view: %w", err)
@@ -229,7 +233,7 @@ func (v *view) makeDev() error {
 	return err
 }
 
-// makeScratch makes the file system of the private directories; it is mounted nowhere itself.
+// makeScratch makes the file system of the private directories; the view shows parts of it.
 func (v *view) makeScratch() error {
 	size := v.disk
 	if size == 0 {

@@ -1,0 +1,206 @@
+// Command guest is the part of test/vm inside the machine. The kernel starts it as /init of the initramfs: it mounts the disk, puts
+// itself and a unit below /run, and becomes systemd. The unit starts it again, as the one who runs the commands that come through
+// the serial port. The disk holds nothing of it.
+package main
+
+import (
+	"bytes"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/test/vm/wire"
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	if os.Getpid() == 1 {
+		// PID 1 must not end: the kernel's panic is what stops the machine, after the line that says why.
+		fmt.Fprintln(os.Stderr, "vm guest: init:", start())
+		os.Exit(1)
+	}
+	if err := serve(); err != nil {
+		fmt.Fprintln(os.Stderr, "vm guest:", err)
+		os.Exit(1)
+	}
+}
+
+const (
+	disk    = "/dev/nvme0n1" // NVMe and ext4 are part of Debian's cloud kernels: the initramfs needs no modules
+	newRoot = "/root"
+	runDir  = "/run/nemoclaw-vm"
+	unit    = `[Unit]
+Description=Runs the commands of test/vm
+After=multi-user.target
+[Service]
+ExecStart=` + runDir + `/guest
+# What a command leaves running goes on running.
+KillMode=process
+OOMScoreAdjust=-900
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/console
+`
+)
+
+// start makes the machine's root out of the disk and starts systemd in it.
+func start() error {
+	mount := func(source, target, kind, data string, flags uintptr) error {
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(source, target, kind, flags, data); err != nil {
+			return fmt.Errorf("mounting %s: %w", target, err)
+		}
+		return nil
+	}
+	if err := mount("dev", "/dev", "devtmpfs", "", 0); err != nil {
+		return err
+	}
+	if err := await(disk, 30*time.Second); err != nil {
+		return err
+	}
+	if err := errors.Join(
+		mount(disk, newRoot, "ext4", "", 0),
+		mount("dev", newRoot+"/dev", "devtmpfs", "mode=0755", 0),
+		mount("proc", newRoot+"/proc", "proc", "", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC),
+		mount("sys", newRoot+"/sys", "sysfs", "", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC),
+		mount("run", newRoot+"/run", "tmpfs", "mode=0755", unix.MS_NOSUID|unix.MS_NODEV),
+	); err != nil {
+		return err
+	}
+	self, err := os.ReadFile("/init")
+	if err != nil {
+		return err
+	}
+	wants := newRoot + "/run/systemd/system/multi-user.target.wants"
+	if err := errors.Join(
+		os.MkdirAll(wants, 0o755),
+		os.Mkdir(newRoot+runDir, 0o755),
+		os.WriteFile(newRoot+runDir+"/guest", self, 0o755),
+		os.WriteFile(newRoot+"/run/systemd/system/vm-guest.service", []byte(unit), 0o644),
+		os.Symlink("../vm-guest.service", wants+"/vm-guest.service"),
+		os.Remove("/init"), // its memory
+		os.Chdir(newRoot),
+		unix.Mount(".", "/", "", unix.MS_MOVE, ""),
+		unix.Chroot("."),
+		os.Chdir("/"),
+	); err != nil {
+		return err
+	}
+	// The serial port's driver is a module in 6.1; where it is built in, this finds it there.
+	if out, err := exec.Command("/sbin/modprobe", "-a", "virtio_pci", "virtio_console").CombinedOutput(); err != nil {
+		return fmt.Errorf("modprobe: %w: %s", err, out)
+	}
+	return unix.Exec("/sbin/init", []string{"/sbin/init"}, []string{"HOME=/", "TERM=linux"})
+}
+
+// await waits for a device node: drivers find their devices in the background.
+func await(path string, limit time.Duration) error {
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		} else if time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// serve says hello, then does what it is told until the machine goes down.
+func serve() error {
+	node, err := port()
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return err
+	}
+	in, out := gob.NewDecoder(f), gob.NewEncoder(f)
+	if err := out.Encode(wire.Hello{Release: unix.ByteSliceToString(name.Release[:])}); err != nil {
+		return err
+	}
+	for {
+		var c wire.Command
+		if err := in.Decode(&c); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := out.Encode(do(c)); err != nil {
+			return err
+		}
+	}
+}
+
+// port finds the device node of the serial port by the port's name.
+func port() (string, error) {
+	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return "", err
+	}
+	for _, n := range names {
+		if b, err := os.ReadFile(n); err == nil && strings.TrimSpace(string(b)) == wire.Port {
+			return "/dev/" + filepath.Base(filepath.Dir(n)), nil
+		}
+	}
+	return "", fmt.Errorf("no virtio port is named %s among %q", wire.Port, names)
+}
+
+func do(c wire.Command) wire.Result {
+	if c.Write != nil {
+		return wire.Result{Err: text(write(c.Write))}
+	}
+	return run(c.Run)
+}
+
+func write(f *wire.File) error {
+	if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(f.Path, f.Data, 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(f.Path, os.FileMode(f.Mode))
+}
+
+func run(line string) wire.Result {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command("/bin/bash", "-c", line)
+	cmd.Dir = "/root"
+	cmd.Env = []string{"HOME=/root", "USER=root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// What the command left running may hold its output open.
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	r := wire.Result{Stdout: stdout.Bytes(), Stderr: stderr.Bytes()}
+	if cmd.ProcessState == nil {
+		r.Err = text(err)
+		return r
+	}
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	r.Status = status.ExitStatus()
+	if status.Signaled() {
+		r.Status = 128 + int(status.Signal())
+	}
+	return r
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -1,0 +1,110 @@
+package vm
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// images are what every machine starts from, and none changes.
+type images struct {
+	dir    string   // what scripts/vm-image made
+	initrd *os.File // an initramfs with the guest program as its /init, in memory
+}
+
+// theImages makes the images once for the process.
+var theImages = sync.OnceValues(func() (images, error) {
+	top, err := repo()
+	if err != nil {
+		return images{}, err
+	}
+	var said bytes.Buffer
+	script := exec.Command(filepath.Join(top, "scripts/vm-image"))
+	script.Stderr = &said
+	out, err := script.Output()
+	if err != nil {
+		return images{}, fmt.Errorf("%s: %w\n%s", script, err, said.String())
+	}
+	img := images{dir: strings.TrimSpace(string(out))}
+	img.initrd, err = initramfs(top)
+	return img, err
+})
+
+// overlay makes a disk whose changes to the root image are its own. It has no name: it is gone when it is closed by all.
+func (img images) overlay() (*os.File, error) {
+	// Beside the image, not in /tmp: that may be memory.
+	dir, err := os.MkdirTemp(img.dir, "overlay-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "disk")
+	cmd := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(img.dir, "root.img"), path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s (scripts/setup test installs it): %w\n%s", cmd, err, out)
+	}
+	return os.OpenFile(path, os.O_RDWR, 0)
+}
+
+// initramfs builds the guest program and packs it the way the kernel wants its first file system.
+func initramfs(top string) (*os.File, error) {
+	dir, err := os.MkdirTemp("", "nemoclaw-vm-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "guest")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./test/vm/guest")
+	build.Dir = top
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", build, err, out)
+	}
+	data, err := os.ReadFile(program)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("initramfs", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "initramfs")
+	var b bytes.Buffer
+	cpio(&b, "init", unix.S_IFREG|0o755, data)
+	cpio(&b, "root", unix.S_IFDIR|0o755, nil)
+	cpio(&b, "dev", unix.S_IFDIR|0o755, nil)
+	cpio(&b, "dev/console", unix.S_IFCHR|0o600, nil) // where the kernel says what /init prints
+	cpio(&b, "TRAILER!!!", 0, nil)
+	_, err = f.Write(b.Bytes())
+	return f, err
+}
+
+// cpio writes an entry of a cpio archive of the kind "newc": a header of eight-digit hexadecimal numbers, the name, the data; both
+// padded to four bytes. A device is always 5:1, /dev/console.
+func cpio(b *bytes.Buffer, name string, mode uint32, data []byte) {
+	pad := func() {
+		for b.Len()%4 != 0 {
+			b.WriteByte(0)
+		}
+	}
+	var major, minor int
+	if mode&unix.S_IFMT == unix.S_IFCHR {
+		major, minor = 5, 1
+	}
+	b.WriteString("070701")
+	//                  inode, mode, uid, gid, links, mtime, size, device (2), its own device number (2), name's length, checksum
+	for _, n := range []int{0, int(mode), 0, 0, 1, 0, len(data), 0, 0, major, minor, len(name) + 1, 0} {
+		fmt.Fprintf(b, "%08X", n)
+	}
+	b.WriteString(name)
+	b.WriteByte(0)
+	pad()
+	b.Write(data)
+	pad()
+}
