@@ -22,6 +22,8 @@ import (
 type Options struct {
 	PolicyFile string // "": policy.Initial
 	Workspace  string // "": the current directory
+	Image      string // whose files are the system inside, as image.Store.Unpack takes it; "": the host's
+	Images     string // directory of the unpacked ones
 	Name       string // "": the policy's name or "run", with a suffix
 	Command    []string
 	Env        []string // NAME=VALUE
@@ -52,6 +54,7 @@ func (o *Options) setDefaults() {
 		value string
 	}{
 		{&o.AuditDir, config.DefaultAudit}, {&o.RunDir, config.DefaultRun}, {&o.BPFFS, config.DefaultBPFFS}, {&o.CgroupParent, config.DefaultParent},
+		{&o.Images, filepath.Join(config.DefaultState, "images")},
 	} {
 		if *d.p == "" {
 			*d.p = d.value

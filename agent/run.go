@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
+	"github.com/nemoclaw/nemoclaw/agent/image"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -35,6 +37,7 @@ type run struct {
 	started    time.Time
 	policyName string
 	workspace  string
+	image      *image.Image // nil: the host's files are the system inside
 	name       string
 
 	log     *audit.Writer
@@ -157,6 +160,10 @@ func (r *run) read() (c Config, err error) {
 	if err = r.checkLearn(); err != nil {
 		return c, err
 	}
+	root, err := r.unpackImage()
+	if err != nil {
+		return c, err
+	}
 	r.warn(r.policy.Warnings()...)
 	if f := r.o.PolicyFile; f != "" && within(resolved(f), r.workspace) {
 		r.warn(fmt.Sprintf("the policy %s is in the workspace, so the command can change it for the next run; keep it elsewhere", f))
@@ -180,7 +187,7 @@ func (r *run) read() (c Config, err error) {
 		r.events = hub.WriteEvents(r.hub, events)
 	}
 	c = Config{
-		Name: r.name, Policy: r.policy, PolicyName: r.policyName, Workspace: r.workspace, Started: r.started,
+		Name: r.name, Policy: r.policy, PolicyName: r.policyName, Workspace: r.workspace, Root: root, Started: r.started,
 		RunDir: absolute(r.o.RunDir), Resolver: r.o.Resolver, HostsFile: r.o.HostsFile,
 		Protected: []string{config.DefaultDir, absolute(r.o.AuditDir), config.DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
 		Record:    r.records.Record, Failed: r.fail, Warn: r.warn,
@@ -189,6 +196,30 @@ func (r *run) read() (c Config, err error) {
 		c.Ask = desk.Ask
 	}
 	return c, nil
+}
+
+// unpackImage returns the directory of the files that are the system inside; "": the host's are.
+func (r *run) unpackImage() (string, error) {
+	if r.o.Image == "" {
+		return "", nil
+	}
+	layer := 0
+	img, err := (&image.Store{Dir: absolute(r.o.Images)}).Unpack(context.Background(), r.o.Image, func(p image.Progress) {
+		if p.Layer != layer && !r.o.Quiet {
+			layer = p.Layer
+			fmt.Fprintf(r.o.Stderr, "nemoclaw: image %s: unpacking layer %d of %d\n", r.o.Image, p.Layer, p.Layers)
+		}
+	})
+	r.image = &img
+	return img.Root, err
+}
+
+// environment is the command's.
+func (r *run) environment() []string {
+	if r.image != nil {
+		return sandbox.ImageEnvironment(os.Environ(), r.image.Config.Env, r.terminal.stream, r.o.Env)
+	}
+	return sandbox.Environment(os.Environ(), r.terminal.stream, r.o.Env)
 }
 
 // command runs the command to its end.
@@ -201,7 +232,7 @@ func (r *run) command() (int, error) {
 	r.warn(r.box.Warnings()...)
 	var err error
 	r.process, err = r.box.Exec(sandbox.ExecRequest{
-		Args: r.o.Command, Env: sandbox.Environment(os.Environ(), r.terminal.stream, r.o.Env),
+		Args: r.o.Command, Env: r.environment(),
 		Stdin: r.o.Stdin, Stdout: r.o.Stdout, Stderr: r.o.Stderr,
 	})
 	if err != nil {

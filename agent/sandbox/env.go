@@ -57,6 +57,28 @@ func Environment(host []string, terminal bool, add []string) []string {
 	return env
 }
 
+// ImageEnvironment is Environment for a sandbox with an image's files (Spec.Root): it has what the image asks for as well, but
+// for what every sandbox has a value of its own for, and no certificate variables of the host's, whose files the image may not
+// have.
+func ImageEnvironment(host, image []string, terminal bool, add []string) []string {
+	named := func(list []string, v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.ContainsFunc(list, func(other string) bool { return strings.HasPrefix(other, name+"=") })
+	}
+	host = slices.DeleteFunc(slices.Clone(host), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(caVariables, name)
+	})
+	own := Environment(host, terminal, nil)
+	var asked []string
+	for _, v := range image {
+		if name, _, ok := strings.Cut(v, "="); ok && name != "" && strings.IndexByte(v, 0) < 0 && !named(own, v) && !named(add, v) {
+			asked = append(asked, v)
+		}
+	}
+	return Environment(host, terminal, append(asked, add...))
+}
+
 // inBaseline reports whether every path of a list separated by colons is visible in every sandbox with the baseline.
 func inBaseline(value string) bool {
 	for p := range strings.SplitSeq(value, ":") {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Download packs what is at a path of the sandbox, a file or a directory with all below it, as a tar stream whose names
-// start with the path's last element. Symbolic links are packed as such; the path's own last element is followed.
+// Download packs what is at a path of the sandbox as a tar stream: a directory as ".", with all below it, or one file under its
+// name. Symbolic links are packed as such; the path's own last element is followed.
 func Download(ctx context.Context, s Sandbox, from string, to io.Writer) (Report, error) {
 	d := &download{ctx: ctx, out: tar.NewWriter(to), links: map[inode]string{}, bytes: maxBytes, files: maxFiles}
 	err := s.asUser(func() error {
@@ -45,21 +45,17 @@ func (d *download) run(at int, from string) error {
 	if err := unix.Fstat(at, &st); err != nil {
 		return fmt.Errorf("transfer: %s in the sandbox: %w", from, err)
 	}
-	name := path.Base(path.Clean(from))
-	if name == "/" {
-		name = "."
-	}
 	var err error
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		var fd int
 		if fd, err = reopen(at, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
-			err = d.dir(fd, name, 0)
+			err = d.dir(fd, ".", 0)
 		}
 	case unix.S_IFREG:
 		var fd int
 		if fd, err = reopen(at, unix.O_RDONLY|unix.O_NONBLOCK); err == nil {
-			err = d.file(fd, name)
+			err = d.file(fd, path.Base(path.Clean(from)))
 		}
 	default:
 		err = errors.New("it is neither a file nor a directory")

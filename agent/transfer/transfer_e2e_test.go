@@ -124,7 +124,7 @@ func TestRunningSandbox(t *testing.T) {
 			t.Errorf("%s: %q", to, out)
 		}
 		var b bytes.Buffer
-		if _, err := Download(t.Context(), s, to+"/in", &b); err != nil || fmt.Sprint(names(t, b.Bytes())) != "[in/ in/file]" {
+		if _, err := Download(t.Context(), s, to+"/in", &b); err != nil || fmt.Sprint(names(t, b.Bytes())) != "[./ file]" {
 			t.Errorf("%s: %v", to, err)
 		}
 	}
@@ -135,11 +135,17 @@ func TestRunningSandbox(t *testing.T) {
 	for _, test := range []struct{ to, want string }{
 		{"/usr", "read-only"}, {"/etc", "read-only"}, {"/", "read-only"}, {"/proc", "no place for files"}, {"/proc/1", "no place for files"}, {"/dev", "no place for files"},
 		{"/dev/pts", "no place for files"}, {"/workspace/root/proc", "no place for files"}, {"/workspace/closed", "permission denied"}, {"/workspace/l", "not a directory"},
-		{"/workspace/fifo", "not a directory"}, {"/workspace/none", "no such file"}, {"relative", "not an absolute path"}, {"/root", "no such file"}, {"/dev/fd/0", ""}, {"/proc/1/root/workspace", ""},
+		{"/workspace/fifo", "not a directory"}, {"/workspace/l/none", "not a directory"}, {"/none", "read-only"}, {"/proc/none/x", "no such file"}, {"relative", "not an absolute path"}, {"/root", "read-only"}, {"/dev/fd/0", ""}, {"/proc/1/root/workspace", ""},
 	} {
 		if _, err := Upload(t.Context(), s, test.to, bytes.NewReader(lines(t, "x"))); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("to %s: %v", test.to, err)
 		}
+	}
+	if _, err := Upload(t.Context(), s, "/workspace/made/for/it", bytes.NewReader(lines(t, "x"))); err != nil {
+		t.Error(err)
+	}
+	if out := sh(t, box, "stat -c %u made made/for/it/x"); out != "1000\n1000" {
+		t.Errorf("%q", out)
 	}
 	for _, test := range []struct{ from, want string }{
 		{"/proc/1/environ", "no place for files"}, {"/dev/null", "no place for files"}, {"/workspace/closed", "permission denied"}, {"/workspace/closed/key", "permission denied"},

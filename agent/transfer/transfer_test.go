@@ -196,7 +196,7 @@ func TestDownload(t *testing.T) {
 		text, _ := io.ReadAll(r)
 		got = append(got, string(h.Typeflag)+" "+h.Name+" "+h.Linkname+" "+string(text))
 	}
-	want := []string{"5 d/  ", "0 d/a  content", "1 d/b d/a ", "2 d/l /etc/passwd ", "5 d/sub/  ", "0 d/sub/\n\xff  "}
+	want := []string{"5 ./  ", "0 a  content", "1 b a ", "2 l /etc/passwd ", "5 sub/  ", "0 sub/\n\xff  "}
 	if !slices.Equal(got, want) || d.Skipped != 2 {
 		t.Errorf("%q, %+v", got, d.Report)
 	}

@@ -15,18 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Upload unpacks a tar stream below a directory of the sandbox. What is there under the same name is replaced, directories
-// excepted. Modes and times are the stream's, without set-uid and set-gid; owners are not. After an error what was unpacked
+// Upload unpacks a tar stream below a directory of the sandbox, which is made where it is missing. What is there under the same
+// name is replaced, directories excepted. Modes and times are the stream's, without set-uid and set-gid; owners are not. After an error what was unpacked
 // until then stays.
 func Upload(ctx context.Context, s Sandbox, to string, stream io.Reader) (Report, error) {
 	var u *upload
 	err := s.asUser(func() error {
-		at, err := s.target(to)
+		at, err := s.makeTarget(to)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(at)
-		// Its own descriptor to read is not needed: a directory that may be written and not listed will do.
 		var st unix.Stat_t
 		if err := unix.Fstat(at, &st); err != nil {
 			return fmt.Errorf("transfer: %s in the sandbox: %w", to, err)
@@ -41,6 +40,28 @@ func Upload(ctx context.Context, s Sandbox, to string, stream io.Reader) (Report
 		return Report{}, err
 	}
 	return u.Report, err
+}
+
+// makeTarget opens a directory, and makes it and those above it first where they are missing.
+func (s Sandbox) makeTarget(to string) (int, error) {
+	at, err := s.target(to)
+	if !errors.Is(err, unix.ENOENT) || path.Clean(to) == "/" || strings.Count(to, "/") > maxDepth {
+		return at, err
+	}
+	above, e := s.makeTarget(path.Dir(path.Clean(to)))
+	if e != nil {
+		return -1, err // of the whole path
+	}
+	defer unix.Close(above)
+	base := path.Base(to)
+	if err := unix.Mkdirat(above, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, fmt.Errorf("transfer: making %s in the sandbox: %w", to, err)
+	}
+	at, err = openat2(above, base, unix.O_PATH|unix.O_DIRECTORY, strict)
+	if err != nil {
+		return -1, fmt.Errorf("transfer: %s in the sandbox: %w", to, err)
+	}
+	return at, nil
 }
 
 type upload struct {

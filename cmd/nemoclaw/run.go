@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -76,6 +77,8 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 	f.SetInterspersed(false) // what follows the command's name is the command's
 	f.StringVarP(&o.PolicyFile, "policy", "p", "", "policy `FILE` (default: the built-in one, which nemoclaw init writes out; no file is looked for)")
 	f.StringVarP(&o.Workspace, "workspace", "w", "", "`DIR` to show as /workspace, read-write (default: the current directory)")
+	f.StringVar(&o.Image, "image", "", "let the files of an image be the system inside, instead of the host's: an absolute `PATH` of an OCI layout or a tarball, or a registry's reference (docs/images.md)")
+	f.StringVar(&o.Images, "images", filepath.Join(config.DefaultState, "images"), "`DIR` of the unpacked images")
 	f.StringVar(&o.Name, "name", "", "`NAME` of the sandbox (default: the policy's, with a suffix)")
 	f.StringArrayVarP(&env, "env", "e", nil, "`NAME=VALUE` for the command's environment, which is made from nothing; NAME alone passes yours on (can be given several times)")
 	f.StringVar(&o.JSONEvents, "json-events", "", "write every decision as a JSON line to `FILE`, or to an open descriptor as fd:N")
@@ -89,7 +92,7 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 	f.StringVar(&o.CgroupParent, "cgroup-parent", config.DefaultParent, "`NAME` of the cgroup that holds all sandboxes")
 	f.StringVar(&resolver, "resolver", "", "`ADDR[:PORT]` of the DNS server to ask for allowed names (default: /etc/resolv.conf)")
 	f.StringVar(&o.HostsFile, "hosts-file", "", "`FILE` of host names to look in first (default: /etc/hosts)")
-	for _, name := range []string{"workspace", "audit", "run-dir", "bpffs"} {
+	for _, name := range []string{"workspace", "images", "audit", "run-dir", "bpffs"} {
 		must(cmd.MarkFlagDirname(name))
 	}
 	must(cmd.MarkFlagFilename("policy", "yaml", "yml"))
