@@ -226,6 +226,9 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 			u.leave(name, "it is another name of "+h.Linkname+", which is no file in the directory")
 			return nil
 		}
+		if old == name {
+			return nil
+		}
 		if err := u.clear(name); err != nil {
 			return err
 		}
@@ -239,19 +242,6 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 			return err
 		}
 		return u.root.Symlink(h.Linkname, name)
-	case tar.TypeLink: // a second name of a file that came before
-		target := path.Clean(h.Linkname)
-		if info, err := u.root.Lstat(target); err != nil || !info.Mode().IsRegular() || u.parents(target) != "" {
-			u.leave(name, "a second name of "+h.Linkname+", which is not there")
-			return nil
-		}
-		if target == name {
-			return nil
-		}
-		if err := u.clear(name); err != nil {
-			return err
-		}
-		return u.root.Link(target, name)
 	}
 	u.leave(name, "it is no file, directory or link")
 	return nil
