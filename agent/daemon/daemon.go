@@ -122,7 +122,7 @@ func (d *Daemon) openState() (err error) {
 			return fmt.Errorf("state directory: %w; name another with --state-dir", err)
 		}
 	}
-	if err := os.MkdirAll(d.c.RunDir, 0o700); err != nil {
+	if err := makeRunDir(d.c.RunDir); err != nil {
 		return fmt.Errorf("run directory: %w; name another with --run-dir", err)
 	}
 	if d.lock, err = os.OpenFile(filepath.Join(d.c.StateDir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -134,6 +134,18 @@ func (d *Daemon) openState() (err error) {
 		return fmt.Errorf("locking the state directory %s: %w", d.c.StateDir, err)
 	}
 	return nil
+}
+
+// makeRunDir makes the run directory, whatever the umask: the socket in it has its own mode, and so has each sandbox's
+// directory, but who may connect has to get there.
+func makeRunDir(dir string) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // ringFile has the number of the event ring in it, for the next daemon.

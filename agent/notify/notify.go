@@ -99,6 +99,9 @@ func (s *Service) Status(status string) error { return s.send("STATUS=" + line(s
 // Stopping says that the daemon ends.
 func (s *Service) Stopping() error { return s.send("STOPPING=1") }
 
+// Keeps reports whether there is a manager that Store leaves descriptors with.
+func (s *Service) Keeps() bool { return s.addr != "" }
+
 // Store leaves descriptors with the manager: it hands them to the next daemon, under this name. FDPOLL=0: it keeps one
 // whose other side has gone too, because the next daemon has to hear of that.
 func (s *Service) Store(name string, files ...*os.File) error {

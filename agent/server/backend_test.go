@@ -389,7 +389,7 @@ func serve(t testing.TB, b *backend, change func(*Server)) *running {
 	if change != nil {
 		change(s)
 	}
-	l, err := s.Listen(socket)
+	l, err := s.Listen(socket, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ func TestWhoMay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.Listen(socket)
+	l, err := s.Listen(socket, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

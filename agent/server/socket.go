@@ -21,21 +21,23 @@ type Socket struct {
 	*net.UnixListener
 	path string
 	lock *os.File // held as long as the socket is this process's
+	kept bool     // by somebody, for the daemon after this one
 	node unix.Stat_t
 	once sync.Once
 }
 
 // Listen makes the socket. A daemon that lives keeps its socket: the error says so. What a dead one has left behind is
-// replaced, at once: whoever connects meets the old socket or the new one.
-func (s *Server) Listen(path string) (*Socket, error) {
-	l, err := s.listen(path)
+// replaced, at once: whoever connects meets the old socket or the new one. kept is the socket that a daemon before had at
+// this path and a service manager has kept open, so that whoever connected meanwhile waits in it; nil: there is none.
+func (s *Server) Listen(path string, kept *os.File) (*Socket, error) {
+	l, err := s.listen(path, kept)
 	if err != nil {
 		return nil, fmt.Errorf("making the daemon's socket %s: %w", path, err)
 	}
 	return l, nil
 }
 
-func (s *Server) listen(path string) (_ *Socket, err error) {
+func (s *Server) listen(path string, kept *os.File) (_ *Socket, err error) {
 	lock, err := takeLock(path + ".lock")
 	if err != nil {
 		return nil, err
@@ -45,10 +47,14 @@ func (s *Server) listen(path string) (_ *Socket, err error) {
 			lock.Close()
 		}
 	}()
+	if l, ok := s.resume(path, kept); ok {
+		l.lock = lock
+		return l, nil
+	}
 	if err := vacant(path); err != nil {
 		return nil, err
 	}
-	fresh := path + ".new"
+	fresh := path + freshEnd
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -76,6 +82,30 @@ func (s *Server) listen(path string) (_ *Socket, err error) {
 		return nil, err
 	}
 	return socket, nil
+}
+
+// freshEnd ends the name that a socket is bound to, before it gets its place.
+const freshEnd = ".new"
+
+// resume takes a socket that was kept open, when its file is still in its place. Its groups are those of now.
+func (s *Server) resume(path string, kept *os.File) (*Socket, bool) {
+	if kept == nil {
+		return nil, false
+	}
+	defer kept.Close() // the listener has a copy
+	l, err := net.FileListener(kept)
+	if err != nil {
+		return nil, false
+	}
+	socket := &Socket{path: path}
+	ours, is := l.(*net.UnixListener)
+	if is && ours.Addr().String() == path+freshEnd && unix.Lstat(path, &socket.node) == nil && socket.node.Mode&unix.S_IFMT == unix.S_IFSOCK && s.open(path) == nil {
+		ours.SetUnlinkOnClose(false)
+		socket.UnixListener = ours
+		return socket, true
+	}
+	_ = l.Close() // it is another path's: a new one is made
+	return nil, false
 }
 
 // bind makes the file, and listens when nobody but the groups may open it.
@@ -186,6 +216,9 @@ func vacant(path string) error {
 	return nil
 }
 
+// Keep says that somebody keeps the socket open for the next daemon: its file stays when this one closes it.
+func (l *Socket) Keep() { l.kept = true }
+
 // Close stops listening, and takes the socket away if it is still this one.
 func (l *Socket) Close() (err error) {
 	l.once.Do(func() { err = l.close() })
@@ -195,7 +228,7 @@ func (l *Socket) Close() (err error) {
 func (l *Socket) close() error {
 	err := l.UnixListener.Close()
 	var now unix.Stat_t
-	if unix.Lstat(l.path, &now) == nil && now.Dev == l.node.Dev && now.Ino == l.node.Ino {
+	if !l.kept && unix.Lstat(l.path, &now) == nil && now.Dev == l.node.Dev && now.Ino == l.node.Ino {
 		os.Remove(l.path)
 	}
 	os.Remove(l.lock.Name()) // before it is given free: see takeLock

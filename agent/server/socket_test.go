@@ -21,28 +21,84 @@ func newServer(t *testing.T) *Server {
 	return s
 }
 
+// TestKeptSocket: a socket that somebody keeps open is the next daemon's, with those who connected meanwhile.
+func TestKeptSocket(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir() + "/agent.sock"
+	s := newServer(t)
+	first, err := s.Listen(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := first.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Keep()
+	first.Close()
+	waiting, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("nobody can wait: %v", err)
+	}
+	defer waiting.Close()
+	second, err := s.Listen(path, kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := second.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	second.Close()
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the second was not told to leave the file")
+	}
+
+	// One of another path is not taken.
+	other, err := s.Listen(path+"2", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err = other.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, err := s.Listen(path, kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Close()
+	defer other.Close()
+	if c, err := net.Dial("unix", path); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+}
+
 func TestSocket(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/agent.sock"
 	s := newServer(t)
-	first, err := s.Listen(path)
+	first, err := s.Listen(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Lstat(path); err != nil || st.Mode() != os.ModeSocket|0o600 {
 		t.Errorf("the socket's mode: %v, %v", st.Mode(), err)
 	}
-	if _, err := s.Listen(path); !errors.Is(err, errInUse) {
+	if _, err := s.Listen(path, nil); !errors.Is(err, errInUse) {
 		t.Errorf("the socket of a daemon that lives was taken: %v", err)
 	}
 	os.Remove(path + ".lock") // nor without its lock
-	if _, err := s.Listen(path); !errors.Is(err, errInUse) {
+	if _, err := s.Listen(path, nil); !errors.Is(err, errInUse) {
 		t.Errorf("the socket of a daemon that lives was taken: %v", err)
 	}
 	// What a killed daemon leaves behind: the file, and no listener.
 	first.UnixListener.Close()
 	first.lock.Close()
-	second, err := s.Listen(path)
+	second, err := s.Listen(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,13 +114,13 @@ func TestSocket(t *testing.T) {
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Listen(path); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := s.Listen(path, nil); err == nil || !strings.Contains(err.Error(), "no socket") {
 		t.Errorf("a file was replaced: %v", err)
 	}
-	if _, err := s.Listen(t.TempDir() + "/" + strings.Repeat("a", 120)); err == nil || !strings.Contains(err.Error(), "too long") {
+	if _, err := s.Listen(t.TempDir()+"/"+strings.Repeat("a", 120), nil); err == nil || !strings.Contains(err.Error(), "too long") {
 		t.Errorf("a long path: %v", err)
 	}
-	if _, err := s.Listen(t.TempDir() + "/none/s"); err == nil {
+	if _, err := s.Listen(t.TempDir()+"/none/s", nil); err == nil {
 		t.Error("a directory was made")
 	}
 }
@@ -85,7 +141,7 @@ func TestSocketRace(t *testing.T) {
 		for range 8 {
 			s := newServer(t)
 			wg.Go(func() {
-				if l, err := s.Listen(path); err == nil && !winner.CompareAndSwap(nil, l) {
+				if l, err := s.Listen(path, nil); err == nil && !winner.CompareAndSwap(nil, l) {
 					t.Error("two have it")
 				}
 			})

@@ -105,7 +105,7 @@ func start(t *testing.T, b *backend, socket string) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.Listen(socket)
+	l, err := s.Listen(socket, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func serve(c config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	socket, err := s.Listen(c.Socket)
+	socket, err := listen(s, service, c.Socket)
 	if err != nil {
 		return err
 	}
@@ -67,4 +67,30 @@ func serve(c config.Config) (err error) {
 	end, cancelEnd := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancelEnd()
 	return errors.Join(err, s.Shutdown(end))
+}
+
+// socketName is what the socket is called while the service manager keeps it.
+const socketName = "socket"
+
+// listen makes the socket, or takes the one that the service manager has kept: who connects while the daemon is restarted
+// waits, and gets no error.
+func listen(s *server.Server, service *notify.Service, path string) (*server.Socket, error) {
+	var kept *os.File
+	for _, f := range service.Take(socketName) {
+		kept = f
+	}
+	socket, err := s.Listen(path, kept)
+	if err != nil {
+		return nil, err
+	}
+	if !service.Keeps() {
+		return socket, nil
+	}
+	f, err := socket.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // the manager has a copy
+	socket.Keep()
+	return socket, errors.Join(service.Forget(socketName), service.Store(socketName, f))
 }

@@ -207,8 +207,8 @@ func TestUnpackSecondNames(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dst, "mine"), []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	left, err := unpack(stream(t, here, entry{name: "a", kind: tar.TypeReg, content: "content"}, entry{name: "d/b", kind: tar.TypeLink, link: "a"}, entry{name: "a", kind: tar.TypeLink, link: "a"},
-		entry{name: "h", kind: tar.TypeLink, link: "mine"}, entry{name: "h", kind: tar.TypeReg, content: "hostile"}, entry{name: "n", kind: tar.TypeLink, link: "d"}), dst)
+	left, err := unpack(stream(t, here, entry{name: "a", kind: tar.TypeReg, content: "content"}, entry{name: "d/b", kind: tar.TypeLink, link: "in/a"}, entry{name: "a", kind: tar.TypeLink, link: "in/a"},
+		entry{name: "h", kind: tar.TypeLink, link: "in/mine"}, entry{name: "h", kind: tar.TypeReg, content: "hostile"}, entry{name: "n", kind: tar.TypeLink, link: "in/d"}), dst)
 	if err != nil || len(left) != 1 {
 		t.Errorf("%q, %v", left, err)
 	}
