@@ -195,6 +195,9 @@ func (b *box) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.snapshots().Recover(); err != nil { // of a restore that was killed
+		return err
+	}
 	if _, err := agent.CheckWorkspace(b.workspace(), b.d.ownDirs()); err != nil {
 		return err
 	}

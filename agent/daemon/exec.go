@@ -37,11 +37,12 @@ func (d *Daemon) Exec(_ context.Context, who server.Caller, name string, e api.E
 	for _, f := range files {
 		terminal = terminal || f != nil && term.Is(f)
 	}
-	b.mu.Lock()
-	set := append(append([]string(nil), b.spec.Env...), e.Set...)
-	b.mu.Unlock()
+	env, err := b.environment(e, terminal)
+	if err != nil {
+		return nil, err
+	}
 	req := sandbox.ExecRequest{
-		Args: e.Args, Env: sandbox.Environment(e.Env, terminal, set), Dir: e.Dir,
+		Args: e.Args, Env: env, Dir: e.Dir,
 		Stdin: files[0], Stdout: files[1], Stderr: files[2],
 	}
 	var p *sandbox.Process

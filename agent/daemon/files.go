@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/nemoclaw/nemoclaw/agent/image"
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/agent/server"
 	"github.com/nemoclaw/nemoclaw/agent/transfer"
 	"github.com/nemoclaw/nemoclaw/api"
@@ -41,6 +42,18 @@ func (b *box) root(ctx context.Context) (string, error) {
 	return img.Root, b.change(func(s *spec) { s.Digest = img.Digest })
 }
 
+// environment is a command's: an image has its say, where there is one.
+func (b *box) environment(e api.Exec, terminal bool) ([]string, error) {
+	b.mu.Lock()
+	set, digest := append(append([]string(nil), b.spec.Env...), e.Set...), b.spec.Digest
+	b.mu.Unlock()
+	if digest == "" {
+		return sandbox.Environment(e.Env, terminal, set), nil
+	}
+	img, err := b.d.images().Get(digest)
+	return sandbox.ImageEnvironment(e.Env, img.Config.Env, terminal, set), err
+}
+
 // inside calls f with the files of a sandbox that runs.
 func (d *Daemon) inside(name string, f func(*box, transfer.Sandbox) error) error {
 	b, err := d.find(name)
@@ -56,8 +69,7 @@ func (d *Daemon) inside(name string, f func(*box, transfer.Sandbox) error) error
 		return err
 	}
 	defer root.Close()
-	id := i.Box().HostID()
-	if err := f(b, transfer.Sandbox{Root: root, UID: id, GID: id}); err != nil {
+	if err := f(b, transfer.Sandbox{Root: root, UID: i.Box().HostID(), GID: i.Box().HostGID()}); err != nil {
 		return &api.Error{Code: api.Invalid, Message: err.Error()}
 	}
 	return nil

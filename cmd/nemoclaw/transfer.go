@@ -48,7 +48,7 @@ Exit status: 0 copied, 1 not or not all, 2 wrong usage.`,
 		}()
 		err = d.Upload(cmd.Context(), name, into, r)
 		r.CloseWithError(errStopped) // what is left to pack has nowhere to go
-		if packErr := <-packed; packErr != nil && !errors.Is(packErr, errStopped) {
+		if packErr := <-packed; packErr != nil && !errors.Is(packErr, errStopped) && !errors.Is(packErr, io.ErrClosedPipe) {
 			err = fmt.Errorf("upload: %w", packErr)
 		}
 		return copied(cmd, left, err)
