@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,13 +65,8 @@ func collectKeys(node any, keys map[string]bool) {
 func TestDocumentedFlagsExist(t *testing.T) {
 	t.Parallel()
 	var help strings.Builder
-	for _, command := range [][]string{{"run"}, {"policy", "explain"}, {"policy", "check"}, {"policy", "import"}, {"policy", "presets"}, {"audit", "verify"}, {"init"}, {"doctor"}, {"debug"}, {"uninstall"}} {
-		out, err := exec.Command(harness.W.Bin, append(command, "--help")...).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		help.Write(out)
-	}
+	collectHelp(t, &help)
+	collectHelp(t, &help, "box")
 	docs, err := filepath.Glob("../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +86,28 @@ func TestDocumentedFlagsExist(t *testing.T) {
 					t.Errorf("%s shows %s, which nemoclaw does not have", doc, f)
 				}
 			}
+		}
+	}
+}
+
+// collectHelp gathers the help of a command and of all below it.
+func collectHelp(t *testing.T, into *strings.Builder, command ...string) {
+	t.Helper()
+	out, err := exec.Command(harness.W.Bin, append(command, "--help")...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	into.Write(out)
+	listed := false
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 0:
+			listed = false
+		case listed && fields[0] != "help" && fields[0] != "completion":
+			collectHelp(t, into, append(slices.Clone(command), fields[0])...)
+		case slices.Contains([]string{"Available Commands:\n", "Sandboxes that last:\n", "Other commands:\n"}, line):
+			listed = true
 		}
 	}
 }

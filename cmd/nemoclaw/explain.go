@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -47,6 +48,7 @@ Exit status: 0 answered, 1 the policy is not valid or an answer is not what --ex
 type questions struct {
 	read, write, exec, connect []string
 	by, expect, format         string
+	add                        func(action, object string) string // see showAnswer
 }
 
 func (q *questions) flags(cmd *cobra.Command) {
@@ -116,7 +118,7 @@ func (q *questions) answer(out io.Writer, open func() error, explain func(policy
 		}
 	} else {
 		for _, a := range answers {
-			showAnswer(out, a)
+			showAnswer(out, a, q.add)
 		}
 	}
 	if unexpected > 0 {
@@ -125,7 +127,8 @@ func (q *questions) answer(out io.Writer, open func() error, explain func(policy
 	return nil
 }
 
-func showAnswer(out io.Writer, a api.Answer) {
+// showAnswer shows one answer. add turns what was asked into the command that would allow it; nil: there is only YAML.
+func showAnswer(out io.Writer, a api.Answer, add func(action, object string) string) {
 	fmt.Fprintf(out, "%s%*s %s %s\n", paint(out, a.Verdict), 5-len(a.Verdict), "", a.Action, text.Escape(a.Object))
 	rule := a.Rule
 	if a.RuleText != "" {
@@ -133,6 +136,19 @@ func showAnswer(out io.Writer, a api.Answer) {
 	}
 	fmt.Fprintf(out, "      rule    %s\n      reason  %s\n", text.Escape(rule), text.Escape(a.Reason))
 	if a.Suggest != "" {
-		fmt.Fprintf(out, "      to allow it, add:\n%s", indent(text.Lines(a.Suggest), "        "))
+		command := ""
+		if add != nil {
+			command = add(a.Action, a.Object)
+		}
+		showRemedy(out, command, a.Suggest)
 	}
+}
+
+// showRemedy shows the command that would allow something, or else the YAML to add.
+func showRemedy(out io.Writer, command, yaml string) {
+	if command != "" {
+		fmt.Fprintf(out, "      to allow it: %s\n", command)
+		return
+	}
+	fmt.Fprintf(out, "      to allow it, add:\n%s\n", strings.TrimRight(indent(text.Lines(yaml), "        "), "\n"))
 }

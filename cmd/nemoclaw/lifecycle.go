@@ -256,7 +256,7 @@ func newList() *cobra.Command {
 		}
 		t := newTable(out, "NAME", "STATE", "POLICY", "REFUSED", "PROPOSALS", "SINCE")
 		for _, s := range list {
-			since := ""
+			since := "-"
 			if s.Started != nil {
 				since = ago(time.Since(*s.Started))
 			}

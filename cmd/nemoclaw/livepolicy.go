@@ -293,7 +293,7 @@ func completeRevisions(name string, limit int) cobra.CompletionFunc {
 }
 
 func newLiveExplain(name string) *cobra.Command {
-	var q questions
+	q := questions{add: func(action, object string) string { return addCommand(name, action, object) }}
 	cmd := talking(&cobra.Command{
 		Use:   "explain",
 		Short: "Answer what its policy says to an access, and which rule decides",

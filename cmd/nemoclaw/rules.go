@@ -3,12 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 // ruleFlags are the flags that name one rule: of the network, of files or of commands.
@@ -117,4 +121,37 @@ What no rule allows any more is refused, and connections that only they had allo
 	flags.complete(cmd)
 	changeFlags(cmd, &change)
 	return cmd
+}
+
+// addCommand is the command that adds the rule for what was refused; "" when there is none that can be typed as it is.
+func addCommand(name, action, object string) string {
+	flags := ""
+	if action == policy.QueryConnect.String() {
+		host, port, err := net.SplitHostPort(object)
+		if err != nil || strings.HasPrefix(object, "/") { // a unix socket
+			return ""
+		}
+		flags = "--domain " + host + " --port " + port
+		if a, err := netip.ParseAddr(host); err == nil {
+			flags = "--cidr " + netip.PrefixFrom(a, a.BitLen()).String() + " --port " + port
+		}
+	} else if !typeable(object) {
+		return ""
+	}
+	switch action {
+	case policy.QueryExec.String():
+		flags = "--exec " + object + " --restart"
+	case policy.QueryRead.String():
+		flags = "--path " + object + " --permissions read --restart"
+	case policy.QueryWrite.String():
+		flags = "--path " + object + " --permissions read,write --restart"
+	}
+	return "nemoclaw " + name + " policy add " + flags
+}
+
+// typeable reports whether a shell takes s as one word, as it is.
+func typeable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return r > '~' || !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/.:-_+,@%", r)
+	}) && !strings.HasPrefix(s, "-")
 }

@@ -177,3 +177,20 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+func TestAddCommand(t *testing.T) {
+	for _, c := range []struct{ action, object, want string }{
+		{"connect", "example.com:443", "nemoclaw box policy add --domain example.com --port 443"},
+		{"connect", "192.0.2.1:22", "nemoclaw box policy add --cidr 192.0.2.1/32 --port 22"},
+		{"connect", "[2001:db8::1]:443", "nemoclaw box policy add --cidr 2001:db8::1/128 --port 443"},
+		{"connect", "/run/x.sock", ""},
+		{"exec", "jq", "nemoclaw box policy add --exec jq --restart"},
+		{"read", "/srv/data", "nemoclaw box policy add --path /srv/data --permissions read --restart"},
+		{"write", "/srv/data", "nemoclaw box policy add --path /srv/data --permissions read,write --restart"},
+		{"read", "/srv/$(reboot)", ""}, {"read", "/srv/a b", ""}, {"exec", "--x", ""}, {"read", "/srv/\u00e9", ""},
+	} {
+		if got := addCommand("box", c.action, c.object); got != c.want {
+			t.Errorf("%s %s: %q, want %q", c.action, c.object, got, c.want)
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +11,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/provider"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 func newStatus(name string) *cobra.Command {
@@ -204,7 +204,7 @@ Exit status: 0 listed, 1 not, 2 wrong usage.`,
 			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: %s waits for nothing\n", name)
 		}
 		for _, p := range list {
-			showProposal(out, p)
+			showProposal(out, name, p)
 		}
 		return nil
 	})
@@ -212,7 +212,7 @@ Exit status: 0 listed, 1 not, 2 wrong usage.`,
 	return cmd
 }
 
-func showProposal(out io.Writer, p api.Proposal) {
+func showProposal(out io.Writer, name string, p api.Proposal) {
 	by := ""
 	if p.Subject != "" {
 		by = " by " + text.Short(p.Subject, 80)
@@ -220,7 +220,11 @@ func showProposal(out io.Writer, p api.Proposal) {
 	fmt.Fprintf(out, "%s %s%s\n", p.Plane, text.Short(p.Object, 200), by)
 	fmt.Fprintf(out, "      asked   %d times, last %s ago\n      rule    %s\n", p.Count, ago(time.Since(p.Last)), text.Escape(p.Rule))
 	if p.Suggest != "" {
-		fmt.Fprintf(out, "      to allow it, add:\n%s\n", strings.TrimRight(indent(text.Lines(p.Suggest), "        "), "\n"))
+		command := ""
+		if p.Plane == string(policy.PlaneNetwork) {
+			command = addCommand(name, policy.QueryConnect.String(), p.Object)
+		}
+		showRemedy(out, command, p.Suggest)
 	}
 }
 
