@@ -80,6 +80,7 @@ func (d *Daemon) Launch(t T) {
 	defer log.Close()
 	d.cmd = exec.Command(d.w.AgentBin, d.flags...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // of a test that is killed
 	if err := d.cmd.Start(); err != nil {
 		t.Fatalf("starting nemoclaw-agent: %v", err)
 	}

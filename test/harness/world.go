@@ -232,7 +232,6 @@ func (w *World) binaries() error {
 			}
 		}
 	}
-	w.AgentBin = filepath.Join(filepath.Dir(w.Bin), "nemoclaw-agent")
 	w.ProbeBin = filepath.Join(w.Dir, "probe")
 	return goBuild(w.ProbeBin, "github.com/nemoclaw/nemoclaw/test/probe")
 }
