@@ -213,6 +213,10 @@ func (d *Daemon) clear(dir string) error {
 
 // adoptAll takes over what a daemon before left running, and ends what nobody knows or can take.
 func (d *Daemon) adoptAll() {
+	// A daemon that was killed early in a start left what is no lasting sandbox yet.
+	if _, err := sandbox.Sweep(d.c.RunDir, filepath.Dir(d.parent), filepath.Base(d.parent)); err != nil {
+		d.log.Error("what is left of a sandbox can't be removed", "error", err)
+	}
 	names, err := sandbox.Lasting(d.c.RunDir)
 	if err != nil {
 		d.log.Error(err.Error())

@@ -71,7 +71,11 @@ func newRunDir(dir, name, lasting string) (*runDir, error) {
 		err = os.WriteFile(filepath.Join(r.path, idFile), []byte(strconv.FormatUint(uint64(r.id), 10)), 0o600)
 	}
 	if err == nil && lasting != "" {
-		err = os.WriteFile(filepath.Join(r.path, lastingFile), []byte(lasting), 0o600)
+		// In one step: a name that was cut short would be another cgroup's.
+		temp := filepath.Join(r.path, "."+lastingFile)
+		if err = os.WriteFile(temp, []byte(lasting), 0o600); err == nil {
+			err = os.Rename(temp, filepath.Join(r.path, lastingFile))
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sandbox: %w", err), r.remove())

@@ -2,112 +2,155 @@ package harness
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
 
-// Daemon is a nemoclaw-agent of its own: all its paths are below Dir, and its cgroups carry the world's name.
+// Daemon is one nemoclaw-agent with directories and a cgroup parent of its own. It is killed, stopped and started again as
+// a test wants.
 type Daemon struct {
-	Dir    string
-	Socket string
-	Parent string // its cgroup
-	Cmd    *exec.Cmd
+	Dir    string // holds everything of it
+	Socket string // where it listens
+	Parent string // what its cgroup parent's name begins with
 
-	w      *World
-	args   []string
-	log    logBuffer
-	exited chan struct{}
+	w     *World
+	flags []string
+	cmd   *exec.Cmd     // nil: it does not run
+	ended chan struct{} // closed when cmd has ended
 }
 
-// logBuffer is what a daemon says, readable while it runs.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// StartDaemon starts a daemon and waits until it listens. At the end of the test its sandboxes are destroyed and it is stopped.
+// StartDaemon starts a daemon. At the end of the test every sandbox of it is destroyed, it is told to stop, and anything that
+// is left of it then fails the test. flags are given besides those that keep it from meeting another.
 func (w *World) StartDaemon(t T, flags ...string) *Daemon {
 	t.Helper()
-	dir, err := os.MkdirTemp(w.Dir, "agent-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	d := &Daemon{Dir: dir, Socket: filepath.Join(dir, "run", "agent.sock"), Parent: fmt.Sprintf("%s-a%d", w.Parent, w.boxes.Add(1)), w: w}
-	d.args = append([]string{
-		"--state-dir", filepath.Join(dir, "state"), "--run-dir", filepath.Join(dir, "run"), "--audit", filepath.Join(dir, "audit"),
-		"--bpffs", w.BPFFS, "--cgroup-parent", d.Parent, "--resolver", Resolver.String(), "--steer-group", "", "--watch-group", "",
-	}, flags...)
-	t.Cleanup(func() {
-		d.clear()
-		_ = os.RemoveAll(dir)
-	})
+	d := w.PrepareDaemon(t, flags...)
 	d.Start(t)
 	return d
 }
 
-// Start starts the daemon, anew when it was killed.
-func (d *Daemon) Start(t T) {
+// PrepareDaemon is StartDaemon without the start.
+func (w *World) PrepareDaemon(t T, flags ...string) *Daemon {
 	t.Helper()
-	d.Cmd = exec.Command(d.w.AgentBin, d.args...)
-	d.Cmd.Stdout, d.Cmd.Stderr = &d.log, &d.log
-	d.Cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := d.Cmd.Start(); err != nil {
+	dir, err := os.MkdirTemp(w.Dir, "daemon-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Others than root look through it: see Prepare.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "agent.yaml"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := &Daemon{Dir: dir, Socket: filepath.Join(dir, "run", "agent.sock"), Parent: fmt.Sprintf("%s-d%d", w.Parent, w.boxes.Add(1)), w: w}
+	d.flags = append([]string{
+		"--config", filepath.Join(dir, "agent.yaml"), "--state-dir", d.StateDir(), "--run-dir", d.RunDir(), "--audit", d.AuditDir(),
+		"--bpffs", w.BPFFS, "--cgroup-parent", d.Parent, "--resolver", Resolver.String(), "--steer-group", "", "--watch-group", "",
+	}, flags...)
+	t.Cleanup(func() { d.clear(t) })
+	return d
+}
+
+// StateDir, RunDir and AuditDir are where it keeps things.
+func (d *Daemon) StateDir() string { return filepath.Join(d.Dir, "state") }
+
+// RunDir holds what a reboot takes away.
+func (d *Daemon) RunDir() string { return filepath.Join(d.Dir, "run") }
+
+// AuditDir holds its audit log.
+func (d *Daemon) AuditDir() string { return filepath.Join(d.Dir, "audit") }
+
+// Launch starts it, and does not wait until it serves.
+func (d *Daemon) Launch(t T) {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(d.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	d.cmd = exec.Command(d.w.AgentBin, d.flags...)
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // of a test that is killed
+	if err := d.cmd.Start(); err != nil {
 		t.Fatalf("starting nemoclaw-agent: %v", err)
 	}
-	exited := make(chan struct{})
-	d.exited = exited
-	cmd := d.Cmd
-	go func() {
-		_ = cmd.Wait() // how it ended is in the log
-		close(exited)
-	}()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	d.ended = make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) {
+		_ = cmd.Wait() // how it ended is read from its state
+		close(ended)
+	}(d.cmd, d.ended)
+}
+
+// Start starts it and waits until it serves.
+func (d *Daemon) Start(t T) {
+	t.Helper()
+	d.Launch(t)
+	d.Ready(t)
+}
+
+// Ready waits until it serves.
+func (d *Daemon) Ready(t T) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		if c, err := net.Dial("unix", d.Socket); err == nil {
 			c.Close()
 			return
 		}
 		select {
-		case <-exited:
-			t.Fatalf("nemoclaw-agent ended at once\n%s", d.Log())
+		case <-d.ended:
+			t.Fatalf("nemoclaw-agent ended (%s)\n%s", d.cmd.ProcessState, d.Log())
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("nemoclaw-agent does not listen\n%s", d.Log())
+			t.Fatalf("nemoclaw-agent does not serve\n%s", d.Log())
 		}
 	}
 }
 
-// End ends the daemon with a signal and waits until it has ended.
+// End ends it with a signal. Its sandboxes stay.
 func (d *Daemon) End(sig syscall.Signal) {
-	_ = d.Cmd.Process.Signal(sig)
-	<-d.exited
+	_ = d.cmd.Process.Signal(sig) // it may have ended by itself
+	<-d.ended
+	d.cmd = nil
 }
 
-// Log is what the daemon has said.
-func (d *Daemon) Log() string { return d.log.String() }
+// Kill ends it as an accident would.
+func (d *Daemon) Kill() { d.End(syscall.SIGKILL) }
+
+// Wait waits until it ends, and returns its exit status.
+func (d *Daemon) Wait(t T) int {
+	t.Helper()
+	select {
+	case <-d.ended:
+	case <-time.After(time.Minute):
+		t.Fatalf("nemoclaw-agent does not end\n%s", d.Log())
+	}
+	code := d.cmd.ProcessState.ExitCode()
+	d.cmd = nil
+	return code
+}
+
+// PID is its process.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
+// Log is what it said.
+func (d *Daemon) Log() string {
+	b, err := os.ReadFile(filepath.Join(d.Dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
 
 // Env is an environment in which nemoclaw talks to this daemon.
 func (d *Daemon) Env() []string { return append(os.Environ(), "NEMOCLAW_SOCKET="+d.Socket) }
@@ -124,6 +167,16 @@ func (d *Daemon) Command(args ...string) *exec.Cmd {
 func (d *Daemon) Call(t T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	return Finish(t, d.Command(args...))
+}
+
+// Do runs a command line of nemoclaw that must succeed, and returns what it printed.
+func (d *Daemon) Do(t T, args ...string) string {
+	t.Helper()
+	status, out, said := d.Call(t, args...)
+	if status != 0 {
+		t.Fatalf("nemoclaw %q: exit %d\n%s%s\n%s", args, status, out, said, d.Log())
+	}
+	return out
 }
 
 // Finish runs a command to its end, at most for a minute.
@@ -145,20 +198,143 @@ func Finish(t T, cmd *exec.Cmd) (status int, stdout, stderr string) {
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// clear destroys the sandboxes and ends the daemon.
-func (d *Daemon) clear() {
-	select {
-	case <-d.exited:
-		return
-	default:
+// Names lists its sandboxes.
+func (d *Daemon) Names(t T) []string {
+	t.Helper()
+	var list []struct{ Name string }
+	if err := json.Unmarshal([]byte(d.Do(t, "list", "-o", "json")), &list); err != nil {
+		t.Fatal(err)
 	}
-	names, err := os.ReadDir(filepath.Join(d.Dir, "state", "sandboxes"))
-	if err == nil {
-		for _, n := range names {
-			if !strings.HasPrefix(n.Name(), ".") {
-				_ = d.Command("destroy", "--yes", n.Name()).Run() // what it leaves is found below
-			}
+	var names []string
+	for _, s := range list {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// Verify checks its audit log.
+func (d *Daemon) Verify(t T) {
+	t.Helper()
+	if out, err := exec.Command(d.w.Bin, "audit", "verify", d.AuditDir()).CombinedOutput(); err != nil {
+		t.Fatalf("audit verify: %v\n%s", err, out)
+	}
+}
+
+// Entries counts what the kernel's maps hold of its sandboxes.
+func (d *Daemon) Entries(t T) map[string]int {
+	t.Helper()
+	return d.w.MapEntries(t, d.Parent+"-*")
+}
+
+// clear ends it and takes everything of it away, and fails when something is left that should have gone by itself.
+func (d *Daemon) clear(t T) {
+	t.Helper()
+	defer os.RemoveAll(d.Dir)
+	defer d.erase()
+	failed := false
+	if f, ok := t.(interface{ Failed() bool }); ok {
+		failed = f.Failed()
+	}
+	if failed {
+		return // more noise helps nobody
+	}
+	if d.cmd == nil {
+		if _, err := os.Stat(d.StateDir()); err != nil {
+			return // it was never started
+		}
+		d.Start(t)
+	}
+	if names := d.Names(t); len(names) > 0 {
+		for _, name := range names {
+			d.Do(t, "destroy", "--yes", name)
 		}
 	}
-	d.End(syscall.SIGTERM)
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := d.Wait(t); code != 0 {
+		t.Fatalf("told to stop, nemoclaw-agent ended with %d\n%s", code, d.Log())
+	}
+	if left := d.Leftovers(t); len(left) > 0 {
+		t.Fatalf("left behind:\n  %s", strings.Join(left, "\n  "))
+	}
+}
+
+// Leftovers lists what is still there of its sandboxes: processes, cgroups, mounts, files that are theirs alone, and entries
+// of the kernel's maps.
+func (d *Daemon) Leftovers(t T) []string {
+	t.Helper()
+	var out []string
+	for _, p := range d.w.Processes(d.Parent + "-") {
+		out = append(out, "process "+p)
+	}
+	for _, c := range d.cgroups() {
+		if !strings.HasPrefix(filepath.Base(c), d.Parent+"-") {
+			out = append(out, "cgroup "+c)
+		}
+	}
+	for _, m := range mounts() {
+		if strings.HasPrefix(m.target, d.Dir+"/") {
+			out = append(out, "mount "+m.target)
+		}
+	}
+	for name, n := range d.Entries(t) {
+		if n > 0 {
+			out = append(out, fmt.Sprintf("%d entries of the map %s", n, name))
+		}
+	}
+	return append(out, d.Files()...)
+}
+
+// Strangers lists cgroups, processes and files of the run directory that belong to none of the named sandboxes.
+func (d *Daemon) Strangers(names []string) []string {
+	var out []string
+	for _, c := range d.cgroups() {
+		rest := c[strings.Index(c, "/"+d.Parent+"-")+1:]
+		if _, below, ok := strings.Cut(rest, "/"); ok && !slices.Contains(names, strings.SplitN(below, "/", 2)[0]) {
+			out = append(out, "cgroup "+c)
+		}
+	}
+	entries, err := os.ReadDir(d.RunDir())
+	if err != nil {
+		return append(out, err.Error())
+	}
+	for _, e := range entries {
+		if e.IsDir() && !slices.Contains(names, e.Name()) {
+			out = append(out, "run directory "+e.Name())
+		}
+	}
+	return out
+}
+
+// Files lists the files in its run and state directory that are a sandbox's.
+func (d *Daemon) Files() []string {
+	var out []string
+	shared := []string{".lock", ".ring", "agent.sock", "sandboxes", "workspaces", "images", "snapshots"}
+	for _, root := range []string{d.RunDir(), d.StateDir()} {
+		_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || path == root || filepath.Dir(path) == root && slices.Contains(shared, e.Name()) {
+				return nil
+			}
+			out = append(out, "file "+path)
+			return nil
+		})
+	}
+	return out
+}
+
+func (d *Daemon) cgroups() []string {
+	return slices.DeleteFunc(d.w.Cgroups(), func(c string) bool { return !strings.Contains(c, "/"+d.Parent+"-") })
+}
+
+// erase takes away what the kernel would keep, whatever became of the test.
+func (d *Daemon) erase() {
+	if d.cmd != nil {
+		d.Kill()
+	}
+	endCgroups(d.cgroups())
+	pins, _ := filepath.Glob(filepath.Join(d.w.BPFFS, "nemoclaw", d.Parent+"-*")) // the pattern is well formed
+	for _, p := range pins {
+		_ = os.RemoveAll(p) // the world's end takes the rest
+	}
 }

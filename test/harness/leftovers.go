@@ -6,14 +6,19 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
 )
 
-// Cgroups returns the directories of the world's parent cgroup in every hierarchy that is mounted, deepest first.
-func (w *World) Cgroups() []string {
+// Cgroups returns the directories of the world's parent cgroups in every hierarchy that is mounted, deepest first.
+func (w *World) Cgroups() []string { return cgroupsOf(w.Parent) }
+
+func cgroupsOf(parent string) []string {
 	var out []string
 	for _, root := range CgroupRoots() {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() && strings.Contains(path[len(root):], w.Parent) {
+			if err == nil && d.IsDir() && strings.Contains(path[len(root):], parent) {
 				out = append(out, path)
 			}
 			return nil // a cgroup that goes away while it is walked is not an error
@@ -22,6 +27,58 @@ func (w *World) Cgroups() []string {
 	slices.Sort(out)
 	slices.Reverse(out)
 	return out
+}
+
+// endCgroups kills everybody in cgroups, deepest first, and removes them. What outlives a test that failed or was killed ends here:
+// a daemon's sandboxes would go on without it.
+func endCgroups(list []string) {
+	for _, c := range list {
+		_ = os.WriteFile(filepath.Join(c, "cgroup.kill"), []byte("1"), 0) // cgroup v2 has it
+	}
+	for _, c := range list {
+		for range 500 { // it can go once the dead have left it
+			if err := os.Remove(c); err == nil || os.IsNotExist(err) {
+				break
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+}
+
+// MapEntries counts the entries of the hashes that are pinned for the cgroup parents that match pattern. The other maps have a fixed
+// size, and those that forget by themselves may fill up.
+func (w *World) MapEntries(t T, pattern string) map[string]int {
+	t.Helper()
+	pins, err := filepath.Glob(filepath.Join(w.BPFFS, "nemoclaw", pattern, "maps", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, pin := range pins {
+		m, err := ebpf.LoadPinnedMap(pin, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch m.Type() {
+		case ebpf.Hash, ebpf.PerCPUHash, ebpf.LPMTrie:
+			out[filepath.Base(pin)] += entriesOf(m)
+		}
+		m.Close()
+	}
+	if len(out) == 0 {
+		t.Fatal("no pinned map was found")
+	}
+	return out
+}
+
+func entriesOf(m *ebpf.Map) int {
+	n := 0
+	key, next := make([]byte, m.KeySize()), make([]byte, m.KeySize())
+	for err := m.NextKey(nil, &next); err == nil && n < int(m.MaxEntries()); err = m.NextKey(key, &next) {
+		n++
+		copy(key, next)
+	}
+	return n
 }
 
 // CgroupRoots returns where cgroup hierarchies are mounted, version 2 first.

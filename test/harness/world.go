@@ -40,7 +40,7 @@ const (
 type World struct {
 	Dir      string // private to this process; removed at the end
 	Bin      string // the nemoclaw binary
-	AgentBin string // nemoclaw-agent, beside it
+	AgentBin string // the nemoclaw-agent binary, beside it
 	ProbeBin string // the static program of test/probe
 	BPFFS    string // a BPF file system of the world's own
 	Parent   string // the cgroup parent's name, unique to the process
@@ -79,7 +79,7 @@ func Inside(f func() int) int {
 	if os.Getenv(inside) == "" {
 		return outside()
 	}
-	w := &World{Parent: fmt.Sprintf("nemoclaw-test-%d", os.Getpid())}
+	w := &World{Parent: parentOf(os.Getpid())}
 	defer w.close()
 	if err := w.make(); err != nil {
 		fmt.Fprintln(os.Stderr, "harness:", err)
@@ -88,6 +88,8 @@ func Inside(f func() int) int {
 	W = w
 	return f()
 }
+
+func parentOf(pid int) string { return fmt.Sprintf("nemoclaw-test-%d", pid) }
 
 func outside() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -112,6 +114,7 @@ func outside() int {
 		}
 	}()
 	err := cmd.Wait()
+	endCgroups(cgroupsOf(parentOf(cmd.Process.Pid) + "-")) // the sandboxes of daemons whose test was killed
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return max(exit.ExitCode(), 1)
@@ -217,18 +220,18 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// binaries finds nemoclaw (NEMOCLAW, or built here) and nemoclaw-agent beside it, and builds the probe.
+// binaries finds nemoclaw and the daemon (NEMOCLAW and beside it, or built here) and builds the probe.
 func (w *World) binaries() error {
 	w.Bin = os.Getenv("NEMOCLAW")
+	w.AgentBin = filepath.Join(filepath.Dir(w.Bin), "nemoclaw-agent")
 	if w.Bin == "" {
-		w.Bin = filepath.Join(w.Dir, "nemoclaw")
-		for _, name := range []string{"nemoclaw", "nemoclaw-agent"} {
-			if err := goBuild(filepath.Join(w.Dir, name), "github.com/nemoclaw/nemoclaw/cmd/"+name); err != nil {
+		w.Bin, w.AgentBin = filepath.Join(w.Dir, "nemoclaw"), filepath.Join(w.Dir, "nemoclaw-agent")
+		for _, bin := range []string{w.Bin, w.AgentBin} {
+			if err := goBuild(bin, "github.com/nemoclaw/nemoclaw/cmd/"+filepath.Base(bin)); err != nil {
 				return err
 			}
 		}
 	}
-	w.AgentBin = filepath.Join(filepath.Dir(w.Bin), "nemoclaw-agent")
 	w.ProbeBin = filepath.Join(w.Dir, "probe")
 	return goBuild(w.ProbeBin, "github.com/nemoclaw/nemoclaw/test/probe")
 }

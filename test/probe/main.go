@@ -9,6 +9,8 @@
 //
 // `probe apart ARGUMENT...` has a process of its own for each argument, one after the other; the lines of an argument are
 // the attempts of its process.
+//
+// `probe siege DENIED... -- ALLOWED...` makes its attempts over and over until it is killed, and prints nothing: see siege.go.
 package main
 
 import (
@@ -49,6 +51,10 @@ func main() {
 		for name, f := range table {
 			attempts[name] = f
 		}
+	}
+	if len(os.Args) > 1 && os.Args[1] == "siege" {
+		siege(os.Args[2:])
+		return
 	}
 	out := json.NewEncoder(os.Stdout)
 	for _, arg := range os.Args[1:] {

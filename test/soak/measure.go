@@ -5,13 +5,10 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
@@ -32,7 +29,7 @@ type process struct {
 }
 
 func (s *soak) measure(long []*box) sample {
-	m := sample{entries: s.mapEntries(), cgroups: len(harness.W.Cgroups()), mounts: s.lines("/proc/self/mounts")}
+	m := sample{entries: harness.W.MapEntries(s, "*"), cgroups: len(harness.W.Cgroups()), mounts: s.lines("/proc/self/mounts")}
 	for _, b := range long {
 		m.agents = append(m.agents, s.process(b.Cmd.Process.Pid))
 	}
@@ -63,36 +60,6 @@ func (s *soak) lines(file string) int {
 	text, err := os.ReadFile(file)
 	s.Must(err)
 	return strings.Count(string(text), "\n")
-}
-
-// mapEntries counts the entries of the pinned hashes. The others have a fixed size, and those that forget by themselves may fill up.
-func (s *soak) mapEntries() map[string]int {
-	pins, err := filepath.Glob(filepath.Join(harness.W.BPFFS, "nemoclaw", "*", "maps", "*"))
-	s.Must(err)
-	out := map[string]int{}
-	for _, pin := range pins {
-		m, err := ebpf.LoadPinnedMap(pin, nil)
-		s.Must(err)
-		switch m.Type() {
-		case ebpf.Hash, ebpf.PerCPUHash, ebpf.LPMTrie:
-			out[filepath.Base(pin)] = s.count(m)
-		}
-		m.Close()
-	}
-	if len(out) == 0 {
-		s.Fatal("no pinned map was found")
-	}
-	return out
-}
-
-func (s *soak) count(m *ebpf.Map) int {
-	n := 0
-	key, next := make([]byte, m.KeySize()), make([]byte, m.KeySize())
-	for err := m.NextKey(nil, &next); err == nil && n < int(m.MaxEntries()); err = m.NextKey(key, &next) {
-		n++
-		copy(key, next)
-	}
-	return n
 }
 
 func (m sample) total(of func(process) int) (sum int) {
@@ -137,7 +104,7 @@ func (s *soak) judge(samples []sample) {
 	for name := range samples[0].entries {
 		check("map "+name, n, func(m sample) int { return m.entries[name] })
 	}
-	for name, left := range s.mapEntries() {
+	for name, left := range harness.W.MapEntries(s, "*") {
 		if left > 0 {
 			s.Fatalf("map %s has %d entries after the last sandbox", name, left)
 		}
