@@ -73,7 +73,7 @@ race: ## unit tests of the concurrent packages under the race detector
 fuzz: ## each fuzz target for FUZZTIME (their seeds are in test-fast)
 	scripts/fuzz $(FUZZTIME)
 
-bench: build ## one table of ratios against native, bubblewrap, Landlock alone, HAProxy, dnsmasq, unbound
+bench: build ## one table of ratios against native, bubblewrap, Landlock alone, HAProxy, dnsmasq, unbound, runc
 	CGO_ENABLED=0 NEMOCLAW=$(CURDIR)/bin/nemoclaw go run ./test/bench
 
 soak: build ## 50 sandboxes at work for SOAKTIME: fails when anything grew

@@ -165,6 +165,9 @@ func (i *Instance) SetPolicy(c *policy.Compiled) error {
 	return nil
 }
 
+// Base is the policy that it was started with: of the one in force it has everything but the network rules.
+func (i *Instance) Base() *policy.Compiled { return i.policy }
+
 // Policy is the one whose network rules are in force.
 func (i *Instance) Policy() *policy.Compiled { return i.recorder.policies.latest() }
 

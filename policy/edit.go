@@ -11,8 +11,9 @@ import (
 
 // Edited is a policy's text after an edit. Where nothing had to be done Text is what it was.
 type Edited struct {
-	Text []byte
-	Did  []string // what was done, and what was found done already, in words for a person
+	Text   []byte
+	Policy *Compiled // what Text means
+	Did    []string  // what was done, and what was found done already, in words for a person
 }
 
 // An edit works on one policy's text and knows what the text means.
@@ -38,17 +39,17 @@ func begin(file string, src []byte) (*edit, error) {
 }
 
 // done checks the new text as a whole.
-func (e *edit) done() (Edited, *Compiled, error) {
+func (e *edit) done() (Edited, error) {
 	src := e.bytes()
 	p, err := Parse(e.file, src)
 	if err != nil {
-		return Edited{}, nil, err
+		return Edited{}, err
 	}
 	c, err := Compile(p)
 	if err != nil {
-		return Edited{}, nil, err
+		return Edited{}, err
 	}
-	return Edited{src, e.did}, c, nil
+	return Edited{src, c, e.did}, nil
 }
 
 // note says what was done.
@@ -80,7 +81,7 @@ func AddRule(file string, src []byte, s RuleSpec) (Edited, error) {
 	}
 	if at, ok := e.was.has(rule); ok {
 		e.note("nothing to do: %s says so already", at)
-		return Edited{src, e.did}, nil
+		return Edited{src, e.was, e.did}, nil
 	}
 	if err := e.was.beats(rule); err != nil {
 		return Edited{}, err
@@ -88,7 +89,7 @@ func AddRule(file string, src []byte, s RuleSpec) (Edited, error) {
 	if err := e.insertRule(section, verb, item); err != nil {
 		return Edited{}, e.byHand(err, "put `"+flowText(item)+"` under "+section+"."+verb)
 	}
-	out, _, err := e.done()
+	out, err := e.done()
 	if err != nil {
 		return Edited{}, err
 	}

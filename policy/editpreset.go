@@ -20,7 +20,7 @@ func AddPreset(file string, src []byte, name string) (Edited, error) {
 	for _, there := range e.policy.Extends {
 		if string(there.V) == name {
 			e.note("nothing to do: %s:%d has the preset %s already", file, there.Line, name)
-			return Edited{src, e.did}, nil
+			return Edited{src, e.was, e.did}, nil
 		}
 	}
 	item := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}
@@ -33,8 +33,7 @@ func AddPreset(file string, src []byte, name string) (Edited, error) {
 		return Edited{}, e.byHand(err, "put "+name+" into extends")
 	}
 	e.note("added the preset %s", name)
-	out, _, err := e.done()
-	return out, err
+	return e.done()
 }
 
 // insertExtends writes `extends` after version and name, else above the first key and its comment.
@@ -83,8 +82,7 @@ func RemovePreset(file string, src []byte, name string) (Edited, error) {
 		return Edited{}, e.byHand(err, "take "+name+" out of extends")
 	}
 	e.note("removed the preset %s", name)
-	out, _, err := e.done()
-	return out, err
+	return e.done()
 }
 
 // removeFrom takes an item out of the list at a path of keys, and every key with it that would be left without a value.

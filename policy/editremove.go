@@ -56,11 +56,11 @@ func RemoveRule(file string, src []byte, s RuleSpec) (Edited, error) {
 	if !removed {
 		return Edited{}, e.notFound(s)
 	}
-	out, now, err := e.done()
+	out, err := e.done()
 	if err != nil {
 		return Edited{}, err
 	}
-	out.Did = append(out.Did, now.stillSays(s)...)
+	out.Did = append(out.Did, out.Policy.stillSays(s)...)
 	return out, nil
 }
 

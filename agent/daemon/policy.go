@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/agent"
 	"github.com/nemoclaw/nemoclaw/agent/revisions"
 	"github.com/nemoclaw/nemoclaw/agent/server"
 	"github.com/nemoclaw/nemoclaw/api"
@@ -148,16 +149,12 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 	if c.Text != "" && c.PolicyName != "" {
 		file = c.PolicyName
 	}
-	text, what, err := b.edited(file, was, c)
+	text, what, next, err := b.edited(file, was, c)
 	if err != nil {
 		var known *api.Error
 		if errors.As(err, &known) {
 			return res, err
 		}
-		return res, bad(err)
-	}
-	next, err := compile(file, text)
-	if err != nil {
 		return res, bad(err)
 	}
 	res.Policy = b.policyText(latest, was)
@@ -168,11 +165,7 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 	res.Diff = policy.TextDiff(fmt.Sprintf("%s, revision %d", latest.Name, latest.Number), fmt.Sprintf("%s, revision %d", file, latest.Number+1), []byte(was), []byte(text))
 	i, notRunning := b.running()
 	if notRunning == nil {
-		base, _, err := b.compile(b.spec.Running)
-		if err != nil {
-			return res, err
-		}
-		res.Restart = needsRestart(base, next)
+		res.Restart = needsRestart(i.Base(), next)
 	}
 	if c.DryRun {
 		return res, nil
@@ -194,7 +187,7 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		}
 		res.Live = err == nil
 	default:
-		if err = b.apply(i.SetPolicy, r.Number); err != nil {
+		if err = b.apply(i, next, r); err != nil {
 			err = b.takeBack(latest, was, r, err)
 		}
 		res.Live = err == nil
@@ -206,16 +199,18 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 	return res, err
 }
 
-// edited is the text that a change makes of the one that is there, and the change in words.
-func (b *box) edited(file, text string, c api.PolicyChange) (string, string, error) {
+// edited is the text that a change makes of the one that is there, the change in words, and what the text means.
+func (b *box) edited(file, text string, c api.PolicyChange) (now, what string, means *policy.Compiled, err error) {
 	var e policy.Edited
-	var err error
 	switch {
 	case c.Text != "":
-		return c.Text, "the whole policy was set", nil
+		means, err = compile(file, c.Text)
+		return c.Text, "the whole policy was set", means, err
 	case c.Rollback != 0:
-		_, text, err := b.revision(c.Rollback)
-		return text, fmt.Sprintf("back to revision %d", c.Rollback), err
+		if _, now, err = b.revision(c.Rollback); err == nil {
+			means, err = compile(file, now)
+		}
+		return now, fmt.Sprintf("back to revision %d", c.Rollback), means, err
 	case c.Add != nil:
 		e, err = policy.AddRule(file, []byte(text), policy.RuleSpec(*c.Add))
 	case c.Remove != nil:
@@ -225,9 +220,9 @@ func (b *box) edited(file, text string, c api.PolicyChange) (string, string, err
 	case c.Unpreset != "":
 		e, err = policy.RemovePreset(file, []byte(text), c.Unpreset)
 	default:
-		return "", "", errors.New("a policy change names what is to change")
+		return "", "", nil, errors.New("a policy change names what is to change")
 	}
-	return string(e.Text), strings.Join(e.Did, "; "), err
+	return string(e.Text), strings.Join(e.Did, "; "), e.Policy, err
 }
 
 // needsRestart lists what of a policy can't be put into force while a sandbox runs.
@@ -242,16 +237,16 @@ func needsRestart(base, next *policy.Compiled) []string {
 }
 
 // apply puts a revision's network rules into force.
-func (b *box) apply(set func(*policy.Compiled) error, revision int) error {
-	c, _, err := b.compile(revision)
+func (b *box) apply(i *agent.Instance, c *policy.Compiled, r revisions.Revision) error {
+	err := b.age(c, r)
 	if err == nil {
-		err = set(c)
+		err = i.SetPolicy(c)
 	}
 	if err != nil {
 		return err
 	}
 	b.mu.Lock()
-	b.inForce = revision
+	b.inForce = r.Number
 	b.mu.Unlock()
 	return nil
 }

@@ -1,4 +1,4 @@
-// Command bench measures nemoclaw against native execution, bubblewrap, Landlock alone, HAProxy, dnsmasq and unbound, all in one run and interleaved (A B A B), so that
+// Command bench measures nemoclaw against native execution, bubblewrap, Landlock alone, HAProxy, dnsmasq, unbound and runc, all in one run and interleaved (A B A B), so that
 // what else the machine does falls on everybody alike. It prints one Markdown table of medians and ratios; the ratios are what to compare
 // between machines. It runs in the world of package harness and talks to nobody outside it.
 //
@@ -30,7 +30,7 @@ func main() {
 		return
 	}
 	rounds := flag.Int("rounds", 15, "how often each contestant is measured")
-	only := flag.String("only", "", "start, files, proxy, dns or growth: only that part")
+	only := flag.String("only", "", "start, files, proxy, dns, growth or daemon: only that part")
 	flag.Parse()
 	os.Exit(harness.Inside(func() int {
 		b := &bench{Program: harness.Program{Name: "bench"}, rounds: *rounds}
@@ -38,7 +38,7 @@ func main() {
 			for _, p := range []struct {
 				name string
 				run  func(*bench)
-			}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}} {
+			}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}, {"daemon", measureDaemon}} {
 				if *only == "" || *only == p.name {
 					fmt.Fprintf(os.Stderr, "measuring %s ...\n", p.name)
 					p.run(b)
@@ -54,6 +54,7 @@ type bench struct {
 	harness.Program
 	rounds int
 	rows   []row
+	facts  []fact
 }
 
 // background starts a process of the world's host side and ends it with the run.

@@ -23,6 +23,11 @@ type column struct {
 	samples []float64
 }
 
+// fact is what was measured once, and is compared with nothing.
+type fact struct{ what, is string }
+
+func (b *bench) fact(what, is string) { b.facts = append(b.facts, fact{what, is}) }
+
 func median(s []float64) float64 {
 	if len(s) == 0 {
 		return 0
@@ -80,6 +85,9 @@ func (b *bench) print(w io.Writer) {
 			cells = append(cells, "")
 		}
 		fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
+	}
+	for _, f := range b.facts {
+		fmt.Fprintf(w, "\n%s: %s.\n", f.what, f.is)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -64,6 +65,22 @@ var jobs = map[string]func(arg string, n int) (float64, error){
 	},
 	"dns":  askDNS,
 	"hold": hold,
+	// Whether a connection can be made.
+	"reach": func(addr string, _ int) (float64, error) {
+		c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+		if err != nil {
+			return 0, nil //nolint:nilerr // that is the answer
+		}
+		return 1, c.Close()
+	},
+	// When a connection is refused that must be, in microseconds of the clock.
+	"when": func(addr string, _ int) (float64, error) {
+		start := time.Now().UnixMicro()
+		if c, err := net.DialTimeout("tcp", addr, 10*time.Second); err == nil {
+			return 0, errors.Join(c.Close(), fmt.Errorf("%s was reached", addr))
+		}
+		return float64(start), nil
+	},
 }
 
 // held are connections that stay open as long as the worker.
@@ -221,6 +238,10 @@ func (b *bench) startWorker(who string, cmd *exec.Cmd) *worker {
 		in.Close()
 		_ = cmd.Wait()
 	})
+	return newWorker(b, who, in, out)
+}
+
+func newWorker(b *bench, who string, in io.Writer, out io.Reader) *worker {
 	return &worker{b: b, who: who, in: in, out: bufio.NewScanner(out)}
 }
 
