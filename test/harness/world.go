@@ -7,6 +7,7 @@ package harness
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -157,7 +158,27 @@ func (w *World) make() error {
 	if w.DNS, err = newDNS(Resolver.String()); err != nil {
 		return err
 	}
+	if err := w.resolver(); err != nil {
+		return fmt.Errorf("making the world's DNS server the host's: %w", err)
+	}
 	return w.binaries()
+}
+
+// resolver makes the world's DNS server what /etc/resolv.conf names, for what asks as the host does: else its queries would
+// leave the world.
+func (w *World) resolver() error {
+	at, err := filepath.EvalSymlinks("/etc/resolv.conf")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // loopback is asked then
+	}
+	if err != nil {
+		return err
+	}
+	own := filepath.Join(w.Dir, "resolv.conf")
+	if err := os.WriteFile(own, []byte("nameserver "+Resolver.Addr().String()+"\n"), 0o644); err != nil {
+		return err
+	}
+	return unix.Mount(own, at, "", unix.MS_BIND, "")
 }
 
 // network makes every address of the world's ranges local, and everything else leave by a device where the capture sees
