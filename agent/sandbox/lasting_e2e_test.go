@@ -160,7 +160,7 @@ func TestAdoptUnmasked(t *testing.T) {
 }
 
 // TestAdoptKilledAnywhere kills the owner at any moment: the next one can take the sandbox, or there is nothing to take and
-// Discard leaves nothing.
+// Sweep and Discard leave nothing.
 func TestAdoptKilledAnywhere(t *testing.T) {
 	dir := workspaceOf(t, 0, 0)
 	fill(t, dir, "private/")
@@ -168,6 +168,9 @@ func TestAdoptKilledAnywhere(t *testing.T) {
 	for round := range 40 {
 		name := fmt.Sprintf("anywhere%d", round)
 		killedOwner(t, name, dir, round%4, time.Duration(rand.IntN(12_000))*time.Microsecond)
+		if _, err := Sweep(testRun, "", testParent); err != nil { // what is no lasting sandbox yet
+			t.Error(err)
+		}
 		s, err := Adopt(lastingSpec(t, name))
 		switch {
 		case err == nil:

@@ -41,7 +41,7 @@ type view struct {
 	idmaps  map[[2]uint32]int
 	asked   [][2]uint32 // of idmaps: asked for, and not yet received
 	watched []watchedMount
-	moves   int      // inotify: what a watched mount lies on was renamed; -1 when there is none
+	moves   *moves   // what the watched mounts lie on
 	notes   []string // warnings found on the way
 }
 
@@ -49,7 +49,7 @@ type view struct {
 func newView(control *control, p *policy.Compiled) *view {
 	return &view{
 		control: control, disk: p.Limits.Disk, rulePos: func(id policy.RuleID) string { return p.Rule(id).Pos },
-		root: -1, scratch: -1, dev: -1, pts: -1, moves: -1, idmaps: map[[2]uint32]int{},
+		root: -1, scratch: -1, dev: -1, pts: -1, moves: newMoves(), idmaps: map[[2]uint32]int{},
 	}
 }
 
@@ -70,7 +70,7 @@ func (v *view) close() {
 	closeFD(&v.root)
 	closeFD(&v.dev)
 	closeFD(&v.pts)
-	closeFD(&v.moves)
+	v.moves.close()
 }
 
 // closeFD closes a descriptor once.

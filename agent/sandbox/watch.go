@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +13,7 @@ import (
 // watchedMount is a mount whose loss would break a rule.
 type watchedMount struct {
 	id      uint64       // as in mountinfo
-	moves   []int32      // inotify watches of what it lies on
+	moves   []int32      // watches of what it lies on
 	sources []keptSource // that is
 	path    string       // inside
 	pos     string       // of the rule
@@ -25,8 +24,10 @@ type watchedMount struct {
 // mask goes along, and what comes to its place has none.
 type watcher struct {
 	file int    // mountinfo of the init; not an os.File: Go's poller would take the events
-	wake [2]int // a pipe; closing its end stops the watcher
+	wake [2]int // a pipe: a byte says that something was renamed, its end stops the watcher
 	done chan struct{}
+
+	moves *moves
 }
 
 // watchMoves watches for renames of what a tree is going to lie on, and of the directories between that and the tree around it.
@@ -48,27 +49,19 @@ func (v *view) watchMoves(t *tree) (w watchedMount, err error) {
 
 // watchMove watches for a rename of one file or directory of the host, and says which it is.
 func (v *view) watchMove(source string) (wd int32, is keptSource, err error) {
-	if v.moves < 0 {
-		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-		if err != nil {
-			return 0, is, fmt.Errorf("watching for renames: %w; see fs.inotify.max_user_instances (sysctl)", err)
-		}
-		v.moves = fd
-	}
 	fd, err := openReal(source)
 	if err != nil {
 		return 0, is, err
 	}
 	defer unix.Close(fd)
 	var at unix.Stat_t
-	n, err := unix.InotifyAddWatch(v.moves, "/proc/thread-self/fd/"+strconv.Itoa(fd), unix.IN_MOVE_SELF)
-	if err == nil {
+	if wd, err = v.moves.add(fd); err == nil {
 		err = unix.Fstat(fd, &at)
 	}
 	if err != nil {
 		return 0, is, fmt.Errorf("watching for a rename of %s: %w", source, err)
 	}
-	return int32(n), keptSource{source, at.Dev, at.Ino}, nil
+	return wd, keptSource{source, at.Dev, at.Ino}, nil
 }
 
 // watchAgain watches what an earlier daemon watched. A mask whose place is not the same any more counts as lost, which the
@@ -78,7 +71,7 @@ func (v *view) watchAgain(list []keptMount) error {
 		w := watchedMount{id: k.ID, path: k.Path, pos: k.Pos, sources: k.Sources}
 		for _, s := range k.Sources {
 			wd, is, err := v.watchMove(s.Path)
-			if err != nil && v.moves < 0 {
+			if errors.Is(err, errNoInotify) {
 				return fmt.Errorf("sandbox: %w", err)
 			}
 			if err != nil || is != s {
@@ -93,7 +86,7 @@ func (v *view) watchAgain(list []keptMount) error {
 
 // watchMasks starts watching. A sandbox without masks that could be lost has a watcher that does nothing.
 func (s *Sandbox) watchMasks() (*watcher, error) {
-	w := &watcher{file: -1, wake: [2]int{-1, -1}}
+	w := &watcher{file: -1, wake: [2]int{-1, -1}, moves: s.view.moves}
 	if len(s.view.watched) == 0 {
 		return w, nil
 	}
@@ -101,10 +94,11 @@ func (s *Sandbox) watchMasks() (*watcher, error) {
 	if w.file, err = unix.Open("/proc/"+strconv.Itoa(s.pid)+"/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("sandbox: watching the masks: %w", err)
 	}
-	if err := unix.Pipe2(w.wake[:], unix.O_CLOEXEC); err != nil {
+	if err := unix.Pipe2(w.wake[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		closeFD(&w.file)
 		return nil, fmt.Errorf("sandbox: watching the masks: %w", err)
 	}
+	w.moves.wakes(w.wake[1])
 	w.done = make(chan struct{})
 	go func() {
 		defer close(w.done)
@@ -115,12 +109,12 @@ func (s *Sandbox) watchMasks() (*watcher, error) {
 
 // loop looks at the mounts at once, and then after each change: there is a moment between composing and watching.
 func (w *watcher) loop(s *Sandbox) {
-	watch := []unix.PollFd{{Fd: int32(w.file), Events: unix.POLLPRI}, {Fd: int32(w.wake[0]), Events: unix.POLLIN}, {Fd: int32(s.view.moves), Events: unix.POLLIN}}
+	watch := []unix.PollFd{{Fd: int32(w.file), Events: unix.POLLPRI}, {Fd: int32(w.wake[0]), Events: unix.POLLIN}}
 	left := s.view.watched
 	for {
 		mounts, err := readAll(w.file)
 		if err == nil {
-			left = s.report(lost(left, mounts, moved(s.view.moves)), left)
+			left = s.report(lost(left, mounts, w.moves.take()), left)
 		} else {
 			left = s.report(left, left) // nothing is known any more
 		}
@@ -133,7 +127,10 @@ func (w *watcher) loop(s *Sandbox) {
 				break
 			}
 		}
-		if watch[1].Revents != 0 {
+		switch heard := watch[1].Revents; {
+		case heard&unix.POLLIN != 0:
+			_, _ = unix.Read(w.wake[0], make([]byte, 512)) // what was renamed is in moves
+		case heard != 0:
 			return
 		}
 	}
@@ -155,28 +152,6 @@ func lost(watched []watchedMount, mountinfo []byte, moved func(int32) bool) []wa
 		}
 	}
 	return gone
-}
-
-// moved reads which inotify watches have seen a rename since the last time.
-func moved(inotify int) func(int32) bool {
-	seen, all := map[int32]bool{}, false
-	buf := make([]byte, 4096)
-	for {
-		n, err := unix.Read(inotify, buf)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil || n < unix.SizeofInotifyEvent {
-			break
-		}
-		for at := 0; at+unix.SizeofInotifyEvent <= n; {
-			wd, mask := int32(binary.NativeEndian.Uint32(buf[at:])), binary.NativeEndian.Uint32(buf[at+4:])
-			seen[wd] = seen[wd] || mask&unix.IN_MOVE_SELF != 0
-			all = all || mask&unix.IN_Q_OVERFLOW != 0
-			at += unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(buf[at+12:]))
-		}
-	}
-	return func(wd int32) bool { return all || seen[wd] }
 }
 
 // report freezes the sandbox when masks are gone, and returns the masks that are left.
@@ -213,6 +188,7 @@ func (w *watcher) stop() {
 	if w == nil || w.done == nil {
 		return
 	}
+	w.moves.wakes(-1)
 	closeFD(&w.wake[1])
 	<-w.done
 	closeFD(&w.wake[0])

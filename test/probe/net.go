@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,6 +48,7 @@ var netAttempts = map[string]attempt{
 		}
 		return some(say(w[2:]))
 	},
+	"talk": talk, // talk HOST PORT FILE: goes on with one connection until it ends; FILE has how often it was answered, and how it ended
 	"chat": chat, // chat HOST PORT PAYLOAD(base64)...: send each and read what comes within a second
 	"hold": hold, // hold HOST PORT COUNT: open COUNT connections at once, show how many worked
 	"fastopen": func(w []string) (string, error) { // fastopen ADDR PORT: data in the SYN
@@ -301,6 +303,26 @@ func saidTo(w []string) (string, error) {
 	}
 	b, err := io.ReadAll(c)
 	return string(b), err
+}
+
+func talk(w []string) (string, error) {
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(w[1], w[2]), patience)
+	for n := 0; ; n++ {
+		said := strconv.Itoa(n)
+		if err != nil {
+			said = "ended: " + name(err)
+		}
+		if e := os.WriteFile(w[3]+".new", []byte(said), 0o644); e != nil {
+			return "", e
+		}
+		if e := os.Rename(w[3]+".new", w[3]); e != nil || err != nil {
+			return said, e
+		}
+		time.Sleep(10 * time.Millisecond)
+		if _, err = c.Write([]byte{'x'}); err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+	}
 }
 
 func chat(w []string) (string, error) {
