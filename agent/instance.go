@@ -61,7 +61,7 @@ type Instance struct {
 	steering interface{ Close() error }
 	proxy    *dnsproxy.Server
 	sockets  *sockets
-	idle     []*os.File // sockets that nothing has come to yet
+	idle     *os.File // says that something came to a socket that nothing had come to yet
 	wire     tripwire
 
 	ending  atomic.Bool // end was called
@@ -219,8 +219,8 @@ func (i *Instance) closeNetwork() error {
 	if i.proxy != nil {
 		errs = append(errs, i.proxy.Close())
 	}
-	for _, f := range i.idle {
-		_ = f.Close() // ends the wait, if it did not end by itself
+	if i.idle != nil {
+		_ = i.idle.Close() // ends the wait, if it did not end by itself
 	}
 	if i.sockets != nil {
 		i.sockets.close()

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,23 +56,20 @@ func (i *Instance) makeProxy(p *policy.Compiled) (err error) {
 }
 
 // serveAll begins to answer at the sockets.
-func (i *Instance) serveAll() error {
+func (i *Instance) serveAll() (err error) {
 	s := i.sockets
+	var list []service
 	for n := range 2 {
-		for _, x := range []struct {
-			socket any
-			serve  func() error
-		}{
-			{s.raw[n], func() error { return i.proxy.ServeTCP(s.raw[n]) }},
-			{s.connect[n], func() error { return i.proxy.ServeConnect(s.connect[n]) }},
-			{s.dns[n], func() error { return i.proxy.ServeDNSTCP(s.dns[n]) }},
-			{s.udp[n], func() error { return i.proxy.ServeDNS(s.udp[n]) }},
-		} {
-			if err := i.serve(conn(x.socket), x.serve); err != nil {
-				return err
-			}
-		}
+		list = append(list,
+			service{s.raw[n], func() error { return i.proxy.ServeTCP(s.raw[n]) }},
+			service{s.connect[n], func() error { return i.proxy.ServeConnect(s.connect[n]) }},
+			service{s.dns[n], func() error { return i.proxy.ServeDNSTCP(s.dns[n]) }},
+			service{s.udp[n], func() error { return i.proxy.ServeDNS(s.udp[n]) }})
 	}
+	if i.idle, err = watch(list); err != nil {
+		return fmt.Errorf("run: waiting for the sandbox's first packets: %w", err)
+	}
+	go i.serveWhenNeeded(list)
 	return nil
 }
 
@@ -87,52 +85,69 @@ func (s *sockets) close() {
 	}
 }
 
-// serve starts one of the proxy's servers when the first packet comes to its socket: servers have threads, and many
-// commands use no network. That a server fails while the sandbox lives is the end of the run.
-func (i *Instance) serve(socket syscall.Conn, f func() error) error {
-	idle, err := watched(socket)
-	if err != nil {
-		return fmt.Errorf("run: waiting for the sandbox's first packet: %w", err)
-	}
-	i.idle = append(i.idle, idle)
-	go func() {
-		if err := awaitPacket(idle); err != nil {
-			return // closed: nothing came
-		}
-		if err := f(); err != nil && !i.ending.Load() {
-			i.c.Failed(fmt.Errorf("the sandbox was stopped: its proxy failed: %w", err))
-		}
-	}()
-	return nil
+// service is one of the proxy's servers, and the socket that it answers at.
+type service struct {
+	socket any
+	run    func() error
 }
 
-// watched returns a second descriptor of a socket, for waiting: a listener itself can only be accepted from.
-func watched(socket syscall.Conn) (*os.File, error) {
-	raw, err := socket.SyscallConn()
+// watch returns a descriptor that can be read when something has come to one of the sockets: an epoll that says it once.
+func watch(list []service) (*os.File, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	fd := -1
-	var failed error
-	err = raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, failed); err != nil {
+	err = unix.SetNonblock(fd, true) // so that Go waits for it
+	f := os.NewFile(uintptr(fd), "sockets")
+	for n := range list {
+		if err == nil {
+			err = on(list[n].socket, func(socket int) error {
+				return unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, socket, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(n)})
+			})
+		}
+	}
+	if err != nil {
+		f.Close()
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), "socket"), nil
+	return f, nil
 }
 
-// awaitPacket waits until a socket can be read. It closes the descriptor.
-func awaitPacket(f *os.File) error {
-	defer f.Close()
-	raw, err := f.SyscallConn()
+// on calls f with a socket's descriptor.
+func on(socket any, f func(int) error) error {
+	raw, err := conn(socket).SyscallConn()
 	if err != nil {
 		return err
 	}
-	return raw.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, 0)
-		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
-	})
+	var failed error
+	return errors.Join(raw.Control(func(fd uintptr) { failed = f(int(fd)) }), failed)
+}
+
+// serveWhenNeeded starts each of the proxy's servers when the first packet comes to its socket: servers have threads, and
+// many commands use no network. That a server fails while the sandbox lives is the end of the run.
+func (i *Instance) serveWhenNeeded(list []service) {
+	failed := func(err error) {
+		if err != nil && !i.ending.Load() {
+			i.c.Failed(fmt.Errorf("the sandbox was stopped: its proxy failed: %w", err))
+		}
+	}
+	raw, err := i.idle.SyscallConn()
+	for left := len(list); left > 0 && err == nil; {
+		var events [8]unix.EpollEvent
+		n := 0
+		var wrong error
+		err = raw.Read(func(fd uintptr) bool {
+			n, wrong = unix.EpollWait(int(fd), events[:], 0)
+			return n > 0 || wrong != nil && !errors.Is(wrong, unix.EINTR)
+		})
+		err = cmp.Or(err, wrong) // that of one that was closed, usually: nothing came to the others
+		for _, e := range events[:max(n, 0)] {
+			left--
+			go func() { failed(list[e.Fd].run()) }()
+		}
+	}
+	failed(err)
+	i.idle.Close()
 }
 
 func (i *Instance) openSockets() (*sockets, error) {

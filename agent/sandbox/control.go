@@ -2,11 +2,13 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -90,11 +92,11 @@ func stepError(s step, errno syscall.Errno) error {
 	return fmt.Errorf("sandbox: %s: %w", text[0], errno)
 }
 
-// control is the daemon's end of the socket to one init. recv is for one goroutine at a time.
+// control is the daemon's end of the socket to one init. recv is for one goroutine at a time. Go's poller waits for it, so
+// that a sandbox in which nothing happens holds no thread.
 type control struct {
-	fd     int
-	mu     sync.Mutex
-	closed bool // fd may be somebody else's now
+	file *os.File
+	raw  syscall.RawConn
 }
 
 // reply is one message of the init.
@@ -109,7 +111,26 @@ func newControl() (*control, int, error) {
 	if err != nil {
 		return nil, -1, fmt.Errorf("sandbox: making the socket to the init: %w", err)
 	}
-	return &control{fd: fds[0]}, fds[1], nil
+	c, err := takeControl(fds[0])
+	if err != nil {
+		unix.Close(fds[1])
+		return nil, -1, err
+	}
+	return c, fds[1], nil
+}
+
+// takeControl makes a socket the daemon's end.
+func takeControl(fd int) (*control, error) {
+	err := unix.SetNonblock(fd, true)
+	c := &control{file: os.NewFile(uintptr(fd), "init")}
+	if err == nil {
+		c.raw, err = c.file.SyscallConn()
+	}
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("sandbox: taking the socket to the init: %w", err)
+	}
+	return c, nil
 }
 
 // send writes one message of 32-bit and 64-bit little-endian numbers, then raw bytes.
@@ -124,38 +145,43 @@ func (c *control) send(fds []int, fields ...any) error {
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	for {
-		err := unix.Sendmsg(c.fd, b.Bytes(), rights, nil, unix.MSG_NOSIGNAL)
-		if !errors.Is(err, unix.EINTR) {
-			if err != nil {
-				return fmt.Errorf("sandbox: telling the init what to do: %w", err)
-			}
-			return nil
-		}
+	var n int
+	var err error
+	closed := c.raw.Write(func(fd uintptr) bool {
+		n, err = unix.SendmsgN(int(fd), b.Bytes(), rights, nil, unix.MSG_NOSIGNAL)
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	if err = cmp.Or(closed, err); err == nil && n != b.Len() {
+		err = io.ErrShortWrite
 	}
+	if err != nil {
+		return fmt.Errorf("sandbox: telling the init what to do: %w", err)
+	}
+	return nil
 }
 
 // recv reads one message; io.EOF says that the init is gone.
 func (c *control) recv() (reply, error) {
 	buf, rights := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
-	for {
-		n, oobn, _, _, err := unix.Recvmsg(c.fd, buf, rights, unix.MSG_CMSG_CLOEXEC)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil && !errors.Is(err, unix.ECONNRESET):
-			return reply{}, fmt.Errorf("sandbox: reading what the init says: %w", err)
-		case err != nil || n == 0:
-			return reply{}, io.EOF
-		case n != 12:
-			return reply{}, fmt.Errorf("sandbox: the init sent a message of %d bytes", n)
-		}
-		r := reply{binary.LittleEndian.Uint32(buf), binary.LittleEndian.Uint32(buf[4:]), binary.LittleEndian.Uint32(buf[8:]), -1}
-		if oobn > 0 {
-			r.fd = receivedFD(rights[:oobn])
-		}
-		return r, nil
+	var n, oobn int
+	var err error
+	closed := c.raw.Read(func(fd uintptr) bool {
+		n, oobn, _, _, err = unix.Recvmsg(int(fd), buf, rights, unix.MSG_CMSG_CLOEXEC)
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	switch err = cmp.Or(closed, err); {
+	case err != nil && !errors.Is(err, unix.ECONNRESET):
+		return reply{}, fmt.Errorf("sandbox: reading what the init says: %w", err)
+	case err != nil || n == 0:
+		return reply{}, io.EOF
+	case n != 12:
+		return reply{}, fmt.Errorf("sandbox: the init sent a message of %d bytes", n)
 	}
+	r := reply{binary.LittleEndian.Uint32(buf), binary.LittleEndian.Uint32(buf[4:]), binary.LittleEndian.Uint32(buf[8:]), -1}
+	if oobn > 0 {
+		r.fd = receivedFD(rights[:oobn])
+	}
+	return r, nil
 }
 
 func receivedFD(rights []byte) int {
@@ -188,22 +214,11 @@ func (c *control) want(op uint32) (reply, error) {
 
 // shutdown ends the conversation: the init exits, and recv returns io.EOF.
 func (c *control) shutdown() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
-	}
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) // one that is closed is over already
 }
 
-// close is for when nobody is in recv or send any more.
-func (c *control) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		unix.Close(c.fd)
-		c.closed = true
-	}
-}
+// close is for when nobody listens any more.
+func (c *control) close() { c.file.Close() }
 
 // initFile is the init as a file that can be executed, on a file system that is mounted nowhere: made once, by the
 // first sandbox of this process. A memfd would not do where the host's vm.memfd_noexec is 2.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -185,19 +186,24 @@ func (s *Sandbox) reconnect() error {
 	if err != nil {
 		return fmt.Errorf("sandbox: making the socket to the init: %w", err)
 	}
-	s.control = &control{fd: fd}
-	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: adoptTime})
-	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: adoptTime})
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: adoptTime}) // of connect
 	err = s.run.atSocket(func(at *unix.SockaddrUnix) error { return unix.Connect(fd, at) })
-	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
-		return ErrNotWhole
-	}
 	var peer *unix.Ucred
 	if err == nil {
 		peer, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}
 	if err != nil {
+		unix.Close(fd)
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+			return ErrNotWhole
+		}
 		return fmt.Errorf("sandbox: connecting to the init: %w", err)
+	}
+	if s.control, err = takeControl(fd); err != nil {
+		return err
+	}
+	if err = s.control.file.SetReadDeadline(time.Now().Add(adoptTime * time.Second)); err != nil {
+		return fmt.Errorf("sandbox: waiting for the init's answer: %w", err)
 	}
 	// What answers after this was alive when its number was opened, so the number is its own.
 	if s.pidfd, err = unix.PidfdOpen(int(peer.Pid), 0); errors.Is(err, unix.ESRCH) {
@@ -215,8 +221,7 @@ func (s *Sandbox) reconnect() error {
 			s.processes[r.a] = &Process{id: r.a, sandbox: s, streams: &streams{stop: [2]int{-1, -1}}, done: make(chan struct{})}
 			s.lastID = max(s.lastID, r.a)
 		case r.op == reReady:
-			_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})
-			return nil
+			return s.control.file.SetReadDeadline(time.Time{})
 		}
 	}
 }

@@ -203,7 +203,7 @@ func payloadFile(payload []byte) (int, error) {
 
 // listen takes what the init says until it is gone.
 func (s *Sandbox) listen() {
-	defer s.closeControl()
+	defer s.control.close()
 	for {
 		r, err := s.control.recv()
 		s.mu.Lock()
@@ -230,13 +230,6 @@ func (s *Sandbox) listen() {
 		}
 		s.mu.Unlock()
 	}
-}
-
-// closeControl closes the socket when nothing more comes and nobody is about to use it.
-func (s *Sandbox) closeControl() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.control.close()
 }
 
 func (p *Process) end(status unix.WaitStatus) {
