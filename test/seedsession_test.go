@@ -3,12 +3,14 @@
 package test
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
@@ -231,5 +233,36 @@ func TestDaemonKilledUnderneath(t *testing.T) {
 	}
 	if out := c.ok("box", "status"); !strings.HasPrefix(out, "box: running") {
 		t.Errorf("after the restart:\n%s", out)
+	}
+}
+
+// TestOnboardInterruptedAnywhere: a signal at any moment leaves a sandbox that runs, or nothing.
+func TestOnboardInterruptedAnywhere(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	c := &cli{t, d}
+	for i := range 8 {
+		cmd := d.Command("onboard", "--yes", "--name", "box")
+		var said lines
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 { // while the sandbox is made, else at any time
+			wait(t, "the last step", func() bool { return strings.Contains(said.String(), "[6/6]") })
+		}
+		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
+		_ = cmd.Process.Signal(syscall.SIGINT) // it may have ended
+		_ = cmd.Wait()                         // the status says how
+		status, list := cmd.ProcessState.ExitCode(), c.ok("list")
+		t.Logf("status %d", status)
+		switch {
+		case status == 0 && strings.Contains(list, "box   running"):
+			c.ok("destroy", "--yes", "box")
+		case status == 1 && list == "" && strings.Contains(said.String(), "interrupted"):
+		case status == -1 && list == "": // before it took the signal over
+		default:
+			t.Fatalf("status %d, %q\n%s", status, list, said.String())
+		}
 	}
 }
