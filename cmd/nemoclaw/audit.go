@@ -11,7 +11,7 @@ import (
 )
 
 func newAudit() *cobra.Command {
-	return group("audit", "Verify audit logs", newVerify())
+	return group("audit", "Verify audit logs", "  nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl", newVerify())
 }
 
 func newVerify() *cobra.Command {

@@ -17,7 +17,7 @@ import (
 )
 
 func newConfig(name string) *cobra.Command {
-	return group("config", "Show and change its settings", newConfigGet(name), newConfigSet(name))
+	return group("config", "Show and change its settings", "  nemoclaw "+name+" config set model nvidia/nemotron-3-super-120b", newConfigGet(name), newConfigSet(name))
 }
 
 func newConfigGet(name string) *cobra.Command {

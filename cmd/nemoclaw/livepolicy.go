@@ -18,16 +18,15 @@ import (
 )
 
 func newLivePolicy(name string) *cobra.Command {
-	cmd := group("policy", "Show and change its policy while it runs",
+	cmd := group("policy", "Show and change its policy while it runs", strings.ReplaceAll(`  nemoclaw NAME policy list
+  nemoclaw NAME policy add --domain api.openai.com --port 443
+  nemoclaw NAME policy remove --domain api.openai.com
+  nemoclaw NAME policy rollback 3`, "NAME", name),
 		newPolicyList(name), newPolicyGet(name), newPolicySet(name), newPolicyRule(name, true), newPolicyRule(name, false),
 		newPolicyDiff(name), newPolicyHistory(name), newPolicyRollback(name), newLiveExplain(name), newLivePreset(name))
 	cmd.Long = `policy shows and changes the policy of a sandbox. Every change is a revision, with who made it, when and what; all of it is
 in force at once or none. A rule that is taken away closes the connections that it had allowed. Files and programs are fixed
 when a sandbox starts: their changes are refused unless --restart allows to restart it.`
-	cmd.Example = strings.ReplaceAll(`  nemoclaw NAME policy list
-  nemoclaw NAME policy add --domain api.openai.com --port 443
-  nemoclaw NAME policy remove --domain api.openai.com
-  nemoclaw NAME policy rollback 3`, "NAME", name)
 	return cmd
 }
 

@@ -13,7 +13,8 @@ import (
 )
 
 func newLivePreset(name string) *cobra.Command {
-	return group("preset", "Add and remove presets of its policy", newPresetList(name), newPresetChange(name, true), newPresetChange(name, false))
+	return group("preset", "Add and remove presets of its policy", "  nemoclaw "+name+" preset add pypi",
+		newPresetList(name), newPresetChange(name, true), newPresetChange(name, false))
 }
 
 func newPresetList(name string) *cobra.Command {

@@ -168,9 +168,9 @@ func nearest(cmd *cobra.Command, word string) string {
 }
 
 // group is a command that only holds others.
-func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
-		Use: use, Short: short,
+		Use: use, Short: short, Example: example,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

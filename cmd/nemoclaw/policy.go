@@ -11,7 +11,9 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	return group("policy", "Check, explain and learn about policies", newCheck(), newExplain(), newSchema(), newPresets(), newImport())
+	return group("policy", "Check, explain and learn about policies",
+		"  nemoclaw policy check nemoclaw.yaml\n  nemoclaw policy explain nemoclaw.yaml --connect pypi.org:443",
+		newCheck(), newExplain(), newSchema(), newPresets(), newImport())
 }
 
 // wrong is one error of a policy, for -o json.
@@ -112,7 +114,9 @@ func newSchema() *cobra.Command {
 		Use:   "schema",
 		Short: "Print the language as a JSON Schema, for editors",
 		Long: `schema prints a JSON Schema (draft 2020-12) of the policy language. An editor with a YAML language server completes and
-checks policies with it.`,
+checks policies with it.
+
+Exit status: 0 printed, 2 wrong usage.`,
 		Example: `  nemoclaw policy schema > nemoclaw.schema.json
   # yaml-language-server: $schema=nemoclaw.schema.json     (first line of a policy)`,
 		Args: usageArgs(cobra.NoArgs),
@@ -128,6 +132,7 @@ func newPresets() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "presets [NAME]",
 		Short: "List the presets that `extends` takes, or print one",
+		Long:  "presets lists the presets, or prints the YAML of one.\n\nExit status: 0 listed or printed, 1 there is none of that name, 2 wrong usage.",
 		Example: `  nemoclaw policy presets
   nemoclaw policy presets npm`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),

@@ -13,7 +13,7 @@ import (
 )
 
 func newSnapshot(name string) *cobra.Command {
-	return group("snapshot", "Keep and bring back its workspace and policy",
+	return group("snapshot", "Keep and bring back its workspace and policy", "  nemoclaw "+name+" snapshot create before-upgrade",
 		newSnapshotCreate(name), newSnapshotList(name), newSnapshotRestore(name), newSnapshotDelete(name))
 }
 

@@ -53,6 +53,7 @@ func newVersion() *cobra.Command {
 	cmd := talking(&cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of this program, and of the daemon when it answers",
+		Long:    "version prints the version of this program, and of the daemon when it answers within a second.\n\nExit status: 0 printed, 2 wrong usage.",
 		Example: "  nemoclaw version -o json",
 		Args:    usageArgs(cobra.NoArgs),
 	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
