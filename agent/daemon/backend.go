@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -102,9 +101,6 @@ func (d *Daemon) checkCreate(c *api.Create) (text string, compiled *policy.Compi
 	bad := func(err error) error { return &api.Error{Code: api.Invalid, Message: err.Error()} }
 	if err := policy.ValidName(c.Name); err != nil {
 		return "", nil, bad(fmt.Errorf("the name %q: %w", c.Name, err))
-	}
-	if slices.Contains(api.Reserved(), c.Name) {
-		return "", nil, bad(fmt.Errorf("the name %q is a command's of nemoclaw; choose another", c.Name))
 	}
 	if c.PolicyName == "" {
 		c.PolicyName = c.Name + ".yaml"

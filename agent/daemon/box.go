@@ -161,7 +161,7 @@ func (b *box) config(compiled *policy.Compiled, root string) agent.Config {
 		Name: b.name, Policy: compiled, PolicyName: b.revisions.Latest().Name, Workspace: b.workspace(), Root: root, Started: b.spec.Created, Lasting: true,
 		Parent: b.d.parent, RunDir: b.d.c.RunDir, Protected: b.d.protected(), BookFile: filepath.Join(b.dir, "names"),
 		Resolver: b.d.c.Resolver, HostsFile: b.d.c.HostsFile,
-		Record: b.records.Record, Ask: b.ask,
+		Record: b.record, Ask: b.ask,
 		Failed: func(err error) { go b.fail(err) }, // it may be told from within what ends
 		Warn:   b.warn,
 	}

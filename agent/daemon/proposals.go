@@ -22,7 +22,7 @@ const maxProposals = 500
 // saveAfter is how long a change of the proposals may wait for the disk.
 const saveAfter = time.Second
 
-// proposals are what was asked about while nobody was there. They outlive the sandbox's stop and the daemon.
+// proposals are what was asked about while nobody was there, and what the default refused. They outlive the sandbox's stop and the daemon.
 type proposals struct {
 	file string
 
@@ -126,6 +126,18 @@ func (p *proposals) all() []api.Proposal {
 	}
 	slices.SortFunc(list, func(a, b api.Proposal) int { return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.ID, b.ID)) })
 	return list
+}
+
+// record records a decision. What the default refused is listed, so that a person may allow it; what a rule denies is not: that
+// takes a change of the policy.
+func (b *box) record(d policy.Decision) {
+	b.records.Record(d)
+	if d.Verdict != policy.Deny || d.Rule != "default" {
+		return
+	}
+	if d.Suggest = policy.Suggest(d); d.Suggest != "" {
+		b.proposals.add(d)
+	}
 }
 
 // ask answers what the policy asks about: nobody is there, so it is denied at once and kept as a proposal.

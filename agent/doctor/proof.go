@@ -195,5 +195,6 @@ func capture(f func(null, out *os.File) error) ([]byte, error) {
 	}()
 	err = f(null, w)
 	w.Close()
-	return out.Bytes(), errors.Join(err, <-copied)
+	err = errors.Join(err, <-copied)
+	return out.Bytes(), err
 }

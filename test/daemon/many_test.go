@@ -60,7 +60,7 @@ func TestManySandboxes(t *testing.T) {
 			return err
 		}
 		if status, err := p.Wait(); err != nil || status == 0 || out.String() != name(i) {
-			return fmt.Errorf("%s: status %d, %v, %q", name(i), status, err, &out)
+			return fmt.Errorf("%s: status %d, %w, %q", name(i), status, err, &out)
 		}
 		return nil
 	}

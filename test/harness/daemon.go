@@ -61,7 +61,7 @@ func (w *World) PrepareDaemon(t T, flags ...string) *Daemon {
 	return d
 }
 
-// StateDir, RunDir and AuditDir are where it keeps things.
+// StateDir holds what outlives a reboot.
 func (d *Daemon) StateDir() string { return filepath.Join(d.Dir, "state") }
 
 // RunDir holds what a reboot takes away.

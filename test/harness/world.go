@@ -52,6 +52,7 @@ type World struct {
 	seen    *Capture
 	next    atomic.Uint32
 	boxes   atomic.Uint32
+	resolv  string // of the host, which the world's covers
 }
 
 // W is the world, once Main has made it.
@@ -174,6 +175,7 @@ func (w *World) resolver() error {
 	if err != nil {
 		return err
 	}
+	w.resolv = at
 	own := filepath.Join(w.Dir, "resolv.conf")
 	if err := os.WriteFile(own, []byte("nameserver "+Resolver.Addr().String()+"\n"), 0o644); err != nil {
 		return err
@@ -273,6 +275,11 @@ func (w *World) close() {
 	}
 	if err := unix.Unmount(w.BPFFS, unix.MNT_DETACH); err != nil {
 		fmt.Fprintln(os.Stderr, "harness: unmounting the BPF file system:", err)
+	}
+	if w.resolv != "" {
+		if err := unix.Unmount(w.resolv, unix.MNT_DETACH); err != nil {
+			fmt.Fprintln(os.Stderr, "harness: unmounting the world's resolv.conf:", err)
+		}
 	}
 	for _, c := range w.Cgroups() {
 		_ = os.Remove(c)
