@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,13 +112,31 @@ func (s *Service) Store(name string, files ...*os.File) error {
 	for batch := range slices.Chunk(files, maxBatch) {
 		var fds []int
 		for _, f := range batch {
-			fds = append(fds, int(f.Fd()))
+			fd, err := number(f)
+			if err != nil {
+				return fmt.Errorf("systemd: keeping %s: %w", name, err)
+			}
+			fds = append(fds, fd)
 		}
-		if err := s.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, fds...); err != nil {
+		err := s.send("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, fds...)
+		runtime.KeepAlive(batch)
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// number is a file's descriptor. File.Fd would make what it is open on block, for all who have it open: nothing could end
+// the wait for a connection then.
+func number(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	n := -1
+	err = raw.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
 }
 
 // Forget has the manager close what is stored under a name.

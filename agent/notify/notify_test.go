@@ -120,6 +120,36 @@ func TestStoreSendsTheDescriptorItself(t *testing.T) {
 }
 
 // TestHandedOver starts this binary as systemd would, with descriptors in their places.
+// TestStoreLeavesTheModeAlone: a listener whose descriptor blocks can't be closed while somebody waits for a connection.
+func TestStoreLeavesTheModeAlone(t *testing.T) {
+	t.Parallel()
+	s := &Service{addr: newManager(t).addr}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "socket"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := s.Store("socket", f); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("the listener blocks: flags %#x, %v", flags, err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestHandedOver(t *testing.T) {
 	t.Parallel()
 	var files []*os.File

@@ -128,6 +128,13 @@ func TestUnmasked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(dir + "/beat"); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
 	// What is somewhere else does not matter.
 	fill(t, data, "other")
 	if err := os.Rename(data+"/other", data+"/another"); err != nil {
