@@ -27,6 +27,8 @@ type Daemon struct {
 	flags []string
 	cmd   *exec.Cmd     // nil: it does not run
 	ended chan struct{} // closed when cmd has ended
+
+	served bool // it did, once
 }
 
 // StartDaemon starts a daemon. At the end of the test every sandbox of it is destroyed, it is told to stop, and anything that
@@ -104,6 +106,7 @@ func (d *Daemon) Ready(t T) {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		if c, err := net.Dial("unix", d.Socket); err == nil {
 			c.Close()
+			d.served = true
 			return
 		}
 		select {
@@ -235,13 +238,10 @@ func (d *Daemon) clear(t T) {
 	if f, ok := t.(interface{ Failed() bool }); ok {
 		failed = f.Failed()
 	}
-	if failed {
+	if failed || !d.served {
 		return // more noise helps nobody
 	}
 	if d.cmd == nil {
-		if _, err := os.Stat(d.StateDir()); err != nil {
-			return // it was never started
-		}
 		d.Start(t)
 	}
 	if names := d.Names(t); len(names) > 0 {
