@@ -66,10 +66,10 @@ func (c conversation) goesOn(t *testing.T) {
 	}
 }
 
-// reaches says whether a new connection to a name is possible.
+// reaches says whether a new connection to a name is answered.
 func reaches(t *testing.T, d *harness.Daemon, box, name string) bool {
 	t.Helper()
-	return probe(t, d, box, "tcp-to "+name+" 7000")[0].Errno == ""
+	return probe(t, d, box, "reach "+name+" 7000 eA==")[0].Errno == ""
 }
 
 // TestPolicyIsLive changes a policy under connections that are open.

@@ -130,6 +130,17 @@ func (d *Daemon) End(sig syscall.Signal) {
 // Kill ends it as an accident would.
 func (d *Daemon) Kill() { d.End(syscall.SIGKILL) }
 
+// Reboot ends it and everything inside its sandboxes, and takes away what a reboot does: cgroups, BPF programs and the run
+// directory.
+func (d *Daemon) Reboot(t T) {
+	t.Helper()
+	d.Kill()
+	d.unplug()
+	if err := os.RemoveAll(d.RunDir()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Wait waits until it ends, and returns its exit status.
 func (d *Daemon) Wait(t T) int {
 	t.Helper()
@@ -332,6 +343,10 @@ func (d *Daemon) erase() {
 	if d.cmd != nil {
 		d.Kill()
 	}
+	d.unplug()
+}
+
+func (d *Daemon) unplug() {
 	endCgroups(d.cgroups())
 	pins, _ := filepath.Glob(filepath.Join(d.w.BPFFS, "nemoclaw", d.Parent+"-*")) // the pattern is well formed
 	for _, p := range pins {
