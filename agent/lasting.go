@@ -147,22 +147,23 @@ func (i *Instance) Detach() {
 func (i *Instance) Stop() error { return i.end(func() {}, func() { i.lost() }) }
 
 // SetPolicy makes another policy's network rules the ones in force, for connections that are open too: those that it does not
-// allow are closed. Everything else of the policy is as it was at the start; the caller sees to it that it does not differ.
-func (i *Instance) SetPolicy(c *policy.Compiled) error {
+// allow are closed, and closed says how many they were. Everything else of the policy is as it was at the start; the caller sees
+// to it that it does not differ.
+func (i *Instance) SetPolicy(c *policy.Compiled) (closed int, err error) {
 	i.changes.Lock()
 	defer i.changes.Unlock()
 	if err := checkLevel(i.loader, c, i.c.PolicyName); err != nil {
-		return err
+		return 0, err
 	}
 	old := i.recorder.policies.latest()
 	if err := i.rules.change(c); err != nil {
-		return err
+		return 0, err
 	}
-	if err := i.proxy.SetPolicy(c); err != nil {
+	if closed, err = i.proxy.SetPolicy(c); err != nil {
 		// Names of the new policy could not be had. The proxy still has the old one, and so gets the kernel.
-		return errors.Join(err, i.rules.change(old))
+		return 0, errors.Join(err, i.rules.change(old))
 	}
-	return nil
+	return closed, nil
 }
 
 // Base is the policy that it was started with: of the one in force it has everything but the network rules.

@@ -313,15 +313,19 @@ func (c *conn) timedOut() {
 	}
 }
 
-// rejudge closes the connections that a new policy does not allow any longer.
-func (l *loop) rejudge() {
+// rejudge closes the connections that a new policy does not allow any longer, and returns how many that were.
+func (l *loop) rejudge() (closed int) {
 	p := l.s.pol.Load()
 	for c := range l.conns {
 		switch c.state {
 		case stHead, stWait, stDial, stRelay:
 			l.guarded(c, func() { c.rejudge(p) })
+			if c.state == stClosed {
+				closed++
+			}
 		}
 	}
+	return closed
 }
 
 func (c *conn) rejudge(p *policy.Compiled) {

@@ -382,8 +382,8 @@ func TestExpiryAndSetPolicy(t *testing.T) {
 	}
 	w.forget()
 	next := compile(t, "network:\n  allow:\n    - domain: new.example\n      ports: [443]\n      protocol: https\n")
-	if err := w.s.SetPolicy(next); err != nil {
-		t.Fatal(err)
+	if closed, err := w.s.SetPolicy(next); err != nil || closed != 1 {
+		t.Fatal(closed, err)
 	}
 	if _, err := kept.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("error = %v", err)
@@ -495,7 +495,7 @@ func TestSetPolicyWhileTheHeadIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(50 * time.Millisecond)
-	if err := w.s.SetPolicy(compile(t, "network:\n  deny:\n    - domain: good.example\n")); err != nil {
+	if _, err := w.s.SetPolicy(compile(t, "network:\n  deny:\n    - domain: good.example\n")); err != nil {
 		t.Fatal(err)
 	}
 	_, werr := c.Write(hello[10:])

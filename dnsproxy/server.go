@@ -84,20 +84,30 @@ func (s *Server) assign(p *policy.Compiled) error {
 func (s *Server) Names() []Named { return s.book.names() }
 
 // SetPolicy makes p the policy from now on. The kernel must know the names' new rules already (Names lists them); names that
-// are new get addresses here. Connections that p does not allow are closed.
-func (s *Server) SetPolicy(p *policy.Compiled) error {
+// are new get addresses here. When it returns the connections that p does not allow are closed: so many.
+func (s *Server) SetPolicy(p *policy.Compiled) (closed int, err error) {
 	if err := s.assign(p); err != nil {
-		return err
+		return 0, err
 	}
 	s.pol.Store(p)
 	s.dns.answers.clear()
 	s.mu.Lock()
 	loops := s.loops
 	s.mu.Unlock()
+	cut := make(chan int, len(loops))
 	for _, l := range loops {
-		l.post(l.rejudge)
+		if !l.post(func() { cut <- l.rejudge() }) {
+			cut <- 0
+		}
 	}
-	return nil
+	for range loops {
+		select {
+		case n := <-cut:
+			closed += n
+		case <-s.ctx.Done(): // a loop that stops closes all of its own
+		}
+	}
+	return closed, nil
 }
 
 // Close ends all Serve calls and all connections, and waits until they are gone.

@@ -242,23 +242,22 @@ func (d *Daemon) Start(ctx context.Context, who server.Caller, name string) (api
 // Stop ends everything in a sandbox, and makes it one that should not run.
 func (d *Daemon) Stop(_ context.Context, who server.Caller, name string) (api.Sandbox, error) {
 	return d.operate(name, func(b *box) error {
-		if err := b.change(func(s *spec) { s.Wanted = api.Stopped }); err != nil {
-			return err
+		err := b.change(func(s *spec) { s.Wanted = api.Stopped })
+		if err != nil { // a disk that is full keeps nobody from ending what runs
+			err = fmt.Errorf("%s is stopped now, and will run again when the daemon starts: %w", name, err)
 		}
-		return b.stop()
+		return errors.Join(b.stop(), err)
 	})
 }
 
-// Destroy ends a sandbox and removes everything of it.
+// Destroy ends a sandbox and removes everything of it. It needs no room on the disk, which it may be there to make.
 func (d *Daemon) Destroy(_ context.Context, who server.Caller, name string) error {
 	_, err := d.operate(name, func(b *box) error {
-		if err := b.change(func(s *spec) { s.Wanted = api.Stopped }); err != nil {
-			return err
-		}
 		if err := b.stop(); err != nil {
 			return err
 		}
-		if err := b.remove(); err != nil {
+		err := b.remove()
+		if err != nil && !errors.Is(err, errRemains) {
 			return err
 		}
 		b.mu.Lock()
@@ -269,7 +268,7 @@ func (d *Daemon) Destroy(_ context.Context, who server.Caller, name string) erro
 		d.mu.Unlock()
 		b.note("destroy", name, "by "+who.Name)
 		b.records.Close()
-		return nil
+		return err
 	})
 	return err
 }

@@ -336,17 +336,23 @@ func (b *box) detach() {
 	}
 }
 
+// errRemains says that a sandbox exists no more and that not everything of it could be removed.
+var errRemains = errors.New("it is destroyed, and what is left of it will be removed when the daemon starts")
+
 // remove takes everything of it from the disk. The caller holds ops, and it is stopped.
 func (b *box) remove() error {
 	parent := filepath.Dir(b.dir)
 	gone := gonePrefix + b.name
-	b.proposals.close()
 	// From the rename on it does not exist; the rest can be done again by the next daemon.
 	_ = os.RemoveAll(filepath.Join(parent, gone))
 	if err := os.Rename(b.dir, filepath.Join(parent, gone)); err != nil {
 		return fmt.Errorf("destroying %s: %w", b.name, err)
 	}
-	return errors.Join(syncDir(parent), b.d.clear(gone))
+	b.proposals.close()
+	if err := errors.Join(syncDir(parent), b.d.clear(gone)); err != nil {
+		return fmt.Errorf("%w: %w", errRemains, err)
+	}
+	return nil
 }
 
 // ownDirs can't be a workspace, hold one or lie in one.

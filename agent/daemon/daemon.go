@@ -51,7 +51,7 @@ type Daemon struct {
 	version string
 	log     *slog.Logger
 
-	lock     *os.File // of the state directory: there is one daemon for it
+	locks    []*os.File // of the state and the run directory: there is one daemon for each
 	audit    *audit.Writer
 	hub      *hub.Hub
 	own      *hub.Recorder // of what is about no sandbox
@@ -115,8 +115,8 @@ const (
 	snapshotsDir  = "snapshots"
 )
 
-// openState makes and locks the state directory.
-func (d *Daemon) openState() (err error) {
+// openState makes and locks the state and the run directory.
+func (d *Daemon) openState() error {
 	for _, dir := range []string{sandboxesDir, workspacesDir, imagesDir, snapshotsDir} {
 		if err := os.MkdirAll(filepath.Join(d.c.StateDir, dir), 0o700); err != nil {
 			return fmt.Errorf("state directory: %w; name another with --state-dir", err)
@@ -125,15 +125,30 @@ func (d *Daemon) openState() (err error) {
 	if err := makeRunDir(d.c.RunDir); err != nil {
 		return fmt.Errorf("run directory: %w; name another with --run-dir", err)
 	}
-	if d.lock, err = os.OpenFile(filepath.Join(d.c.StateDir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	if err = unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("state directory %s: another daemon has it; end it, or name other directories with --state-dir, --run-dir, --audit and --cgroup-parent", d.c.StateDir)
-	} else if err != nil {
-		return fmt.Errorf("locking the state directory %s: %w", d.c.StateDir, err)
+	for _, dir := range []string{d.c.StateDir, d.c.RunDir} {
+		lock, err := lockDir(dir)
+		if err != nil {
+			return err
+		}
+		d.locks = append(d.locks, lock)
 	}
 	return nil
+}
+
+// lockDir makes a directory this daemon's, as long as it lives.
+func lockDir(dir string) (*os.File, error) {
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		return lock, nil
+	}
+	lock.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%s: another daemon has it; end that one, or name other directories with --state-dir, --run-dir, --audit and --cgroup-parent", dir)
+	}
+	return nil, fmt.Errorf("locking %s: %w", dir, err)
 }
 
 // makeRunDir makes the run directory, whatever the umask: the socket in it has its own mode, and so has each sandbox's
@@ -300,8 +315,8 @@ func (d *Daemon) Close() error {
 	if d.audit != nil {
 		errs = append(errs, d.audit.Close())
 	}
-	if d.lock != nil {
-		errs = append(errs, d.lock.Close())
+	for _, l := range d.locks {
+		errs = append(errs, l.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -185,9 +185,12 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		if err = b.stop(); err == nil {
 			err = b.start(ctx)
 		}
+		if err != nil {
+			err = errors.Join(b.takeBack(latest, was, r, err), b.start(ctx))
+		}
 		res.Live = err == nil
 	default:
-		if err = b.apply(i, next, r); err != nil {
+		if res.Closed, err = b.apply(i, next, r); err != nil {
 			err = b.takeBack(latest, was, r, err)
 		}
 		res.Live = err == nil
@@ -236,22 +239,21 @@ func needsRestart(base, next *policy.Compiled) []string {
 	return list
 }
 
-// apply puts a revision's network rules into force.
-func (b *box) apply(i *agent.Instance, c *policy.Compiled, r revisions.Revision) error {
-	err := b.age(c, r)
-	if err == nil {
-		err = i.SetPolicy(c)
+// apply puts a revision's network rules into force, and returns how many connections that ended.
+func (b *box) apply(i *agent.Instance, c *policy.Compiled, r revisions.Revision) (closed int, err error) {
+	if err = b.age(c, r); err == nil {
+		closed, err = i.SetPolicy(c)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	b.mu.Lock()
 	b.inForce = r.Number
 	b.mu.Unlock()
-	return nil
+	return closed, nil
 }
 
-// takeBack makes the revision that is in force the latest again, after one that could not be put into force.
+// takeBack makes the revision that was in force the latest again, after one that could not be put into force.
 func (b *box) takeBack(was revisions.Revision, text string, failed revisions.Revision, cause error) error {
 	err := fmt.Errorf("revision %d can't be put into force, and revision %d stays: %w", failed.Number, was.Number, cause)
 	what := fmt.Sprintf("back to revision %d: revision %d can't be put into force: %s", was.Number, failed.Number, firstLine(cause))
@@ -261,7 +263,9 @@ func (b *box) takeBack(was revisions.Revision, text string, failed revisions.Rev
 	}
 	b.note("policy", fmt.Sprintf("revision %d", r.Number), r.What)
 	b.mu.Lock()
-	b.inForce = r.Number
+	if b.instance != nil {
+		b.inForce = r.Number // it means the same
+	}
 	b.mu.Unlock()
 	return err
 }

@@ -29,7 +29,7 @@ func (r *ruleFlags) add(f *pflag.FlagSet) {
 	f.Lookup("port").DefValue = "" // an empty list is shown as []
 	f.StringVar(&r.rule.Protocol, "protocol", "", "... that speak this `PROTOCOL`: https, http, tls or tcp")
 	f.StringSliceVar(&r.rule.Commands, "command", nil, "... by this `COMMAND` only (several with commas)")
-	f.StringVar(&r.rule.Expires, "expires", "", "... until this `DURATION` after the sandbox's start, such as 1h")
+	f.StringVar(&r.rule.Expires, "expires", "", "... for this `DURATION` from now on, such as 1h")
 	f.StringVar(&r.rule.Path, "path", "", "files at and below this `PATH`")
 	f.StringSliceVar(&r.rule.Permissions, "permissions", nil, "... with these `PERMISSIONS`: read, write, execute (with commas)")
 	f.StringVar(&r.rule.Command, "exec", "", "executing this `COMMAND`, a name or an absolute path")

@@ -66,10 +66,10 @@ func (c conversation) goesOn(t *testing.T) {
 	}
 }
 
-// reaches says whether a new connection to a name is possible.
+// reaches says whether a new connection to a name is answered.
 func reaches(t *testing.T, d *harness.Daemon, box, name string) bool {
 	t.Helper()
-	return probe(t, d, box, "tcp-to "+name+" 7000")[0].Errno == ""
+	return probe(t, d, box, "reach "+name+" 7000 eA==")[0].Errno == ""
 }
 
 // TestPolicyIsLive changes a policy under connections that are open.
@@ -84,7 +84,9 @@ func TestPolicyIsLive(t *testing.T) {
 	pid := get(t, c, "live").PID
 	kept, dropped := talk(t, c, "live", ws, keep), talk(t, c, "live", ws, drop)
 
-	d.Do(t, "live", "policy", "remove", "--domain", drop)
+	if status, _, said := d.Call(t, "live", "policy", "remove", "--domain", drop); status != 0 || !strings.Contains(said, "1 connection that it does not allow ended") {
+		t.Errorf("%d: %q", status, said)
+	}
 	until(t, "the connection that is not allowed any more ends", func() bool { return dropped.answers() < 0 })
 	before := dropServer.Conns()
 	if reaches(t, d, "live", drop) || dropServer.Conns() != before {
@@ -201,13 +203,14 @@ func TestChangeThatNeedsARestart(t *testing.T) {
 	if now.PID == before.PID || now.Policy.Revision != 2 || now.Policy.Running != 2 {
 		t.Errorf("%+v, was %+v", now, before)
 	}
-	// A policy that can't be put into force leaves the sandbox as one that says why, and the old one can be had back.
-	status, _, said = d.Call(t, "box", "policy", "add", "--exec", "/nowhere/program", "--restart")
-	t.Logf("%d %s", status, said)
-	if _, err := c.ChangePolicy(ctx, "box", api.PolicyChange{Rollback: 2, Restart: true}); err != nil {
-		t.Error(err)
+	// One that can't be put into force is taken back, and the sandbox runs under the one of before.
+	status, _, said = d.Call(t, "box", "policy", "add", "--deny", "--path", "/workspace/nothing", "--permissions", "read,write", "--restart")
+	if status != 1 || !strings.Contains(said, "revision 3 can't be put into force, and revision 2 stays") || !strings.Contains(said, "/workspace/nothing does not exist") {
+		t.Errorf("%d: %s", status, said)
 	}
-	d.Do(t, "box", "start")
+	if s := get(t, c, "box"); s.State != api.Running || s.Policy.Revision != 4 || s.Policy.Running != 4 || s.Policy.Hash != now.Policy.Hash {
+		t.Errorf("%+v, want the policy of %+v", s, now)
+	}
 	if out := d.Do(t, "box", "exec", "--", "id", "-u"); out != "1000\n" {
 		t.Errorf("%q", out)
 	}

@@ -27,6 +27,8 @@ type Daemon struct {
 	flags []string
 	cmd   *exec.Cmd     // nil: it does not run
 	ended chan struct{} // closed when cmd has ended
+
+	served bool // it did, once
 }
 
 // StartDaemon starts a daemon. At the end of the test every sandbox of it is destroyed, it is told to stop, and anything that
@@ -104,6 +106,7 @@ func (d *Daemon) Ready(t T) {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		if c, err := net.Dial("unix", d.Socket); err == nil {
 			c.Close()
+			d.served = true
 			return
 		}
 		select {
@@ -126,6 +129,17 @@ func (d *Daemon) End(sig syscall.Signal) {
 
 // Kill ends it as an accident would.
 func (d *Daemon) Kill() { d.End(syscall.SIGKILL) }
+
+// Reboot ends it and everything inside its sandboxes, and takes away what a reboot does: cgroups, BPF programs and the run
+// directory.
+func (d *Daemon) Reboot(t T) {
+	t.Helper()
+	d.Kill()
+	d.unplug()
+	if err := os.RemoveAll(d.RunDir()); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // Wait waits until it ends, and returns its exit status.
 func (d *Daemon) Wait(t T) int {
@@ -235,13 +249,10 @@ func (d *Daemon) clear(t T) {
 	if f, ok := t.(interface{ Failed() bool }); ok {
 		failed = f.Failed()
 	}
-	if failed {
+	if failed || !d.served {
 		return // more noise helps nobody
 	}
 	if d.cmd == nil {
-		if _, err := os.Stat(d.StateDir()); err != nil {
-			return // it was never started
-		}
 		d.Start(t)
 	}
 	if names := d.Names(t); len(names) > 0 {
@@ -332,6 +343,10 @@ func (d *Daemon) erase() {
 	if d.cmd != nil {
 		d.Kill()
 	}
+	d.unplug()
+}
+
+func (d *Daemon) unplug() {
 	endCgroups(d.cgroups())
 	pins, _ := filepath.Glob(filepath.Join(d.w.BPFFS, "nemoclaw", d.Parent+"-*")) // the pattern is well formed
 	for _, p := range pins {
