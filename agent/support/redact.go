@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -14,23 +15,26 @@ const redacted = "[redacted]"
 const secretName = `(?:[\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|apikey|auth(?:orization)?|credential|cookie|session|private|access[_-]?key)[\w.-]*|[\w.-]*[_-]key|key)`
 
 // rules take secrets out of a text, by the names before them and by their own form. Each keeps its first group.
-var rules = []*regexp.Regexp{
-	// Keys in PEM, to their end or to that of the text.
-	regexp.MustCompile(`(?s)()-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)`),
-	// Authorization: Bearer X, also without the name.
-	regexp.MustCompile(`(?i)(\b(?:authorization|proxy-authorization)["']?\s*[:=]\s*["']?)[^\r\n"']+`),
-	regexp.MustCompile(`(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}`),
-	// https://user:password@host, and what follows ? in an address.
-	regexp.MustCompile(`(://)[^/\s@"']+@`),
-	regexp.MustCompile(`(\b[a-z][a-z0-9+.-]*://[^\s"'?]*\?)[^\s"']+`),
-	// NAME=value, "name": "value", --name value, name: value.
-	regexp.MustCompile(`(?i)(\b` + secretName + `["']?\s*[=:]\s*)(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"',;&]+)`),
-	regexp.MustCompile(`(?i)(--?` + secretName + `\s+)(?:"[^"]*"|'[^']*'|[^\s"']+)`),
-	// What the givers of keys write in front of them.
-	regexp.MustCompile(`()\b(?:nvapi-|sk-|sk_|pk_|rk_|ghp_|gho_|ghu_|ghs_|github_pat_|glpat-|xox[a-z]-|hf_|npm_|pypi-|dop_v1_|AKIA|ASIA|AIza|ya29\.|SG\.)[\w.-]{8,}`),
-	regexp.MustCompile(`()\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?`),
-	regexp.MustCompile(`()\b\d{6,12}:[\w-]{30,}`), // a bot's, of Telegram
-}
+// They are made when they are needed: every command of nemoclaw would wait for them.
+var rules = sync.OnceValue(func() []*regexp.Regexp {
+	return []*regexp.Regexp{
+		// Keys in PEM, to their end or to that of the text.
+		regexp.MustCompile(`(?s)()-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)`),
+		// Authorization: Bearer X, also without the name.
+		regexp.MustCompile(`(?i)(\b(?:authorization|proxy-authorization)["']?\s*[:=]\s*["']?)[^\r\n"']+`),
+		regexp.MustCompile(`(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}`),
+		// https://user:password@host, and what follows ? in an address.
+		regexp.MustCompile(`(://)[^/\s@"']+@`),
+		regexp.MustCompile(`(\b[a-z][a-z0-9+.-]*://[^\s"'?]*\?)[^\s"']+`),
+		// NAME=value, "name": "value", --name value, name: value.
+		regexp.MustCompile(`(?i)(\b` + secretName + `["']?\s*[=:]\s*)(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"',;&]+)`),
+		regexp.MustCompile(`(?i)(--?` + secretName + `\s+)(?:"[^"]*"|'[^']*'|[^\s"']+)`),
+		// What the givers of keys write in front of them.
+		regexp.MustCompile(`()\b(?:nvapi-|sk-|sk_|pk_|rk_|ghp_|gho_|ghu_|ghs_|github_pat_|glpat-|xox[a-z]-|hf_|npm_|pypi-|dop_v1_|AKIA|ASIA|AIza|ya29\.|SG\.)[\w.-]{8,}`),
+		regexp.MustCompile(`()\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?`),
+		regexp.MustCompile(`()\b\d{6,12}:[\w-]{30,}`), // a bot's, of Telegram
+	}
+})
 
 // long finds words that may be keys by their length; hash says which are ours.
 var (
@@ -40,7 +44,7 @@ var (
 
 // Text takes out of a text what looks like a secret. It takes too much rather than too little.
 func Text(s string) string {
-	for _, r := range rules {
+	for _, r := range rules() {
 		s = r.ReplaceAllString(s, "${1}"+redacted)
 	}
 	return long.ReplaceAllStringFunc(s, func(word string) string {

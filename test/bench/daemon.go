@@ -2,13 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/api"
@@ -18,53 +13,18 @@ import (
 // patience is how long the daemon may take for anything.
 const patience = time.Minute
 
-// daemon is a nemoclaw-agent of the bench's own.
+// daemon is a nemoclaw-agent of the bench's own, and its client.
 type daemon struct {
 	*api.Client
-	b      *bench
-	cmd    *exec.Cmd
-	socket string
+	*harness.Daemon
+	b *bench
 }
 
-// startDaemon starts a daemon with directories, BPF programs and a cgroup of its own. At the end all of its sandboxes are
-// destroyed: they would outlive it.
 func (b *bench) startDaemon() *daemon {
-	dir := b.TempDir()
-	run := filepath.Join(dir, "run")
-	d := &daemon{b: b, socket: filepath.Join(run, "agent.sock")}
-	d.cmd = exec.Command(harness.W.Bin+"-agent",
-		"--state-dir", filepath.Join(dir, "state"), "--run-dir", run, "--audit", filepath.Join(dir, "audit"), "--bpffs", harness.W.BPFFS,
-		"--cgroup-parent", harness.W.Parent, "--resolver", harness.Resolver.String(), "--steer-group", "", "--watch-group", "")
-	var log strings.Builder
-	d.cmd.Stderr = &log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	b.Must(d.cmd.Start())
-	d.Client = api.Dial(d.socket)
-	b.Cleanup(d.end)
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		_, err := d.Info(context.Background())
-		if err == nil {
-			return d
-		}
-		if time.Now().After(deadline) {
-			b.Fatalf("the daemon does not answer: %v\n%s", err, log.String())
-		}
-	}
-}
-
-func (d *daemon) end() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
-	defer cancel()
-	list, err := d.List(ctx)
-	for _, s := range list {
-		err = errors.Join(err, d.Destroy(ctx, s.Name))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench: destroying the sandboxes:", err)
-	}
-	d.Close()
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	_ = d.cmd.Wait()
+	d := &daemon{Daemon: harness.W.StartDaemon(b), b: b}
+	d.Client = api.Dial(d.Socket)
+	b.Cleanup(d.Client.Close)
+	return d
 }
 
 // make makes and starts a sandbox.

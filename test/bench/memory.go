@@ -25,7 +25,7 @@ func (d *daemon) memory(inits []int) (m memory) {
 	f := d.b.fields("/proc/meminfo")
 	m.used = f["MemTotal"] - f["MemFree"] - f["Buffers"] - f["Cached"] - f["SReclaimable"] + f["Shmem"]
 	m.slab, m.percpu, m.vmap = f["SUnreclaim"], f["Percpu"], f["VmallocUsed"]
-	pid := d.cmd.Process.Pid
+	pid := d.PID()
 	m.daemon = d.b.fields(fmt.Sprintf("/proc/%d/status", pid))["RssAnon"]
 	for _, pid := range inits {
 		m.inits += d.b.fields(fmt.Sprintf("/proc/%d/status", pid))["RssAnon"]

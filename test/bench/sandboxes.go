@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -22,7 +21,7 @@ var counts = []int{2, 10, 50, 200}
 func measureDaemon(b *bench) {
 	d, c := b.startDaemon(), b.newContainer()
 	c.start("bench")
-	b.measureStarts(d)
+	b.measureStarts()
 	addr, _ := harness.W.Addr()
 	b.background("/proc/self/exe", "serve", addr.String()+":8080")
 	b.waitFor(addr.String() + ":8080")
@@ -65,20 +64,18 @@ func (d *daemon) sandbox(name, policy string) *worker {
 }
 
 // measureStarts: what a person waits for before anything happens.
-func (b *bench) measureStarts(d *daemon) {
+func (b *bench) measureStarts() {
 	bin := harness.W.Bin
-	b.Must(os.Setenv("NEMOCLAW_SOCKET", d.socket))
 	argv := [][]string{{"/bin/true"}, {bin, "--version"}, {bin, "__complete", "pol"}, {bin, "completion", "bash"}}
 	b.contest("start of a program", "µs", []string{"/bin/true", "`nemoclaw --version`", "completing a word", "`completion bash`"}, func(i int) float64 { return b.start(argv[i]) })
 }
 
 // measureExec: /bin/true natively, in a sandbox through the client and through the command line, and in a runc container.
 func (b *bench) measureExec(d *daemon, c *container) {
-	bin := harness.W.Bin
 	ways := []func() error{
 		func() error { return exec.Command("/bin/true").Run() },
 		func() error { return d.exec("few", "/bin/true") },
-		func() error { return exec.Command(bin, "few", "exec", "/bin/true").Run() },
+		func() error { return d.Command("few", "exec", "/bin/true").Run() },
 		func() error {
 			argv := c.args("exec", "bench", "/bin/true")
 			return exec.Command(argv[0], argv[1:]...).Run()
