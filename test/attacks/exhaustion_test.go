@@ -37,7 +37,7 @@ func exhaustionPlanes() []*plane {
 	}
 	return []*plane{
 		{name: "exhaustion", table: limited, host: home, limits: "  limits: {memory: 128MiB, pids: 60, files: 200, disk: 16MiB}\n"},
-		{name: "exhaustion", table: floods, host: flooded, blind: true},
+		{name: "exhaustion", table: floods, host: hosts, blind: true},
 		{name: "exhaustion", table: caps, host: flooded, allow: "    - {domain: \"*." + floodZone + "\", ports: [7000], protocol: tcp}\n    - {domain: " + capName + ", ports: [7000], protocol: tcp}\n",
 			network: "  ask:\n    - {domain: " + askName + ", ports: [7000], protocol: tcp}\n"},
 	}
