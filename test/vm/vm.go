@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,8 @@ func (m *Machine) within(limit time.Duration, f func() error) error {
 
 func tail(s string, lines int) string {
 	all := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	// Lines that systemd draws again and again while it waits.
+	all = slices.DeleteFunc(all, func(l string) bool { return strings.Contains(l, "\x1bM") })
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
