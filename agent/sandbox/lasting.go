@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -163,13 +164,19 @@ func (s *Sandbox) adopt() error {
 		return fmt.Errorf("sandbox: %w", err)
 	}
 	s.cgroup = group
-	if err := s.reconnect(); err != nil {
-		return err
-	}
-	if err := s.openView(); err != nil {
+	if err := s.connect(); err != nil {
 		return err
 	}
 	if err := s.view.watchAgain(k.Watched); err != nil {
+		return err
+	}
+	if err := s.thawAgain(); err != nil {
+		return err
+	}
+	if err := s.hear(); err != nil {
+		return err
+	}
+	if err := s.openView(); err != nil {
 		return err
 	}
 	if s.watcher, err = s.watchMasks(); err != nil {
@@ -180,8 +187,8 @@ func (s *Sandbox) adopt() error {
 	return nil
 }
 
-// reconnect connects to the init and hears what runs.
-func (s *Sandbox) reconnect() error {
+// connect connects to the init.
+func (s *Sandbox) connect() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("sandbox: making the socket to the init: %w", err)
@@ -212,11 +219,36 @@ func (s *Sandbox) reconnect() error {
 		return fmt.Errorf("sandbox: opening the init: %w", err)
 	}
 	s.pid = int(peer.Pid)
+	return nil
+}
+
+// thawAgain lets a sandbox go on that its daemon was killed over: while a snapshot was taken. One that stands still because
+// it has lost a mask stays so, and can't be taken.
+func (s *Sandbox) thawAgain() error {
+	state, err := os.ReadFile(filepath.Join(s.cgroup.v2, "cgroup.freeze"))
+	if err != nil {
+		return fmt.Errorf("sandbox: is it frozen? %w", err)
+	}
+	if strings.TrimSpace(string(state)) == "0" {
+		return nil
+	}
+	mounts, err := os.ReadFile("/proc/" + strconv.Itoa(s.pid) + "/mountinfo")
+	if err != nil {
+		return fmt.Errorf("sandbox: looking at the masks: %w", err)
+	}
+	if gone := lost(s.view.watched, mounts, s.view.moves.take()); len(gone) > 0 {
+		return fmt.Errorf("sandbox: it can't be taken over: something on the host took the mask of %s away, which enforces %s", gone[0].path, gone[0].pos)
+	}
+	return s.Thaw()
+}
+
+// hear hears what runs.
+func (s *Sandbox) hear() error {
 	for {
 		r, err := s.control.recv()
 		switch {
 		case err != nil:
-			return fmt.Errorf("sandbox: waiting for the init's answer: %w; is the sandbox frozen?", err)
+			return fmt.Errorf("sandbox: waiting for the init's answer: %w", err)
 		case r.op == reCommand:
 			s.processes[r.a] = &Process{id: r.a, sandbox: s, streams: &streams{stop: [2]int{-1, -1}}, done: make(chan struct{})}
 			s.lastID = max(s.lastID, r.a)

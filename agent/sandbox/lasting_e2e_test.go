@@ -159,6 +159,46 @@ func TestAdoptUnmasked(t *testing.T) {
 	}
 }
 
+// TestAdoptFrozen: an owner that was killed while the sandbox stood still leaves one that goes on, unless a mask is gone.
+func TestAdoptFrozen(t *testing.T) {
+	h, err := hostHierarchies("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, masked := range []bool{true, false} {
+		dir, name := workspaceOf(t, 0, 0), fmt.Sprintf("frozen-%v", masked)
+		fill(t, dir, "private/key")
+		killedOwner(t, name, dir, 3, 0)
+		if err := writeFile(filepath.Join(h.v2, testParent, name, "cgroup.freeze"), "1"); err != nil {
+			t.Fatal(err)
+		}
+		if !masked {
+			if err := os.Rename(filepath.Join(dir, "private"), filepath.Join(dir, "public")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := Adopt(lastingSpec(t, name))
+		if !masked {
+			if err == nil || !strings.Contains(err.Error(), "the mask of /workspace/private") {
+				t.Errorf("a mask is gone: %v", err)
+			}
+			if err := Discard(testRun, "", name); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, status := (&box{s, t}).run("id", "-u"); out != "1000\n" || status != 0 || s.Commands() != 3 {
+			t.Errorf("%q %d, %d commands", out, status, s.Commands())
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestAdoptKilledAnywhere kills the owner at any moment: the next one can take the sandbox, or there is nothing to take and
 // Sweep and Discard leave nothing.
 func TestAdoptKilledAnywhere(t *testing.T) {

@@ -72,7 +72,9 @@ func (s *Sandbox) Exec(req ExecRequest) (*Process, error) {
 	defer unix.Close(file)
 	p, failed, err := s.start(req.Args, streams, file, len(payload))
 	if err == nil {
-		err = failure(failed, req)
+		if err = failure(failed, req); err != nil {
+			s.forget(p)
+		}
 	}
 	if err != nil {
 		streams.abandon()
@@ -106,6 +108,13 @@ func (s *Sandbox) start(args []string, streams *streams, payload, size int) (*Pr
 	}
 	s.processes[p.id] = p
 	return p, failed, nil
+}
+
+// forget takes a command back that was not started. The init tells of the end of those alone that it had a process for.
+func (s *Sandbox) forget(p *Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.processes, p.id)
 }
 
 func (s *Sandbox) alive() error {
