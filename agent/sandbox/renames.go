@@ -26,11 +26,11 @@ type moves struct {
 	watches map[int32]struct{}
 	seen    map[int32]bool // renamed since the last take
 	all     bool           // so may any of them have been
-	wake    int            // is written to when something was renamed; -1: nobody waits
+	wake    func()         // is called when something was renamed; nil: nobody waits
 }
 
 func newMoves() *moves {
-	return &moves{watches: map[int32]struct{}{}, seen: map[int32]bool{}, wake: -1}
+	return &moves{watches: map[int32]struct{}{}, seen: map[int32]bool{}}
 }
 
 var errNoInotify = errors.New("watching for renames")
@@ -79,11 +79,11 @@ func inotifyOf(file *os.File, f func(fd int) (int, error)) (n int, err error) {
 	return n, err
 }
 
-// wakes has a byte written to a pipe at every rename; -1: no more.
-func (m *moves) wakes(fd int) {
+// wakes has f called at every rename, which must return at once; nil: no more.
+func (m *moves) wakes(f func()) {
 	hostRenames.mu.Lock()
 	defer hostRenames.mu.Unlock()
-	m.wake = fd
+	m.wake = f
 }
 
 // take returns which watches have seen a rename since the last time.
@@ -150,7 +150,7 @@ func (r *renames) everything() {
 }
 
 func (m *moves) tell() {
-	if m.wake >= 0 {
-		_, _ = unix.Write(m.wake, []byte{0}) // a pipe that is full wakes as well
+	if m.wake != nil {
+		m.wake()
 	}
 }

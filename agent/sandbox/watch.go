@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,11 +26,10 @@ type watchedMount struct {
 // removes a directory that a mask lies on, the kernel drops the mask, and when they rename it, or a directory above it, the
 // mask goes along, and what comes to its place has none.
 type watcher struct {
-	file int    // mountinfo of the init; not an os.File: Go's poller would take the events
-	wake [2]int // a pipe: a byte says that something was renamed, its end stops the watcher
-	done chan struct{}
-
-	moves *moves
+	file    *os.File      // mountinfo of the init; Go's poller waits for a change
+	done    chan struct{} // nil: there is nothing to watch
+	stopped atomic.Bool
+	moves   *moves
 }
 
 // watchMoves watches for renames of what a tree is going to lie on, and of the directories between that and the tree around it.
@@ -86,19 +88,21 @@ func (v *view) watchAgain(list []keptMount) error {
 
 // watchMasks starts watching. A sandbox without masks that could be lost has a watcher that does nothing.
 func (s *Sandbox) watchMasks() (*watcher, error) {
-	w := &watcher{file: -1, wake: [2]int{-1, -1}, moves: s.view.moves}
+	w := &watcher{moves: s.view.moves}
 	if len(s.view.watched) == 0 {
 		return w, nil
 	}
-	var err error
-	if w.file, err = unix.Open("/proc/"+strconv.Itoa(s.pid)+"/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+	// Non-blocking is what makes Go wait for it in its poller, where it costs no thread.
+	fd, err := unix.Open("/proc/"+strconv.Itoa(s.pid)+"/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
 		return nil, fmt.Errorf("sandbox: watching the masks: %w", err)
 	}
-	if err := unix.Pipe2(w.wake[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		closeFD(&w.file)
+	w.file = os.NewFile(uintptr(fd), "mountinfo")
+	if err := w.file.SetReadDeadline(time.Time{}); err != nil { // it is in the poller
+		w.file.Close()
 		return nil, fmt.Errorf("sandbox: watching the masks: %w", err)
 	}
-	w.moves.wakes(w.wake[1])
+	w.moves.wakes(w.look)
 	w.done = make(chan struct{})
 	go func() {
 		defer close(w.done)
@@ -107,32 +111,29 @@ func (s *Sandbox) watchMasks() (*watcher, error) {
 	return w, nil
 }
 
+// look has the loop look at once. It may be called in the middle of a look; then another follows.
+func (w *watcher) look() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) }
+
 // loop looks at the mounts at once, and then after each change: there is a moment between composing and watching.
 func (w *watcher) loop(s *Sandbox) {
-	watch := []unix.PollFd{{Fd: int32(w.file), Events: unix.POLLPRI}, {Fd: int32(w.wake[0]), Events: unix.POLLIN}}
 	left := s.view.watched
-	for {
-		mounts, err := readAll(w.file)
+	look := func(file uintptr) bool {
+		mounts, err := readAll(int(file))
 		if err == nil {
 			left = s.report(lost(left, mounts, w.moves.take()), left)
 		} else {
 			left = s.report(left, left) // nothing is known any more
 		}
-		if len(left) == 0 {
-			return
+		return len(left) == 0
+	}
+	raw, err := w.file.SyscallConn()
+	for err == nil && len(left) > 0 {
+		if err = raw.Read(look); errors.Is(err, os.ErrDeadlineExceeded) {
+			err = w.file.SetReadDeadline(time.Time{}) // before the next look, so that no rename after that is missed
 		}
-		for {
-			_, err := unix.Poll(watch, -1)
-			if !errors.Is(err, unix.EINTR) {
-				break
-			}
-		}
-		switch heard := watch[1].Revents; {
-		case heard&unix.POLLIN != 0:
-			_, _ = unix.Read(w.wake[0], make([]byte, 512)) // what was renamed is in moves
-		case heard != 0:
-			return
-		}
+	}
+	if !w.stopped.Load() {
+		s.report(left, left) // nobody could say any more when they go
 	}
 }
 
@@ -188,9 +189,8 @@ func (w *watcher) stop() {
 	if w == nil || w.done == nil {
 		return
 	}
-	w.moves.wakes(-1)
-	closeFD(&w.wake[1])
+	w.moves.wakes(nil)
+	w.stopped.Store(true)
+	w.file.Close()
 	<-w.done
-	closeFD(&w.wake[0])
-	closeFD(&w.file)
 }
