@@ -84,7 +84,7 @@ func (s *Server) assign(p *policy.Compiled) error {
 func (s *Server) Names() []Named { return s.book.names() }
 
 // SetPolicy makes p the policy from now on. The kernel must know the names' new rules already (Names lists them); names that
-// are new get addresses here. Connections that p does not allow are closed.
+// are new get addresses here. Connections that p does not allow are closed when it returns.
 func (s *Server) SetPolicy(p *policy.Compiled) error {
 	if err := s.assign(p); err != nil {
 		return err
@@ -94,8 +94,17 @@ func (s *Server) SetPolicy(p *policy.Compiled) error {
 	s.mu.Lock()
 	loops := s.loops
 	s.mu.Unlock()
+	judged := make(chan struct{}, len(loops))
 	for _, l := range loops {
-		l.post(l.rejudge)
+		if !l.post(func() { l.rejudge(); judged <- struct{}{} }) {
+			judged <- struct{}{} // it has stopped, with all its connections
+		}
+	}
+	for range loops {
+		select {
+		case <-judged:
+		case <-s.ctx.Done(): // so do all
+		}
 	}
 	return nil
 }
