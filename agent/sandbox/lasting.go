@@ -171,6 +171,12 @@ func (s *Sandbox) adopt() error {
 	if err := s.view.watchAgain(k.Watched); err != nil {
 		return err
 	}
+	if err := s.goOn(); err != nil {
+		return err
+	}
+	if err := s.hear(); err != nil {
+		return err
+	}
 	if s.watcher, err = s.watchMasks(); err != nil {
 		return err
 	}
@@ -179,7 +185,7 @@ func (s *Sandbox) adopt() error {
 	return nil
 }
 
-// reconnect connects to the init and hears what runs.
+// reconnect connects to the init, which may stand still.
 func (s *Sandbox) reconnect() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -199,23 +205,48 @@ func (s *Sandbox) reconnect() error {
 	if err != nil {
 		return fmt.Errorf("sandbox: connecting to the init: %w", err)
 	}
-	// What answers after this was alive when its number was opened, so the number is its own.
 	if s.pidfd, err = unix.PidfdOpen(int(peer.Pid), 0); errors.Is(err, unix.ESRCH) {
 		return ErrNotWhole
 	} else if err != nil {
 		return fmt.Errorf("sandbox: opening the init: %w", err)
 	}
+	// The kernel ends the connection with whoever listens. Where it has not, the number was still the init's own.
+	watch := []unix.PollFd{{Fd: int32(fd)}}
+	if _, err := unix.Poll(watch, 0); err != nil || watch[0].Revents != 0 {
+		return ErrNotWhole
+	}
 	s.pid = int(peer.Pid)
+	return nil
+}
+
+// goOn lets a sandbox go on that the last daemon was about to copy. One that stands still because a mask was lost does not.
+func (s *Sandbox) goOn() error {
+	if n, _ := readNumber(filepath.Join(s.cgroup.v2, "cgroup.freeze")); n == 0 {
+		return nil
+	}
+	mounts, err := os.ReadFile("/proc/" + strconv.Itoa(s.pid) + "/mountinfo")
+	if err != nil {
+		return fmt.Errorf("sandbox: looking at its masks: %w", err)
+	}
+	if gone := lost(s.view.watched, mounts, moved(s.view.moves)); len(gone) > 0 {
+		return fmt.Errorf("sandbox: it had been stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",
+			gone[0].path, gone[0].pos)
+	}
+	return s.Thaw()
+}
+
+// hear takes what the init says to each daemon: what runs, what has ended, and that it is ready.
+func (s *Sandbox) hear() error {
 	for {
 		r, err := s.control.recv()
 		switch {
 		case err != nil:
-			return fmt.Errorf("sandbox: waiting for the init's answer: %w; is the sandbox frozen?", err)
+			return fmt.Errorf("sandbox: waiting for the init's answer: %w", err)
 		case r.op == reCommand:
 			s.processes[r.a] = &Process{id: r.a, sandbox: s, streams: &streams{stop: [2]int{-1, -1}}, done: make(chan struct{})}
 			s.lastID = max(s.lastID, r.a)
 		case r.op == reReady:
-			_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})
+			_ = unix.SetsockoptTimeval(s.control.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{})
 			return nil
 		}
 	}
@@ -237,6 +268,10 @@ func (s *Sandbox) openView() (err error) {
 	}
 	if err != nil {
 		return fmt.Errorf("sandbox: opening /dev of the view: %w", err)
+	}
+	// It lives, so all of this was opened of it and not of another that has its number now.
+	if err := unix.PidfdSendSignal(s.pidfd, 0, nil, 0); err != nil {
+		return ErrNotWhole
 	}
 	return nil
 }
