@@ -318,6 +318,8 @@ func (l *loop) rejudge() (closed int) {
 	p := l.s.pol.Load()
 	for c := range l.conns {
 		switch c.state {
+		case stProxyHead:
+			c.pol = p // it has not said yet where it wants to go
 		case stHead, stWait, stDial, stRelay:
 			l.guarded(c, func() { c.rejudge(p) })
 			if c.state == stClosed {
@@ -336,21 +338,39 @@ func (c *conn) rejudge(p *policy.Compiled) {
 		if r.rule != nil {
 			c.rule = r
 		}
+		c.readmit()
 		return
 	}
 	if c.state == stWait && r.verdict == policy.Ask && c.rule.verdict == policy.Ask {
 		return // still being asked about
 	}
-	if c.denial != nil || c.bySNI && c.to.name == "" {
-		return // refused already, or not judged yet
+	if c.denial != nil && c.state != stRelay || c.bySNI && c.to.name == "" {
+		return // refused already, or not judged yet; in a relay answers to earlier requests still come
 	}
 	c.rule = r
 	c.cut("no rule allows this connection any longer: the policy changed, or the rule that allowed it expired")
 }
 
+// readmit judges the addresses that were found for the destination again. Which of them it went to does not matter: a client
+// that connects anew gets those that are left.
+func (c *conn) readmit() {
+	_, bad, by, why := c.s.admitted(c.pol, c.addrs, c.to.port, c.peer.Is)
+	if why == "" {
+		return
+	}
+	pos := "builtin"
+	if by != nil {
+		pos = rulePos(c.pol, by)
+	}
+	c.cutBy(pos, fmt.Sprintf("the policy changed: it leads to %s, and %s", bad, why))
+}
+
 // cut ends an established connection by a decision.
-func (c *conn) cut(reason string) {
+func (c *conn) cut(reason string) { c.cutBy(rulePos(c.pol, c.rule.rule), reason) }
+
+func (c *conn) cutBy(pos, reason string) {
 	d := c.record(policy.Deny, reason)
+	d.Rule = pos
 	c.s.cfg.Record(d)
 	c.abort()
 }

@@ -218,6 +218,11 @@ func (s *Sandbox) connect() error {
 	} else if err != nil {
 		return fmt.Errorf("sandbox: opening the init: %w", err)
 	}
+	// The kernel ends the connection with whoever listens. Where it has not, the number was still the init's own.
+	watch := []unix.PollFd{{Fd: int32(fd)}}
+	if _, err := unix.Poll(watch, 0); err != nil || watch[0].Revents != 0 {
+		return ErrNotWhole
+	}
 	s.pid = int(peer.Pid)
 	return nil
 }
@@ -274,6 +279,10 @@ func (s *Sandbox) openView() (err error) {
 	}
 	if err != nil {
 		return fmt.Errorf("sandbox: opening /dev of the view: %w", err)
+	}
+	// It lives, so all of this was opened of it and not of another that has its number now.
+	if err := unix.PidfdSendSignal(s.pidfd, 0, nil, 0); err != nil {
+		return ErrNotWhole
 	}
 	return nil
 }

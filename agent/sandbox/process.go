@@ -24,6 +24,10 @@ type ExecRequest struct {
 	// Standard streams; nil is the sandbox's /dev/null. A terminal is replaced by a new one of the sandbox's own
 	// (Process.Terminal), sockets and devices are relayed. The caller keeps the files and may close them after Wait.
 	Stdin, Stdout, Stderr *os.File
+
+	// Abort, once closed, kills the command if it does not run yet: what runs inside can stop it before it executes anything.
+	// Nil: it is waited for.
+	Abort <-chan struct{}
 }
 
 // ErrGone says that a sandbox ended while a command ran in it.
@@ -54,38 +58,46 @@ func (s *Sandbox) Exec(req ExecRequest) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.use.RLock() // the descriptors of the view are not closed while it is held
-	defer s.use.RUnlock()
-	if err := s.alive(); err != nil {
-		return nil, err
-	}
-	streams, err := s.openStreams(req)
+	p, report, err := s.begin(req, payload)
 	if err != nil {
 		return nil, err
 	}
-	defer streams.closePassed()
-	file, err := payloadFile(payload)
-	if err != nil {
-		streams.abandon()
+	if err := p.failure(report, req); err != nil {
+		s.forget(p)
+		p.streams.abandon()
 		return nil, err
 	}
-	defer unix.Close(file)
-	p, failed, err := s.start(req.Args, streams, file, len(payload))
-	if err == nil {
-		if err = failure(failed, req); err != nil {
-			s.forget(p)
-		}
-	}
-	if err != nil {
-		streams.abandon()
-		return nil, err
-	}
-	streams.closePassed() // else the relays would wait for this process's own copies
-	streams.relay(&s.relays)
+	p.streams.relay(&s.relays)
 	return p, nil
 }
 
-// start hands a command to the init; what arrives in the returned pipe says whether it was executed.
+// begin hands a command and its streams to the init; what arrives in the returned pipe says whether it was executed. That is
+// not waited for here: the sandbox's descriptors are not closed meanwhile.
+func (s *Sandbox) begin(req ExecRequest, payload []byte) (*Process, *os.File, error) {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if err := s.alive(); err != nil {
+		return nil, nil, err
+	}
+	streams, err := s.openStreams(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer streams.closePassed() // else the relays would wait for this process's own copies
+	file, err := payloadFile(payload)
+	if err != nil {
+		streams.abandon()
+		return nil, nil, err
+	}
+	defer unix.Close(file)
+	p, report, err := s.start(req.Args, streams, file, len(payload))
+	if err != nil {
+		streams.abandon()
+	}
+	return p, report, err
+}
+
+// start hands a command to the init.
 func (s *Sandbox) start(args []string, streams *streams, payload, size int) (*Process, *os.File, error) {
 	var report [2]int
 	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
@@ -131,8 +143,19 @@ func (s *Sandbox) aliveLocked() error {
 }
 
 // failure reads what a command says about its start: nothing, when it runs.
-func failure(report *os.File, req ExecRequest) error {
+func (p *Process) failure(report *os.File, req ExecRequest) error {
 	defer report.Close()
+	heard := make(chan struct{})
+	defer close(heard)
+	if req.Abort != nil {
+		go func() {
+			select {
+			case <-req.Abort:
+				_ = p.Signal(unix.SIGKILL) // its end of the pipe goes with it
+			case <-heard:
+			}
+		}()
+	}
 	words := make([]byte, 8)
 	n, _ := report.Read(words)
 	if n != len(words) {

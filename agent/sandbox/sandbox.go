@@ -68,6 +68,7 @@ type Sandbox struct {
 	mu        sync.Mutex
 	closed    bool // Kill or Detach was called
 	gone      bool // the init ended
+	unmasked  bool // a mask was lost: it is frozen, or killed
 	processes map[uint32]*Process
 	lastID    uint32
 	listening bool // listen has the control socket, and closes it

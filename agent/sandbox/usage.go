@@ -92,8 +92,13 @@ func (s *Sandbox) Freeze() error {
 // freezeTime is how long processes have to stand still.
 const freezeTime = 5 * time.Second
 
-// Thaw undoes Freeze.
+// Thaw undoes Freeze. A sandbox that has lost a mask meanwhile stays as it is.
 func (s *Sandbox) Thaw() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unmasked {
+		return errors.New("sandbox: thawing: something on the host took a mask away, so nobody inside may go on")
+	}
 	if err := writeFile(filepath.Join(s.cgroup.v2, "cgroup.freeze"), "0"); err != nil {
 		return fmt.Errorf("sandbox: thawing: %w", err)
 	}

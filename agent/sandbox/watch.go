@@ -160,7 +160,10 @@ func (s *Sandbox) report(gone, watched []watchedMount) []watchedMount {
 	if len(gone) == 0 {
 		return watched
 	}
+	s.mu.Lock()
+	s.unmasked = true // from here on Thaw does not undo it
 	err := s.cgroup.freeze()
+	s.mu.Unlock()
 	if err != nil {
 		_ = unix.PidfdSendSignal(s.pidfd, unix.SIGKILL, nil, 0)
 	}

@@ -1,0 +1,104 @@
+//go:build e2e
+
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestThawUnmasked: a sandbox that lost a mask while it stood still does not go on.
+func TestThawUnmasked(t *testing.T) {
+	spec := lastingSpec(t, "thaw")
+	spec.Workspace = workspaceOf(t, 0, 0)
+	fill(t, spec.Workspace, "private/key")
+	seen := make(chan Unmasked, 1)
+	spec.Unmasked = func(u Unmasked) { seen <- u }
+	b := startSpec(t, spec)
+	if err := b.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(spec.Workspace, "private"), filepath.Join(spec.Workspace, "public")); err != nil {
+		t.Fatal(err)
+	}
+	<-seen
+	if err := b.Thaw(); err == nil {
+		t.Error("it goes on")
+	}
+	if n, ok := readNumber(filepath.Join(b.cgroup.v2, "cgroup.freeze")); !ok || n != 1 {
+		t.Error("it is not frozen")
+	}
+}
+
+// TestStoppedBeforeItBegins: what runs inside stops each new command before it executes anything. Whoever waits for such a
+// command can go, and so can the daemon.
+func TestStoppedBeforeItBegins(t *testing.T) {
+	spec := lastingSpec(t, "stopped")
+	spec.Workspace = workspaceOf(t, 0, 0)
+	fill(t, spec.Workspace, "private/")
+	b, err := Prepare(spec)
+	if err == nil {
+		err = b.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopper := ExecRequest{Args: []string{"sh", "-c", "while :; do kill -STOP -1; done"}, Env: Environment(nil, false, nil)}
+	if _, err := b.Exec(stopper); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	begin := func(abort <-chan struct{}) {
+		p, err := b.Exec(ExecRequest{Args: []string{"true"}, Abort: abort})
+		if err == nil {
+			err = p.Signal(unix.SIGKILL)
+		}
+		ended <- err
+	}
+	hung := false
+	for i := 0; i < 100 && !hung; i++ {
+		abort := make(chan struct{})
+		go begin(abort)
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(500 * time.Millisecond):
+			hung = true
+			close(abort)
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(5 * time.Second):
+				t.Error("a command that does not begin can't be given up")
+			}
+		}
+	}
+	if !hung {
+		t.Fatal("no command was stopped before it began: the test shows nothing")
+	}
+	for range 3 {
+		go begin(nil)
+	}
+	time.Sleep(100 * time.Millisecond)
+	detached := make(chan struct{})
+	go func() {
+		b.Detach()
+		close(detached)
+	}()
+	select {
+	case <-detached:
+	case <-time.After(5 * time.Second):
+		t.Error("the daemon can't let go of it")
+	}
+	if err := Discard(testRun, "", "stopped"); err != nil {
+		t.Error(err)
+	}
+}
