@@ -27,7 +27,6 @@ type kept struct {
 	HostGID  uint32      `json:"host_gid"`
 	ABI      int         `json:"landlock_abi"`
 	WorkDir  string      `json:"work_dir"`
-	V1       []string    `json:"cgroups_v1,omitempty"`
 	Warnings []string    `json:"warnings,omitempty"`
 	Watched  []keptMount `json:"watched,omitempty"`
 }
@@ -83,7 +82,7 @@ func (r *runDir) bindSocket() (fd int, err error) {
 
 // keep writes down what the next daemon needs.
 func (s *Sandbox) keep() error {
-	k := kept{HostID: s.view.hostID, HostGID: s.view.hostGID, ABI: s.abi, WorkDir: s.workDir, V1: s.cgroup.v1, Warnings: s.warnings}
+	k := kept{HostID: s.view.hostID, HostGID: s.view.hostGID, ABI: s.abi, WorkDir: s.workDir, Warnings: s.warnings}
 	for _, w := range s.view.watched {
 		k.Watched = append(k.Watched, keptMount{w.id, w.path, w.pos, w.sources})
 	}
@@ -157,7 +156,13 @@ func (s *Sandbox) adopt() error {
 	if err != nil {
 		return err
 	}
-	group := &cgroup{v2: filepath.Join(h.v2, s.spec.CgroupParent, s.spec.Name), v1: k.V1}
+	group := &cgroup{v2: filepath.Join(h.v2, s.spec.CgroupParent, s.spec.Name)}
+	for _, point := range h.v1 {
+		dir := filepath.Join(point, s.spec.CgroupParent, s.spec.Name)
+		if _, err := os.Stat(dir); err == nil {
+			group.v1 = append(group.v1, dir)
+		}
+	}
 	if group.dir, err = os.Open(group.v2); errors.Is(err, fs.ErrNotExist) {
 		return ErrNotWhole
 	} else if err != nil {
