@@ -237,17 +237,29 @@ func (d *Daemon) adoptAll() {
 		d.log.Error(err.Error())
 		return
 	}
+	var g errgroup.Group
+	g.SetLimit(startsAtOnce)
 	for _, name := range names {
-		b := d.boxes[name]
-		if b != nil && b.spec.Wanted == api.Running {
-			if err = b.adopt(); err == nil {
-				continue
-			}
-			b.note("lost", name, "it could not be taken over, and is started again: "+err.Error())
+		g.Go(func() error {
+			d.adopt(name)
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// adopt takes over one sandbox, or ends it.
+func (d *Daemon) adopt(name string) {
+	b := d.boxes[name]
+	if b != nil && b.spec.Wanted == api.Running {
+		err := b.adopt()
+		if err == nil {
+			return
 		}
-		if err := sandbox.Discard(d.c.RunDir, d.c.Cgroup2, name); err != nil {
-			d.log.Error("what is left of a sandbox can't be removed", "sandbox", name, "error", err)
-		}
+		b.note("lost", name, "it could not be taken over, and is started again: "+err.Error())
+	}
+	if err := sandbox.Discard(d.c.RunDir, d.c.Cgroup2, name); err != nil {
+		d.log.Error("what is left of a sandbox can't be removed", "sandbox", name, "error", err)
 	}
 }
 

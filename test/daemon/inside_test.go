@@ -293,6 +293,11 @@ func TestKilledInASnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	begun := time.Now()
+	if _, err := c.Restore(ctx, "box", first.ID); err != nil {
+		t.Fatal(err)
+	}
+	lasts := time.Since(begun)
 	restored := 0
 	for round := range rounds {
 		fill("changed")
@@ -310,7 +315,7 @@ func TestKilledInASnapshot(t *testing.T) {
 			}
 			done <- err
 		}()
-		time.Sleep(time.Duration(rand.Int64N(int64(100 * time.Millisecond))))
+		time.Sleep(time.Duration(rand.Int64N(int64(2 * lasts))))
 		d.Kill()
 		acknowledged := <-done == nil
 		d.Start(t)
