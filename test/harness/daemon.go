@@ -266,8 +266,14 @@ func (d *Daemon) clear(t T) {
 	if code := d.Wait(t); code != 0 {
 		t.Fatalf("told to stop, nemoclaw-agent ended with %d\n%s", code, d.Log())
 	}
-	if left := d.Leftovers(t); len(left) > 0 {
-		t.Fatalf("left behind:\n  %s", strings.Join(left, "\n  "))
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) { // the dead take a moment
+		left := d.Leftovers(t)
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left behind:\n  %s", strings.Join(left, "\n  "))
+		}
 	}
 }
 
