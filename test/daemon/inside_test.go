@@ -73,7 +73,7 @@ func TestCommandsOutliveTheDaemon(t *testing.T) {
 		t.Errorf("a gap: %q after %d", lines.Text(), next)
 	}
 	text, err := os.ReadFile(file.Name())
-	if err != nil || !strings.HasPrefix(string(text), "1\n2\n") || strings.Count(string(text), "\n") < next {
+	if err != nil || !strings.HasPrefix(string(text), "1\n2\n") || strings.Count(string(text), "\n") < next-1 { // it may be between the two
 		t.Errorf("the file has %d bytes, %v", len(text), err)
 	}
 }
