@@ -125,7 +125,7 @@ func (c *command) start(e api.Exec) (err error) {
 			execs.give(uid)
 		}
 	}()
-	c.process, err = c.q.server.backend.Exec(context.WithoutCancel(c.q.Context()), c.q.who(), c.q.name, e, c.files)
+	c.process, err = c.q.server.backend.Exec(c.q.Context(), c.q.who(), c.q.name, e, c.files)
 	started = err == nil
 	return err
 }
