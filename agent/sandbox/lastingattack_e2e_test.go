@@ -103,7 +103,7 @@ func TestStoppedBeforeItBegins(t *testing.T) {
 		ended <- err
 	}
 	hung := false
-	for i := 0; i < 100 && !hung; i++ {
+	for until := time.Now().Add(30 * time.Second); !hung && time.Now().Before(until); {
 		abort := make(chan struct{})
 		go begin(abort)
 		select {
