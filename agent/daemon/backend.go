@@ -15,6 +15,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent"
 	"github.com/nemoclaw/nemoclaw/agent/revisions"
 	"github.com/nemoclaw/nemoclaw/agent/server"
+	"github.com/nemoclaw/nemoclaw/agent/snapshot"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -200,7 +201,7 @@ func ownerOf() int { return firstOwner + rand.IntN(owners) }
 
 // makeWorkspace makes a sandbox's own workspace. One that is there is a destroyed sandbox's that could not be removed.
 func makeWorkspace(dir string, owner int) error {
-	if err := os.RemoveAll(dir); err != nil {
+	if err := snapshot.RemoveAll(dir); err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -289,34 +290,6 @@ func (d *Daemon) Usage(name string) (api.Usage, error) {
 	}
 	conns, err := i.Conns()
 	return api.Usage{Memory: u.Memory, CPU: u.CPU, Processes: u.Processes, Disk: diskUse(b.workspace()), Conns: conns}, err
-}
-
-// countTime bounds how long the files of a workspace are counted.
-const countTime = 2 * time.Second
-
-var errLong = errors.New("too long")
-
-// diskUse is how many bytes a directory takes; -1 when counting takes too long or it can't be read.
-func diskUse(dir string) int64 {
-	var sum int64
-	until := time.Now().Add(countTime)
-	err := filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return nil // removed meanwhile
-		}
-		var at unix.Stat_t
-		if unix.Lstat(p, &at) == nil {
-			sum += at.Blocks * 512
-		}
-		if time.Now().After(until) {
-			return errLong
-		}
-		return nil
-	})
-	if err != nil {
-		return -1
-	}
-	return sum
 }
 
 // Explain says what the policy in force, or the latest when it does not run, says of an action.

@@ -37,6 +37,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/agent/snapshot"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -218,7 +219,7 @@ func (d *Daemon) clear(dir string) error {
 	name := strings.TrimPrefix(strings.TrimPrefix(dir, newPrefix), gonePrefix)
 	sandboxes := filepath.Join(d.c.StateDir, sandboxesDir)
 	if _, err := os.Lstat(filepath.Join(sandboxes, name)); isMissing(err) { // else they are another's of the same name
-		err := errors.Join(os.RemoveAll(filepath.Join(d.c.StateDir, workspacesDir, name)), os.RemoveAll(filepath.Join(d.c.StateDir, snapshotsDir, name)))
+		err := errors.Join(snapshot.RemoveAll(filepath.Join(d.c.StateDir, workspacesDir, name)), snapshot.RemoveAll(filepath.Join(d.c.StateDir, snapshotsDir, name)))
 		if err != nil {
 			return err
 		}

@@ -23,8 +23,8 @@ func (p process) Signal(sig int) error { return p.Process.Signal(syscall.Signal(
 // shells are tried in this order.
 var shells = []string{"bash", "sh", "zsh", "fish", "dash", "ash"}
 
-// Exec starts a command in a sandbox that runs.
-func (d *Daemon) Exec(_ context.Context, who server.Caller, name string, e api.Exec, files [3]*os.File) (server.Process, error) {
+// Exec starts a command in a sandbox that runs. One that does not run yet when ctx ends is killed.
+func (d *Daemon) Exec(ctx context.Context, who server.Caller, name string, e api.Exec, files [3]*os.File) (server.Process, error) {
 	b, err := d.find(name)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (d *Daemon) Exec(_ context.Context, who server.Caller, name string, e api.E
 	}
 	req := sandbox.ExecRequest{
 		Args: e.Args, Env: env, Dir: e.Dir,
-		Stdin: files[0], Stdout: files[1], Stderr: files[2],
+		Stdin: files[0], Stdout: files[1], Stderr: files[2], Abort: ctx.Done(),
 	}
 	var p *sandbox.Process
 	if e.Shell {

@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -60,7 +61,7 @@ func TestStoppedBeforeItBegins(t *testing.T) {
 		ended <- err
 	}
 	hung := false
-	for i := 0; i < 100 && !hung; i++ {
+	for until := time.Now().Add(30 * time.Second); !hung && time.Now().Before(until); {
 		abort := make(chan struct{})
 		go begin(abort)
 		select {
@@ -100,5 +101,60 @@ func TestStoppedBeforeItBegins(t *testing.T) {
 	}
 	if err := Discard(testRun, "", "stopped"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStreamsWiden: what is opened anew gives a command no more than the descriptor that its caller has.
+func TestStreamsWiden(t *testing.T) {
+	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
+	dir := t.TempDir()
+	secret, empty, fifo := filepath.Join(dir, "secret"), filepath.Join(dir, "empty"), filepath.Join(dir, "fifo")
+	for file, content := range map[string]string{secret: "secret", empty: ""} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func(name string, flags int) *os.File {
+		t.Helper()
+		f, err := os.OpenFile(name, flags|unix.O_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	both := open(fifo, os.O_RDWR)
+	if _, err := both.WriteString("secret\n"); err != nil {
+		t.Fatal(err)
+	}
+	for _, stdin := range []*os.File{open(secret, os.O_WRONLY), open(fifo, os.O_WRONLY)} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := b.Exec(ExecRequest{Args: []string{"head", "-c", "6"}, Stdin: stdin, Stdout: w})
+		w.Close()
+		if err == nil {
+			_, _ = p.Wait()
+		}
+		if got, _ := io.ReadAll(r); len(got) > 0 {
+			t.Errorf("read %q from what its caller can only write", got)
+		}
+		r.Close()
+	}
+	for _, stdout := range []*os.File{open(empty, os.O_RDONLY), open(fifo, os.O_RDONLY)} {
+		if p, err := b.Exec(ExecRequest{Args: []string{"sh", "-c", "echo more"}, Stdout: stdout}); err == nil {
+			_, _ = p.Wait()
+		}
+	}
+	if text, err := os.ReadFile(empty); err != nil || len(text) > 0 {
+		t.Errorf("wrote %q to what its caller can only read: %v", text, err)
+	}
+	got := make([]byte, 64)
+	if n, _ := both.Read(got); string(got[:n]) != "secret\n" {
+		t.Errorf("the named pipe holds %q", got[:n])
 	}
 }

@@ -72,7 +72,12 @@ func (s *Sandbox) openStream(st *streams, i int, f *os.File) error {
 	if flags&unix.O_PATH != 0 {
 		return fmt.Errorf("sandbox: the %s is a path descriptor (O_PATH), which is a way to the host's files; pass a file, a pipe or a terminal", streamNames[i])
 	}
-	switch at.Mode & unix.S_IFMT {
+	kind := at.Mode & unix.S_IFMT
+	// What is opened anew would be more than its owner has.
+	if has := flags & unix.O_ACCMODE; has != mode(i) && has != unix.O_RDWR && (kind == unix.S_IFIFO || kind == unix.S_IFREG) {
+		return fmt.Errorf("sandbox: the %s is open in the wrong direction; open what is read for reading, and what is written for writing", streamNames[i])
+	}
+	switch kind {
 	case unix.S_IFIFO:
 		return s.passPipe(st, i, fd)
 	case unix.S_IFREG:

@@ -44,8 +44,8 @@ type Backend interface {
 	Usage(name string) (api.Usage, error)
 
 	// Exec starts a command. files are the caller's stdin, stdout and stderr; nil ones are /dev/null. They are the
-	// server's, which closes them after Done. ctx is of the start alone, and is not ended: a command that is detached
-	// outlives its request.
+	// server's, which closes them after Done. ctx is of the start alone: when the caller goes away before the command
+	// runs, nothing is left of it; what runs and is detached outlives its request.
 	Exec(ctx context.Context, who Caller, name string, e api.Exec, files [3]*os.File) (Process, error)
 
 	// Upload unpacks a tar stream below path; Download packs path. Paths are those of the sandbox.

@@ -125,7 +125,7 @@ func (c *command) start(e api.Exec) (err error) {
 			execs.give(uid)
 		}
 	}()
-	c.process, err = c.q.server.backend.Exec(context.WithoutCancel(c.q.Context()), c.q.who(), c.q.name, e, c.files)
+	c.process, err = c.q.server.backend.Exec(c.q.Context(), c.q.who(), c.q.name, e, c.files)
 	started = err == nil
 	return err
 }
@@ -195,9 +195,11 @@ func (c *command) listen(r *bufio.Reader) {
 	}
 }
 
-// hangUp ends the command of a caller that went away, but not that of a server that stops.
+// hangUp ends the command of a caller that went away, but not that of a server that stops. As a terminal does, it sees to it
+// that a command that is stopped hears of it.
 func (c *command) hangUp() {
 	if c.q.server.life.Err() == nil {
 		_ = c.process.Signal(int(unix.SIGHUP))
+		_ = c.process.Signal(int(unix.SIGCONT))
 	}
 }

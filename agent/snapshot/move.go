@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -124,4 +125,18 @@ func flatten(dir, up int, number *int) error {
 		}
 		return false, err
 	})
+}
+
+// RemoveAll removes a directory with all in it. What runs in a sandbox can make its workspace so deep that os.RemoveAll, which
+// has a descriptor and a buffer open for each level, takes all that its process has of both.
+func RemoveAll(at string) error {
+	above, err := unix.Open(filepath.Dir(at), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = removeAt(above, filepath.Base(at))
+		unix.Close(above)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("removing %s: %w", at, err)
+	}
+	return nil
 }

@@ -263,6 +263,46 @@ func TestDeep(t *testing.T) {
 	}
 }
 
+// TestRemoveAll removes a tree that is deeper than its process may have descriptors.
+func TestRemoveAll(t *testing.T) {
+	const dirVar, most = "NEMOCLAW_TEST_DEEP", 64
+	if dir := os.Getenv(dirVar); dir != "" {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+			t.Fatal(err)
+		}
+		if err := RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	ws := workspaceOf(t, 0o755)
+	dir, err := openWorkspace(ws)
+	for i := 0; i < 3000 && err == nil; i++ {
+		var below int
+		err = unix.Symlinkat("/", dir, "link")
+		if err == nil {
+			below, err = makeDir(dir, "deeper")
+		}
+		unix.Close(dir)
+		dir = below
+	}
+	unix.Close(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestRemoveAll$")
+	child.Env = append(os.Environ(), dirVar+"="+ws)
+	if out, err := child.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := os.Lstat(ws); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
+	}
+	if err := RemoveAll(ws); err != nil {
+		t.Errorf("a second time: %v", err)
+	}
+}
+
 // TestSwaps exchanges a directory and a link to the host's all the time. Whoever follows names is led away, and whoever does not
 // copies either.
 func TestSwaps(t *testing.T) {

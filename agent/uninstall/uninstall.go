@@ -20,6 +20,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/doctor"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/agent/snapshot"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/loader"
 )
@@ -186,7 +187,7 @@ func removeTree(dir string) error {
 			return fmt.Errorf("%s is left: something is mounted on %s; umount %s, then run this again", dir, f[4], f[4])
 		}
 	}
-	return os.RemoveAll(dir)
+	return snapshot.RemoveAll(dir)
 }
 
 // removeFiles removes what was installed, and what doctor --fix has set.
