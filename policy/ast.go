@@ -54,7 +54,7 @@ type NetTarget struct {
 type NetLimits struct {
 	Commands    []Value[CommandName] `key:"commands" some:"yes" doc:"Only these executables may use the rule. Left out: any."`
 	Descendants Value[Flag]          `key:"descendants" later:"true" why:"the kernel says which program connects, not yet what started it" doc:"Also what these commands start."`
-	Expires     Value[Span]          `key:"expires" min:"1s" max:"8760h" doc:"How long after the sandbox's start the rule holds."`
+	Expires     Value[Span]          `key:"expires" min:"1s" max:"8760h" doc:"How long the rule holds, after the start of a run, or in a sandbox that lasts after it came into the policy."`
 }
 
 // NetAllow is a rule of network.allow or network.ask.

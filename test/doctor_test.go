@@ -128,8 +128,8 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 			"no BTF", `mount -t tmpfs tmpfs /sys/kernel/btf`,
 			"kernel", "failed", "without BTF", "CONFIG_DEBUG_INFO_BTF",
 		}, {
-			"few inotify instances", `echo 128 >"$DIR/few"; mount --bind "$DIR/few" /proc/sys/fs/inotify/max_user_instances`,
-			"inotify", "warning", "fs.inotify.max_user_instances=128", "sysctl -w fs.inotify.max_user_instances=1024",
+			"few inotify instances", `echo 16 >"$DIR/few"; mount --bind "$DIR/few" /proc/sys/fs/inotify/max_user_instances`,
+			"inotify", "warning", "fs.inotify.max_user_instances=16", "sysctl -w fs.inotify.max_user_instances=128",
 		}, {
 			"no user namespaces", `echo 0 >"$DIR/none"; mount --bind "$DIR/none" /proc/sys/user/max_user_namespaces`,
 			"capacity", "failed", "user.max_user_namespaces=0", "sysctl -w user.max_user_namespaces=",
@@ -182,7 +182,7 @@ func TestDoctorFixes(t *testing.T) {
 		awk '$3 == "cgroup2" { print $2 }' /proc/self/mounts | while read -r m; do umount -l "$m"; done
 		rmdir "$DIR/state" "$DIR/audit"
 		mount -t tmpfs tmpfs /etc/sysctl.d
-		echo 128 >"$DIR/few"; mount --bind "$DIR/few" /proc/sys/fs/inotify/max_user_instances
+		echo 16 >"$DIR/few"; mount --bind "$DIR/few" /proc/sys/fs/inotify/max_user_instances
 		echo 32768 >"$DIR/pids"; mount --bind "$DIR/pids" /proc/sys/kernel/pid_max
 		for f in /proc/sys/kernel/threads-max /proc/sys/fs/file-max /proc/sys/fs/nr_open /proc/sys/kernel/keys/root_maxkeys; do
 			echo 999999 >"$DIR/$(basename $f)"; mount --bind "$DIR/$(basename $f)" "$f" # so that nothing of the machine is changed
@@ -196,7 +196,7 @@ func TestDoctorFixes(t *testing.T) {
 	}
 	for check, did := range map[string]string{
 		"cgroup2": "mounted cgroup2 on ", "bpffs": "mounted a BPF file system on ", "state": "made ", "audit": "made ",
-		"inotify": "set fs.inotify.max_user_instances=1024", "capacity": "set kernel.pid_max=131072",
+		"inotify": "set fs.inotify.max_user_instances=128", "capacity": "set kernel.pid_max=131072",
 	} {
 		// How many files a shell's children may open no doctor can raise.
 		good := func(f finding) bool {
@@ -210,7 +210,7 @@ func TestDoctorFixes(t *testing.T) {
 		}
 	}
 	kept, err := os.ReadFile(filepath.Join(p.dir, "kept"))
-	want := "1024131072# Written by `nemoclaw doctor --fix`; `nemoclaw uninstall` removes it.\nfs.inotify.max_user_instances = 1024\nkernel.pid_max = 131072\n"
+	want := "128131072# Written by `nemoclaw doctor --fix`; `nemoclaw uninstall` removes it.\nfs.inotify.max_user_instances = 128\nkernel.pid_max = 131072\n"
 	if got := strings.ReplaceAll(string(kept), "fs.inotify.max_user_watches = 65536\n", ""); err != nil || got != want {
 		t.Errorf("%q, %v\nwant\n%q", got, err, want)
 	}

@@ -136,11 +136,40 @@ func (d *Daemon) checkCreate(c *api.Create) (text string, compiled *policy.Compi
 
 // make makes the files of a sandbox. It exists from the rename of its directory on.
 func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box, error) {
+	if err := d.reserve(c.Name); err != nil {
+		return nil, err
+	}
+	b, err := d.makeFiles(c, text, hash, who)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.boxes[c.Name] != nil {
-		return nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("a sandbox named %s is there already; choose another name, or destroy it: nemoclaw destroy %s", c.Name, c.Name)}
+	delete(d.making, c.Name)
+	if err != nil {
+		return nil, fmt.Errorf("making %s: %w", c.Name, err)
 	}
+	d.boxes[c.Name] = b
+	return b, nil
+}
+
+// reserve takes a name that no sandbox has, not even one that can't be read.
+func (d *Daemon) reserve(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	conflict := func(what string) error {
+		return &api.Error{Code: api.Conflict, Message: fmt.Sprintf("a sandbox named %s %s", name, what)}
+	}
+	if d.boxes[name] != nil || d.making[name] {
+		return conflict("is there already; choose another name, or destroy it: nemoclaw destroy " + name)
+	}
+	dir := filepath.Join(d.c.StateDir, sandboxesDir, name)
+	if _, err := os.Lstat(dir); err == nil {
+		return conflict("is there and can't be read (the daemon's journal says why); choose another name, or move " + dir + " away")
+	}
+	d.making[name] = true
+	return nil
+}
+
+// makeFiles makes what is on disk, and the directory of the sandbox last.
+func (d *Daemon) makeFiles(c api.Create, text, hash string, who server.Caller) (*box, error) {
 	s := spec{
 		Created: time.Now().UTC(), Workspace: c.Workspace, Image: c.Image, Env: c.Env, Publish: c.Publish, Wanted: api.Stopped,
 		UserID: ownerOf(),
@@ -176,10 +205,8 @@ func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box,
 	}
 	if err != nil {
 		_ = os.RemoveAll(temp) // the next start does it otherwise
-		return nil, fmt.Errorf("making %s: %w", c.Name, err)
 	}
-	d.boxes[c.Name] = b
-	return b, nil
+	return b, err
 }
 
 func fill(dir, name, text, hash string, who server.Caller) error {

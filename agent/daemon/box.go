@@ -48,6 +48,7 @@ type box struct {
 	reason    string
 	gone      bool // destroyed
 	warnings  []string
+	starts    int             // and adoptions, of this daemon
 	instance  *agent.Instance // nil: it does not run
 	inForce   int             // the policy's revision, of the network; 0: none
 	publisher map[string]*publisher
@@ -157,12 +158,14 @@ func (b *box) note(action, object, reason string) {
 func (b *box) config(compiled *policy.Compiled, root string) agent.Config {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.starts++
+	start := b.starts
 	return agent.Config{
 		Name: b.name, Policy: compiled, PolicyName: b.revisions.Latest().Name, Workspace: b.workspace(), Root: root, Started: b.spec.Created, Lasting: true,
 		Parent: b.d.parent, RunDir: b.d.c.RunDir, Protected: b.d.protected(), BookFile: filepath.Join(b.dir, "names"),
 		Resolver: b.d.c.Resolver, HostsFile: b.d.c.HostsFile,
 		Record: b.record, Ask: b.ask,
-		Failed: func(err error) { go b.fail(err) }, // it may be told from within what ends
+		Failed: func(err error) { go b.failStart(start, err) }, // it may be told from within what ends
 		Warn:   b.warn,
 	}
 }
@@ -313,6 +316,22 @@ func (b *box) take(s api.State, reason string) *agent.Instance {
 func (b *box) fail(cause error) {
 	b.ops.Lock()
 	defer b.ops.Unlock()
+	b.end(cause)
+}
+
+// failStart is fail of what a start has brought about, unless another start has followed.
+func (b *box) failStart(start int, cause error) {
+	b.ops.Lock()
+	defer b.ops.Unlock()
+	b.mu.Lock()
+	over := b.starts != start
+	b.mu.Unlock()
+	if !over {
+		b.end(cause)
+	}
+}
+
+func (b *box) end(cause error) {
 	i := b.take(api.Failed, cause.Error())
 	if i == nil {
 		return // it was stopped meanwhile

@@ -64,8 +64,9 @@ type Daemon struct {
 	cancel context.CancelFunc
 	starts sync.WaitGroup // of sandboxes that come back
 
-	mu    sync.Mutex
-	boxes map[string]*box
+	mu     sync.Mutex
+	boxes  map[string]*box
+	making map[string]bool // names of boxes that are not made yet
 }
 
 // Open takes the state directory, and every sandbox that a daemon before left running in it. Sandboxes that should run and
@@ -74,7 +75,7 @@ func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err err
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the daemon needs root, because the sandboxes' rules are put into the kernel from outside of them: start it with systemctl start nemoclaw-agent, or with sudo")
 	}
-	d := &Daemon{c: c, version: version, log: log, boxes: map[string]*box{}}
+	d := &Daemon{c: c, version: version, log: log, boxes: map[string]*box{}, making: map[string]bool{}}
 	d.life, d.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

@@ -89,13 +89,13 @@ func raise(settings []least) (string, error) {
 	return what + ", and in " + SysctlFile, nil
 }
 
-// watches are for hundreds of sandboxes: each takes one instance of its own, the daemon's user is root.
-var watches = []least{{"fs.inotify.max_user_instances", 1024}, {"fs.inotify.max_user_watches", 65536}}
+// watches are for hundreds of sandboxes: the daemon takes one instance for all of them, each `nemoclaw run` one of its own.
+var watches = []least{{"fs.inotify.max_user_instances", 128}, {"fs.inotify.max_user_watches", 65536}}
 
 func (e *examiner) inotify() Finding {
 	found, commands := lows(watches)
 	if len(found) > 0 {
-		return warning(strings.Join(found, ", "), "each sandbox that denies a directory watches it with an instance of root's: too few, and the next sandbox does not start",
+		return warning(strings.Join(found, ", "), "what a sandbox is denied is watched with them, and root has one number for all: too few, and the next sandbox does not start",
 			strings.Join(commands, "; "))
 	}
 	return ok(fmt.Sprintf("%d instances, %d watches", sysctl(watches[0].name), sysctl(watches[1].name)))
