@@ -127,6 +127,7 @@ func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error)
 	if i.rules, err = newNetRules(i.policy, i.programs, i.guard, i.guard.Live(), firstRevision, i.c.Started, &i.recorder.policies, i.c.Failed); err != nil {
 		return err
 	}
+	i.rules.begin()
 	return i.openNetwork()
 }
 

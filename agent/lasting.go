@@ -128,6 +128,7 @@ func (i *Instance) adopt(now *policy.Compiled) (err error) {
 	if err := i.guard.Swap(rules); err != nil {
 		return err
 	}
+	i.rules.begin()
 	return i.serveAll()
 }
 

@@ -30,6 +30,7 @@ type netRules struct {
 	sets     map[string]uint32
 	pairs    map[string][2]netip.Addr // the addresses of each name
 	names    map[netip.Addr]string
+	made     time.Time // which rules had expired then is what the first ruleset goes by
 	timer    *time.Timer
 }
 
@@ -50,12 +51,15 @@ func newNetRules(c *policy.Compiled, p *programs, g *loader.Guard, into ruleset,
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.policies.set(revision, c)
-	now := time.Now()
-	if err := n.putPrefixes(now); err != nil {
-		return nil, err
-	}
-	n.schedule(now)
-	return n, nil
+	n.made = time.Now()
+	return n, n.putPrefixes(n.made)
+}
+
+// begin waits for rules to expire. The rules are in force: what expired while they were put there is taken back at once.
+func (n *netRules) begin() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.schedule(n.made)
 }
 
 // firstRevision is the number of the ruleset that a guard begins with.

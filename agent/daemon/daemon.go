@@ -153,16 +153,17 @@ func lockDir(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("locking %s: %w", dir, err)
 }
 
-// makeRunDir makes the run directory, whatever the umask: the socket in it has its own mode, and so has each sandbox's
-// directory, but who may connect has to get there.
+// makeRunDir makes the run directory, and lets everybody through it: who may connect to the socket has to get there. `nemoclaw
+// run` may have made it for itself. Everything in it has its own mode.
 func makeRunDir(dir string) error {
-	if _, err := os.Lstat(dir); err == nil {
-		return nil
-	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o755)
+	is, err := os.Stat(dir)
+	if err != nil || is.Mode()&0o111 == 0o111 {
+		return err
+	}
+	return os.Chmod(dir, is.Mode().Perm()|0o111)
 }
 
 // ringFile has the number of the event ring in it, for the next daemon.
