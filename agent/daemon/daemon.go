@@ -137,9 +137,12 @@ func (d *Daemon) openState() error {
 	return nil
 }
 
+// lockFile is locked in the directories that are one daemon's. Whoever may look into one could lock the directory itself.
+const lockFile = ".daemon"
+
 // lockDir makes a directory this daemon's, as long as it lives.
 func lockDir(dir string) (*os.File, error) {
-	lock, err := os.Open(dir)
+	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

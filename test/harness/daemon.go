@@ -327,7 +327,7 @@ func (d *Daemon) Strangers(names []string) []string {
 // Files lists the files in its run and state directory that are a sandbox's.
 func (d *Daemon) Files() []string {
 	var out []string
-	shared := []string{".lock", ".ring", "agent.sock", "sandboxes", "workspaces", "images", "snapshots"}
+	shared := []string{".lock", ".daemon", ".ring", "agent.sock", "sandboxes", "workspaces", "images", "snapshots"}
 	for _, root := range []string{d.RunDir(), d.StateDir()} {
 		_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || path == root || filepath.Dir(path) == root && slices.Contains(shared, e.Name()) {
