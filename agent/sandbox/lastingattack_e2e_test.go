@@ -158,3 +158,19 @@ func TestStreamsWiden(t *testing.T) {
 		t.Errorf("the named pipe holds %q", got[:n])
 	}
 }
+
+// TestAbortTooLate: a command that runs is not ended by the end of who waited for its start.
+func TestAbortTooLate(t *testing.T) {
+	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
+	for range 300 {
+		abort := make(chan struct{})
+		p, err := b.Exec(ExecRequest{Args: []string{"true"}, Abort: abort})
+		close(abort)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, err := p.Wait(); status != 0 || err != nil {
+			t.Fatalf("status %d, %v", status, err)
+		}
+	}
+}

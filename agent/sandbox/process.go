@@ -151,7 +151,11 @@ func (p *Process) failure(report *os.File, req ExecRequest) error {
 		go func() {
 			select {
 			case <-req.Abort:
-				_ = p.Signal(unix.SIGKILL) // its end of the pipe goes with it
+				select {
+				case <-heard: // it runs, and both ended before this goroutine's turn came
+				default:
+					_ = p.Signal(unix.SIGKILL) // its end of the pipe goes with it
+				}
 			case <-heard:
 			}
 		}()

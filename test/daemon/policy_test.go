@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
 
@@ -38,13 +39,27 @@ func talk(t *testing.T, c *api.Client, box, workspace, name string) conversation
 		t.Fatal(err)
 	}
 	talk := conversation{filepath.Join(workspace, "talk-"+name)}
-	until(t, "a conversation with "+name, func() bool { return talk.answers() > 0 })
+	until(t, "a conversation with "+name, func() bool { return talk.answers() != 0 })
+	if talk.answers() < 0 {
+		t.Fatalf("no conversation with %s: %s\n%s", name, talk.says(), logOf(t, c, box))
+	}
 	return talk
 }
 
 func (c conversation) says() string {
 	text, _ := os.ReadFile(c.file) // "" until it is there
 	return string(text)
+}
+
+// logOf is what was decided about a sandbox lately.
+func logOf(t *testing.T, c *api.Client, box string) string {
+	t.Helper()
+	var b strings.Builder
+	_ = c.Events(t.Context(), api.Events{Sandbox: box, Last: 20}, func(line []byte, _ policy.Decision) error {
+		b.Write(append(line, '\n'))
+		return nil
+	})
+	return b.String()
 }
 
 // answers is how many there were; -1: it has ended.
