@@ -31,6 +31,9 @@ type loop struct {
 	again    []*conn            // have more to do but must let others go first
 	dialing  map[*conn]struct{} // have another address to try when this one takes long
 	buf      []byte
+	// events is here and not on the stack of run: a stack may move, and what the kernel writes then, where it was told to,
+	// is lost, and somebody else's memory.
+	events   [loopEvents]unix.EpollEvent
 	spare    bool  // other goroutines have a processor of their own
 	crowded  bool  // the last look found several events
 	now      int64 // the server's clock when the present events were fetched
@@ -154,13 +157,12 @@ func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer l.closeFDs()
-	events := make([]unix.EpollEvent, loopEvents)
 	for !l.stopping || len(l.conns) > 0 {
-		n := l.wait(events)
+		n := l.wait()
 		l.now = l.s.now()
 		mail := false
 		for i := range n {
-			ev := &events[i]
+			ev := &l.events[i]
 			if ev.Pad == -1 {
 				mail = true
 				continue
@@ -198,14 +200,13 @@ func (l *loop) run() {
 // wait fetches events. While Go's scheduler knows of a blocking call, its monitor thread wakes up to take the processor away and
 // again when the call returns, which costs more than most connections' bytes. So where other goroutines have a processor of their
 // own the first millisecond is waited in silence, and elsewhere, under load, a look comes first.
-func (l *loop) wait(events []unix.EpollEvent) int {
-	p := uintptr(unsafe.Pointer(&events[0]))
+func (l *loop) wait() int {
 	if l.spare || l.crowded || len(l.again) > 0 {
 		silent := uintptr(0)
 		if l.spare && len(l.again) == 0 {
 			silent = 1
 		}
-		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), p, loopEvents, silent, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), loopEvents, silent, 0, 0)
 		if e != 0 {
 			n = 0
 		}
@@ -222,7 +223,7 @@ func (l *loop) wait(events []unix.EpollEvent) int {
 		}
 		timeout = max(timeout+1, 1)
 	}
-	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), p, loopEvents, uintptr(timeout), 0, 0)
+	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), loopEvents, uintptr(timeout), 0, 0)
 	if e != 0 {
 		return 0
 	}

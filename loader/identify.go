@@ -51,7 +51,7 @@ func (l *Loader) IdentifyAll(fds []int) ([]FileID, error) {
 	l.identMu.Lock()
 	defer l.identMu.Unlock()
 	ids := make([]FileID, 0, len(fds))
-	args := new([1 + identifyMax]uint64) // the kernel is given its address as a number, so it must not move
+	args := &l.identArgs
 	for some := range slices.Chunk(fds, identifyMax) {
 		args[0] = uint64(l.ring.index)
 		for i := range identifyMax {

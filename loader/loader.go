@@ -51,7 +51,8 @@ type Loader struct {
 	ring   *ring
 	cpus   int
 
-	identMu sync.Mutex // one run of the program at a time: its answer has one place
+	identMu   sync.Mutex              // one run of the program at a time: its answer has one place
+	identArgs [1 + identifyMax]uint64 // the kernel is given its address as a number, so it must not be on a stack, which may move
 
 	deliver sync.Once
 	begin   chan struct{} // closed when events may be delivered
