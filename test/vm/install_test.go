@@ -170,7 +170,7 @@ func (m *Machine) tree() string {
 		find /run -not -path '/run/systemd/*' -not -path '/run/credentials*' -not -path '/run/log/*' -printf '%y %m %u %g %p\n'
 		find /sys/fs/bpf -printf '%y %p\n'
 		find /sys/fs/cgroup -type d -path '*nemoclaw*' -printf '%y %p\n'
-		ip -o link; ip netns; ip rule; cut -d ' ' -f 1-3 /proc/mounts; } | grep -v ' /run/nemoclaw-vm'`)
+		ip -o link; ip netns; ip rule; cut -d ' ' -f 1-3 /proc/mounts; } | grep -v ' /run/nemoclaw-vm' | sort -u`)
 }
 
 // difference lists the lines that only one of two texts has.
