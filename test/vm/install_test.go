@@ -110,12 +110,12 @@ func (m *Machine) await(line string) {
 // refused wants that the sandbox can't do what its policy does not allow.
 func (m *Machine) refused(t *testing.T, what string) {
 	t.Helper()
-	for _, line := range []string{
-		"cat /etc/shadow", "touch /usr/x", "python3 -c 'import socket; socket.create_connection((\"203.0.113.1\", 80), 5)'",
-	} {
-		if stdout, stderr, status := m.Run("nemoclaw first exec -- " + line); status == 0 || status == 125 {
-			t.Errorf("%s: %s: status %d\n%s\n%s", what, line, status, stdout, stderr)
-		}
+	const attempts = `for line in "cat /etc/shadow" "touch /usr/x" ": </dev/tcp/203.0.113.1/80"; do
+		(eval "$line") && echo "done: $line"
+	done
+	echo tried`
+	if stdout := m.Must("nemoclaw first exec -- bash -c '" + attempts + "' 2>/dev/null"); stdout != "tried\n" {
+		t.Errorf("%s: %s", what, stdout)
 	}
 }
 
@@ -170,7 +170,7 @@ func (m *Machine) tree() string {
 		find /run -not -path '/run/systemd/*' -not -path '/run/credentials*' -not -path '/run/log/*' -printf '%y %m %u %g %p\n'
 		find /sys/fs/bpf -printf '%y %p\n'
 		find /sys/fs/cgroup -type d -path '*nemoclaw*' -printf '%y %p\n'
-		ip -o link; ip netns; ip rule; cut -d ' ' -f 1-3 /proc/mounts; } | grep -v ' /run/nemoclaw-vm'`)
+		ip -o link; ip netns; ip rule; cut -d ' ' -f 1-3 /proc/mounts; } | grep -v ' /run/nemoclaw-vm' | sort -u`)
 }
 
 // difference lists the lines that only one of two texts has.
