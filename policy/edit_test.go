@@ -126,7 +126,7 @@ process:
 		{add(RuleSpec{Path: "/data/x", Permissions: []string{"read", "write"}}), "/data/x (write) is refused by p.yaml:13"},
 		{add(RuleSpec{Command: "sudo"}), "is refused by p.yaml:16"},
 		{add(RuleSpec{Domain: "a.org", Ports: https, Protocol: "https"}), "a.org:443 is https here and tcp at p.yaml:4"},
-		{add(RuleSpec{Domain: "x.org"}), "the rule: name the ports, such as 443"},
+		{add(RuleSpec{Domain: "x.org"}), "the rule: name its ports, such as 443 (--port 443)"},
 		{add(RuleSpec{Domain: "x.org", Ports: []uint16{80, 443}}), "port 80 is usually http and port 443 https"},
 		{add(RuleSpec{Domain: "https://x.org/", Ports: https}), "the rule: domain: \"https://x.org/\" is a URL (write the name alone: x.org)"},
 		{add(RuleSpec{Domain: "x.org\n  deny: []", Ports: https}), "holds a character"},

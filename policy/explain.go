@@ -7,6 +7,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Action is what a Query asks about.
@@ -111,11 +112,14 @@ func (a Answer) String() string {
 func builtin(text string) RuleRef { return RuleRef{Pos: "builtin", Text: text} }
 
 // Explain answers a question from the policy alone: symbolic links are not followed and commands are not looked for.
-func (c *Compiled) Explain(q Query) Answer {
+func (c *Compiled) Explain(q Query) Answer { return c.ExplainAt(q, 0) }
+
+// ExplainAt is Explain for a policy whose times began to run that long ago: rules that expired since then are none.
+func (c *Compiled) ExplainAt(q Query, age time.Duration) Answer {
 	a := Answer{Query: q}
 	switch q.Action {
 	case QueryConnect:
-		c.explainConnect(&a)
+		c.explainConnect(&a, age)
 	case QueryExec:
 		c.explainExec(&a)
 	default:

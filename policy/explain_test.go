@@ -3,6 +3,7 @@ package policy
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 const explained = `network:
@@ -120,6 +121,24 @@ func TestExplain(t *testing.T) {
 		}
 		if a.Suggest != tt.suggest {
 			t.Errorf("%s %s: suggests\n%swant\n%s", tt.action, tt.object, a.Suggest, tt.suggest)
+		}
+	}
+}
+
+// TestExplainAt: a rule whose time is over is none, and the answer says so.
+func TestExplainAt(t *testing.T) {
+	c := compile(t, "version: 1\nnetwork:\n  allow:\n    - {domain: a.org, ports: [443], protocol: https, expires: 1h}\n")
+	q, err := NewQuery(QueryConnect, "a.org:443", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for age, want := range map[time.Duration]string{
+		0:                "allow  connect a.org:443  rule: p.yaml:4  (https: the TLS handshake must name a.org; for 1h after the start)",
+		40 * time.Minute: "allow  connect a.org:443  rule: p.yaml:4  (https: the TLS handshake must name a.org; for 20m more)",
+		time.Hour:        "deny   connect a.org:443  rule: default  (the rule at p.yaml:4 has expired)",
+	} {
+		if got := c.ExplainAt(q, age).String(); got != want {
+			t.Errorf("after %s\ngot  %s\nwant %s", age, got, want)
 		}
 	}
 }

@@ -2,11 +2,12 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
 
-func (c *Compiled) explainConnect(a *Answer) {
+func (c *Compiled) explainConnect(a *Answer, age time.Duration) {
 	q, n := a.Query, &c.Network
 	if q.Path != "" {
 		c.explainSocket(a)
@@ -20,9 +21,20 @@ func (c *Compiled) explainConnect(a *Answer) {
 	if q.Name != "" {
 		rules = n.Match(q.Name)
 	}
+	var lapsed *NetRule
+	rules = slices.DeleteFunc(slices.Clone(rules), func(r *NetRule) bool {
+		gone := r.Expires > 0 && r.Expires <= age
+		if gone && r.hasPort(q.Port) {
+			lapsed = r
+		}
+		return gone
+	})
 	verdict, rule := n.Judge(rules, q.Port, is)
 	if rule == nil {
 		a.set(verdict, c.Rule(0), "%s", c.whyNoRule(q, rules))
+		if lapsed != nil {
+			a.Reason = fmt.Sprintf("the rule at %s has expired", c.Rule(lapsed.ID).Pos)
+		}
 		if verdict == Ask {
 			a.Reason += "; " + c.held()
 		}
@@ -43,7 +55,10 @@ func (c *Compiled) explainConnect(a *Answer) {
 	if len(rule.Commands) > 0 {
 		why += "; for " + strings.Join(rule.Commands, ", ") + " only"
 	}
-	if rule.Expires > 0 {
+	switch {
+	case rule.Expires > 0 && age > 0:
+		why += fmt.Sprintf("; for %s more", span((rule.Expires - age).Round(time.Second)))
+	case rule.Expires > 0:
 		why += fmt.Sprintf("; for %s after the start", span(rule.Expires))
 	}
 	a.set(verdict, c.Rule(rule.ID), "%s", why)

@@ -153,7 +153,7 @@ func (s RuleSpec) protocol(verb string) (string, error) {
 		return s.Protocol, nil
 	}
 	if len(s.Ports) == 0 {
-		return "", errors.New("the rule: name the ports, such as 443")
+		return "", errors.New("the rule: name its ports, such as 443 (--port 443)")
 	}
 	if s.CIDR != "" {
 		return TCP.String(), nil

@@ -329,7 +329,7 @@ func (d *Daemon) Explain(name string, q policy.Query) (policy.Answer, error) {
 	if err != nil {
 		return policy.Answer{}, err
 	}
-	return c.Explain(q), nil
+	return c.ExplainAt(q, time.Since(b.spec.Created)), nil
 }
 
 // Events calls f with each record that e selects.

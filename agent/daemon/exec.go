@@ -13,6 +13,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/server"
 	"github.com/nemoclaw/nemoclaw/agent/term"
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 // process makes a sandbox's process a server's.
@@ -52,7 +53,14 @@ func (d *Daemon) Exec(ctx context.Context, who server.Caller, name string, e api
 		p, err = i.Exec(req)
 	}
 	if err != nil {
-		return nil, execError(err)
+		err = execError(err)
+		if refused := (*api.Error)(nil); errors.As(err, &refused) && refused.Code == api.CommandRefused {
+			b.records.Record(policy.Decision{
+				Plane: policy.PlaneSystem, Action: "command", Object: strings.Join(e.Args, " "), Verdict: policy.Deny, Rule: "builtin",
+				Reason: "not started for " + who.Name + ": " + err.Error(),
+			})
+		}
+		return nil, err
 	}
 	b.note("command", strings.Join(p.Args(), " "), "started by "+who.Name)
 	return process{p}, nil

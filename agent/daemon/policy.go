@@ -277,6 +277,10 @@ func (b *box) dropAnswered(c *policy.Compiled) {
 			return false
 		}
 		q, err := policy.NewQuery(policy.QueryConnect, p.Object, "")
-		return err == nil && c.Explain(q).Verdict != policy.Ask
+		if err != nil {
+			return false
+		}
+		a := c.ExplainAt(q, time.Since(b.spec.Created))
+		return a.Verdict == policy.Allow || a.Verdict == policy.Deny && a.Rule.Pos != "default"
 	})
 }

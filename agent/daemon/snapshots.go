@@ -64,7 +64,7 @@ func (b *box) beside(id string) (x beside, err error) {
 func snapshotError(err error) error {
 	switch {
 	case errors.Is(err, snapshot.ErrNone):
-		return &api.Error{Code: api.NotFound, Message: err.Error()}
+		return &api.Error{Code: api.NotFound, Message: err.Error() + "; `nemoclaw NAME snapshot list` shows the ids beside the labels"}
 	case errors.Is(err, snapshot.ErrBusy):
 		return &api.Error{Code: api.Busy, Message: err.Error()}
 	}

@@ -31,6 +31,10 @@ func changePolicy(cmd *cobra.Command, d *api.Client, name string, c api.PolicyCh
 
 // changed says what a change did, or would do.
 func changed(name string, r api.PolicyResult, c api.PolicyChange) string {
+	if r.Diff == "" && c.Add != nil && c.Add.Expires != "" {
+		return fmt.Sprintf("the policy of %s has this rule already: nothing changed, and its time runs from when it was first added; "+
+			"to let it begin anew, remove the rule (policy remove) and add it again", name)
+	}
 	if r.Diff == "" {
 		return fmt.Sprintf("the policy of %s says so already: nothing changed", name)
 	}

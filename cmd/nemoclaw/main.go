@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -151,7 +152,11 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if !cmd.HasParent() && slices.Contains(sandboxWords, args[0]) {
-		return usage(fmt.Errorf("%s is for one sandbox; give its name before: nemoclaw NAME %[1]s (nemoclaw list shows the names)", args[0]))
+		name := "NAME"
+		if len(args) > 1 && !strings.HasPrefix(args[1], "-") {
+			name = text.Short(args[1], 64)
+		}
+		return usage(fmt.Errorf("%s is for one sandbox; give its name before: nemoclaw %s %[1]s (nemoclaw list shows the names)", args[0], name))
 	}
 	return usage(fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), nearest(cmd, args[0])))
 }

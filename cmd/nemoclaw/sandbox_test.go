@@ -82,6 +82,7 @@ func TestWithoutDaemon(t *testing.T) {
 		status int
 		want   string
 	}{
+		{"connect box", statusUsage, "connect is for one sandbox; give its name before: nemoclaw box connect"},
 		{"status", statusUsage, "status is for one sandbox; give its name before: nemoclaw NAME status"},
 		{"logs --follow", statusUsage, "logs is for one sandbox"},
 		{"No-Such", statusUsage, `unknown command "No-Such" for "nemoclaw"`},

@@ -180,8 +180,8 @@ func newProposals(name string) *cobra.Command {
 	cmd := talking(&cobra.Command{
 		Use:   "proposals",
 		Short: "List what it asked for and nobody answered, with the rule that would allow it",
-		Long: `proposals lists what the policy says to ask about, and was refused because nobody was there to answer. Each comes with the
-YAML that would allow it: nemoclaw NAME policy add does.
+		Long: `proposals lists what was refused because no rule is about it, or because the policy says to ask and nobody was there. Each
+comes with what would allow it. What a deny rule refuses is not here: nemoclaw NAME logs --verdict deny.
 
 Exit status: 0 listed, 1 not, 2 wrong usage.`,
 		Example:           "  nemoclaw " + name + " proposals",
@@ -218,7 +218,11 @@ func showProposal(out io.Writer, name string, p api.Proposal) {
 		by = " by " + text.Short(p.Subject, 80)
 	}
 	fmt.Fprintf(out, "%s %s%s\n", p.Plane, text.Short(p.Object, 200), by)
-	fmt.Fprintf(out, "      asked   %d times, last %s ago\n      rule    %s\n", p.Count, ago(time.Since(p.Last)), text.Escape(p.Rule))
+	times := "once"
+	if p.Count > 1 {
+		times = fmt.Sprintf("%d times, last", p.Count)
+	}
+	fmt.Fprintf(out, "      asked   %s %s ago\n      rule    %s\n", times, ago(time.Since(p.Last)), text.Escape(p.Rule))
 	if p.Suggest != "" {
 		command := ""
 		if p.Plane == string(policy.PlaneNetwork) {
