@@ -85,7 +85,7 @@ func inside(cmd *cobra.Command, d *api.Client, name string, e api.Exec) error {
 	if e.Detach {
 		files = [3]*os.File{}
 	}
-	p, err := start(cmd.Context(), d, name, e, files, signals)
+	p, early, err := start(cmd.Context(), d, name, e, files, signals)
 	if err != nil {
 		return err
 	}
@@ -98,6 +98,11 @@ func inside(cmd *cobra.Command, d *api.Client, name string, e api.Exec) error {
 		return &statusError{agent.StatusFailed, err}
 	}
 	defer s.restore()
+	if early != nil {
+		if err := s.signal(early.(syscall.Signal)); err != nil {
+			return &statusError{agent.StatusFailed, err}
+		}
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -123,12 +128,11 @@ func inside(cmd *cobra.Command, d *api.Client, name string, e api.Exec) error {
 	}
 }
 
-// start starts the command, unless a signal comes first that would end it.
-func start(ctx context.Context, d *api.Client, name string, e api.Exec, files [3]*os.File, signals <-chan os.Signal) (*api.Process, error) {
+// start starts the command. A signal that comes meanwhile is the command's, which may run already, and is returned; a second
+// one ends the waiting.
+func start(ctx context.Context, d *api.Client, name string, e api.Exec, files [3]*os.File, signals <-chan os.Signal) (p *api.Process, early os.Signal, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var p *api.Process
-	var err error
 	started := make(chan struct{})
 	go func() {
 		defer close(started)
@@ -138,18 +142,22 @@ func start(ctx context.Context, d *api.Client, name string, e api.Exec, files [3
 		select {
 		case <-started:
 			if err != nil {
-				return nil, &statusError{startStatus(err), err}
+				return nil, nil, &statusError{startStatus(err), err}
 			}
-			return p, nil
+			return p, early, nil
 		case sig := <-signals:
 			if sig == unix.SIGWINCH || sig == unix.SIGCONT || sig == unix.SIGTSTP {
 				continue // nothing has this terminal's size yet, or could be stopped
+			}
+			if early == nil {
+				early = sig
+				continue
 			}
 			cancel()
 			if <-started; err == nil {
 				p.Close() // it hangs up
 			}
-			return nil, &statusError{status: 128 + int(sig.(syscall.Signal))}
+			return nil, nil, &statusError{status: 128 + int(sig.(syscall.Signal))}
 		}
 	}
 }
