@@ -84,6 +84,9 @@ func (d *Daemon) Create(ctx context.Context, who server.Caller, c api.Create) (a
 		return api.Sandbox{}, err
 	}
 	b.note("create", c.Name, "by "+who.Name)
+	if ctx.Err() != nil { // whoever asked has gone, and may have looked in vain for something to destroy
+		return api.Sandbox{}, errors.Join(&api.Error{Code: api.Conflict, Message: "nobody waits for " + c.Name + " any more: it was not made"}, d.Destroy(d.life, who, c.Name))
+	}
 	if c.Start {
 		if _, err := d.Start(ctx, who, c.Name); err != nil {
 			var known *api.Error
@@ -142,6 +145,7 @@ func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box,
 	b, err := d.makeFiles(c, text, hash, who)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	close(d.making[c.Name])
 	delete(d.making, c.Name)
 	if err != nil {
 		return nil, fmt.Errorf("making %s: %w", c.Name, err)
@@ -157,14 +161,14 @@ func (d *Daemon) reserve(name string) error {
 	conflict := func(what string) error {
 		return &api.Error{Code: api.Conflict, Message: fmt.Sprintf("a sandbox named %s %s", name, what)}
 	}
-	if d.boxes[name] != nil || d.making[name] {
+	if d.boxes[name] != nil || d.making[name] != nil {
 		return conflict("is there already; choose another name, or destroy it: nemoclaw destroy " + name)
 	}
 	dir := filepath.Join(d.c.StateDir, sandboxesDir, name)
 	if _, err := os.Lstat(dir); err == nil {
 		return conflict("is there and can't be read (the daemon's journal says why); choose another name, or move " + dir + " away")
 	}
-	d.making[name] = true
+	d.making[name] = make(chan struct{})
 	return nil
 }
 

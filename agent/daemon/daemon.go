@@ -66,7 +66,7 @@ type Daemon struct {
 
 	mu     sync.Mutex
 	boxes  map[string]*box
-	making map[string]bool // names of boxes that are not made yet
+	making map[string]chan struct{} // boxes that are not made yet; closed when they are
 }
 
 // Open takes the state directory, and every sandbox that a daemon before left running in it. Sandboxes that should run and
@@ -75,7 +75,7 @@ func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err err
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the daemon needs root, because the sandboxes' rules are put into the kernel from outside of them: start it with systemctl start nemoclaw-agent, or with sudo")
 	}
-	d := &Daemon{c: c, version: version, log: log, boxes: map[string]*box{}, making: map[string]bool{}}
+	d := &Daemon{c: c, version: version, log: log, boxes: map[string]*box{}, making: map[string]chan struct{}{}}
 	d.life, d.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -351,10 +351,16 @@ func (d *Daemon) all() []*box {
 	return list
 }
 
-// find returns a sandbox by name.
+// find returns a sandbox by name. One that is being made is waited for: who gave up waiting for it wants to destroy it.
 func (d *Daemon) find(name string) (*box, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for d.making[name] != nil {
+		made := d.making[name]
+		d.mu.Unlock()
+		<-made
+		d.mu.Lock()
+	}
 	if b := d.boxes[name]; b != nil {
 		return b, nil
 	}
