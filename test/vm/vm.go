@@ -153,6 +153,7 @@ func (m *Machine) boot() {
 
 func (m *Machine) ask(c wire.Command, what string) wire.Result {
 	m.t.Helper()
+	start := time.Now()
 	var r wire.Result
 	err := m.within(commandLimit, func() error {
 		return errors.Join(m.out.Encode(c), m.in.Decode(&r))
@@ -163,6 +164,8 @@ func (m *Machine) ask(c wire.Command, what string) wire.Result {
 	if r.Err != "" {
 		m.t.Fatalf("in the machine: %s: %s", what, r.Err)
 	}
+	first, _, _ := strings.Cut(strings.TrimSpace(what), "\n")
+	m.t.Logf("%6.1f s  status %d  %s", time.Since(start).Seconds(), r.Status, first)
 	return r
 }
 
