@@ -420,6 +420,47 @@ func TestInitKilled(t *testing.T) {
 	}
 }
 
+// TestInitTerminated: a machine that goes down sends SIGTERM to everybody and waits. What comes from inside counts for nothing,
+// whoever it says it is from.
+func TestInitTerminated(t *testing.T) {
+	b := start(t, workspaceRule+tools, workspaceOf(t, 0, 0))
+	b.want("kill -TERM 1; kill -TERM 1; echo alive", "alive", 0)
+	b.want(`python3 -c '
+import ctypes, struct
+for code in 0, -1, -6:
+    info = ctypes.create_string_buffer(struct.pack("iiiiII", 15, 0, code, 0, 0, 0), 128)
+    ctypes.CDLL(None).syscall(129, 1, 15, info) # rt_sigqueueinfo
+'; echo alive`, "alive", 0)
+	p, err := b.Exec(ExecRequest{Args: []string{"sh", "-c", "trap 'echo ended > ended; exit 3' TERM; echo > ready; while :; do sleep 0.01; done"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(b.spec.Workspace, "ready")); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Kill(b.InitPID(), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	b.want("echo alive", "alive", 0) // as long as somebody is left
+	if err := p.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := p.Wait(); status != 3 || err != nil {
+		t.Error(status, err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := b.Exec(ExecRequest{Args: []string{"true"}}); errors.Is(err, ErrGone) {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("PID 1 is still there")
+		}
+	}
+}
+
 func TestParallel(t *testing.T) {
 	for range 8 {
 		t.Run("", func(t *testing.T) {

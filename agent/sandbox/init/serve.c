@@ -4,7 +4,9 @@
  * ended, and when the daemon is gone it exits, and the kernel kills the rest of its pid namespace. In a sandbox
  * that lasts it waits for the next daemon instead, and tells it what runs and what has ended meanwhile. It ignores
  * what its children do to it: a pid namespace's init gets no signal from inside that it has no handler for,
- * and SIGCHLD only makes it look for children that ended.
+ * and SIGCHLD only makes it look for children that ended. SIGTERM counts from the host alone, where it means that the
+ * machine goes down, and everybody inside got one too: PID 1 exits when it has nobody left, or the machine would wait
+ * for it until it is killed.
  */
 #include "init.h"
 
@@ -150,7 +152,8 @@ static void report_end(struct command *command)
 		command->pid = 0;
 }
 
-static void reap(void)
+/* Returns whether there are children left. */
+static int reap(void)
 {
 	struct command *command;
 	int status;
@@ -165,6 +168,7 @@ static void reap(void)
 		if (connected)
 			report_end(command);
 	}
+	return pid != -ECHILD;
 }
 
 static void disconnect(void)
@@ -215,13 +219,14 @@ static void obey(void)
 
 void serve(void)
 {
-	uint64_t child = 1ULL << (SIGCHLD - 1);
-	char info[128]; /* struct signalfd_siginfo */
+	uint64_t heard = 1ULL << (SIGCHLD - 1) | 1ULL << (SIGTERM - 1);
+	struct signalfd_siginfo info;
 	struct pollfd watch[2] = {{CONTROL_FD, POLLIN, 0}, {-1, POLLIN, 0}};
+	int ending = 0;
 	long fd;
 
-	SYSCALL(SYS_rt_sigprocmask, SIG_SETMASK, &child, 0, sizeof(child));
-	fd = SYSCALL(SYS_signalfd4, -1, &child, sizeof(child), O_CLOEXEC);
+	SYSCALL(SYS_rt_sigprocmask, SIG_SETMASK, &heard, 0, sizeof(heard));
+	fd = SYSCALL(SYS_signalfd4, -1, &heard, sizeof(heard), O_CLOEXEC);
 	if (fd < 0)
 		fail(STEP_SIGNALS, -fd);
 	watch[1].fd = (int)fd;
@@ -231,8 +236,12 @@ void serve(void)
 		if (SYSCALL(SYS_ppoll, watch, 2, 0, 0, 0) < 0)
 			continue;
 		if (watch[1].revents) {
-			SYSCALL(SYS_read, fd, info, sizeof(info));
-			reap();
+			SYSCALL(SYS_read, fd, &info, sizeof(info));
+			/* No process has the number 0 here but those outside, and SI_USER can't be forged. */
+			if (info.signo == SIGTERM && info.code == SI_USER && info.pid == 0)
+				ending = 1;
+			if (!reap() && ending)
+				quit(0);
 		}
 		if (watch[0].revents && connected)
 			obey();

@@ -106,7 +106,7 @@ enum {
 	SYS_landlock_restrict_self = 446,
 };
 
-enum { EINTR = 4, E2BIG = 7, EAGAIN = 11, EINVAL = 22, ENOENT = 2, EACCES = 13, ENOTDIR = 20, ESRCH = 3 };
+enum { EINTR = 4, E2BIG = 7, EAGAIN = 11, EINVAL = 22, ENOENT = 2, EACCES = 13, ENOTDIR = 20, ESRCH = 3, ECHILD = 10 };
 
 static inline long syscall6(long nr, long a, long b, long c, long d, long e, long f)
 {
@@ -148,7 +148,7 @@ static inline long syscall6(long nr, long a, long b, long c, long d, long e, lon
 /* Flags and structures, as in the kernel's headers of the same name. */
 enum { AT_FDCWD = -100, AT_EMPTY_PATH = 0x1000 };
 enum { O_RDONLY = 0, O_WRONLY = 1, O_CLOEXEC = 02000000 };
-enum { SIGKILL = 9, SIGCHLD = 17, SIGNALS = 64, SIG_SETMASK = 2 };
+enum { SIGKILL = 9, SIGTERM = 15, SIGCHLD = 17, SIGNALS = 64, SIG_SETMASK = 2, SI_USER = 0 };
 enum { PROT_READ = 1, PROT_WRITE = 2, MAP_PRIVATE = 2, MAP_ANONYMOUS = 0x20 };
 enum { POLLIN = 1 };
 enum { WNOHANG = 1, WAIT_ALL = 0x40000000 };
@@ -235,6 +235,13 @@ enum {
 	MSG_TRUNC = 0x20,
 	MSG_NOSIGNAL = 0x4000,
 	MSG_CMSG_CLOEXEC = 0x40000000
+};
+
+struct signalfd_siginfo {
+	uint32_t signo;
+	int32_t error, code;
+	uint32_t pid;
+	char rest[112];
 };
 
 struct pollfd {
