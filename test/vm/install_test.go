@@ -65,6 +65,9 @@ func TestInstall(t *testing.T) {
 	back("after a restart of the daemon", true)
 	m.Reboot()
 	back("after a reboot", false)
+	if strings.Contains(m.Log(), "systemd-shutdown[1]: Sending SIGKILL to PID") {
+		t.Error("the machine waited in vain for a process to end, and killed it, before it went down")
+	}
 	m.Must("sync")
 	m.PowerCut()
 	back("after a power cut", false)
