@@ -371,6 +371,7 @@ func hold(w []string) (string, error) {
 		for _, fd := range open {
 			unix.Close(fd)
 		}
+		time.Sleep(2 * time.Second) // what comes next is not to meet a cap that these still fill on a busy machine
 	}()
 	// What the other side has closed meanwhile is not open at once with the rest: it is replaced, some times.
 	var last error
