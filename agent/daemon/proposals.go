@@ -19,17 +19,18 @@ import (
 // maxProposals bounds what an agent can leave behind by asking; the rest is counted in the log alone.
 const maxProposals = 500
 
-// saveAfter is how long a change of the proposals may wait for the disk.
+// saveAfter is how long a count may wait for the disk. A new proposal does not wait.
 const saveAfter = time.Second
 
 // proposals are what was asked about while nobody was there, and what the default refused. They outlive the sandbox's stop and the daemon.
 type proposals struct {
 	file string
 
-	mu    sync.Mutex
-	list  map[string]*api.Proposal
-	timer *time.Timer // of the next save; nil: nothing is to be saved
-	over  bool
+	saving sync.Mutex // held while the file is written; taken before mu
+	mu     sync.Mutex
+	list   map[string]*api.Proposal
+	timer  *time.Timer // of the next save; nil: nothing is to be saved
+	over   bool
 }
 
 func openProposals(file string) (*proposals, error) {
@@ -53,24 +54,26 @@ func (p *proposals) len() int {
 	return len(p.list)
 }
 
-// add notes one question.
-func (p *proposals) add(d policy.Decision) {
+// add notes one question, has a new one saved soon, and says whether it is one.
+func (p *proposals) add(d policy.Decision) (fresh bool) {
 	sum := sha256.Sum256([]byte(string(d.Plane) + "\x00" + d.Object + "\x00" + d.Subject.Exe))
 	id := hex.EncodeToString(sum[:6])
 	now := time.Now().UTC()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	x := p.list[id]
+	x, wait := p.list[id], saveAfter
 	if x == nil {
 		if len(p.list) >= maxProposals {
-			return
+			return false
 		}
+		fresh, wait = true, 0
 		x = &api.Proposal{ID: id, Plane: string(d.Plane), Object: d.Object, Subject: d.Subject.Exe, First: now}
 		p.list[id] = x
 	}
 	x.Last, x.Rule, x.Suggest = now, d.Rule, d.Suggest
 	x.Count++
-	p.later()
+	p.later(wait)
+	return fresh
 }
 
 // drop forgets those that f says are answered.
@@ -80,33 +83,45 @@ func (p *proposals) drop(f func(*api.Proposal) bool) {
 	for id, x := range p.list {
 		if f(x) {
 			delete(p.list, id)
-			p.later()
+			p.later(saveAfter)
 		}
 	}
 }
 
-func (p *proposals) later() {
-	if p.timer == nil && !p.over {
-		p.timer = time.AfterFunc(saveAfter, p.flush)
+// later has the list saved after a while. The caller holds mu.
+func (p *proposals) later(wait time.Duration) {
+	switch {
+	case p.over:
+	case p.timer == nil:
+		p.timer = time.AfterFunc(wait, p.flush)
+	case wait == 0:
+		p.timer.Reset(0)
 	}
 }
 
-// flush saves what is not saved. That it can't be is tried again with the next change: a proposal decides nothing.
+// flush saves what is not saved. That it can't be is tried again with the next change: a proposal decides nothing. Who adds
+// one does not wait for the disk.
 func (p *proposals) flush() {
+	p.saving.Lock()
+	defer p.saving.Unlock()
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.timer == nil {
+		p.mu.Unlock()
 		return
 	}
 	p.timer.Stop()
 	p.timer = nil
-	if text, err := json.MarshalIndent(p.list, "", "  "); err == nil {
+	text, err := json.MarshalIndent(p.list, "", "  ")
+	p.mu.Unlock()
+	if err == nil {
 		_ = replaceFile(p.file, text)
 	}
 }
 
 // close forgets what is not saved: the sandbox is destroyed.
 func (p *proposals) close() {
+	p.saving.Lock()
+	defer p.saving.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.over = true
@@ -140,9 +155,12 @@ func (b *box) record(d policy.Decision) {
 	}
 }
 
-// ask answers what the policy asks about: nobody is there, so it is denied at once and kept as a proposal.
+// ask answers what the policy asks about: nobody is there, so it is denied and kept as a proposal. That is on disk before the agent has
+// its answer: what was asked outlives a daemon that is killed at that moment.
 func (b *box) ask(_ context.Context, d policy.Decision) policy.Verdict {
-	b.proposals.add(d)
+	if b.proposals.add(d) {
+		b.proposals.flush()
+	}
 	return policy.Deny
 }
 
