@@ -14,8 +14,8 @@ import (
 
 // images are what every machine starts from, and none changes.
 type images struct {
-	dir    string   // what scripts/vm-image made
-	initrd *os.File // an initramfs with the guest program as its /init, in memory
+	dir    string              // what scripts/vm-image made
+	initrd map[string]*os.File // for each of Kernels, in memory: the guest program as /init, and the modules that it loads
 }
 
 // theImages makes the images once for the process.
@@ -32,8 +32,17 @@ var theImages = sync.OnceValues(func() (images, error) {
 		return images{}, fmt.Errorf("%s: %w\n%s", script, err, said.String())
 	}
 	img := images{dir: strings.TrimSpace(string(out))}
-	img.initrd, err = initramfs(top)
-	return img, err
+	guest, err := buildGuest(top)
+	if err != nil {
+		return images{}, err
+	}
+	img.initrd = make(map[string]*os.File)
+	for _, kernel := range Kernels {
+		if img.initrd[kernel], err = initramfs(guest, filepath.Join(img.dir, "modules-"+kernel)); err != nil {
+			return images{}, err
+		}
+	}
+	return img, nil
 })
 
 // overlay makes a disk whose changes to the root image are its own. It has no name: it is gone when it is closed by all.
@@ -52,8 +61,8 @@ func (img images) overlay() (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
-// initramfs builds the guest program and packs it the way the kernel wants its first file system.
-func initramfs(top string) (*os.File, error) {
+// buildGuest builds the guest program.
+func buildGuest(top string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "nemoclaw-vm-")
 	if err != nil {
 		return nil, err
@@ -66,21 +75,34 @@ func initramfs(top string) (*os.File, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", build, err, out)
 	}
-	data, err := os.ReadFile(program)
+	return os.ReadFile(program)
+}
+
+// initramfs packs the guest program, and the modules of a directory, the way the kernel wants its first file system.
+func initramfs(guest []byte, modules string) (*os.File, error) {
+	entries, err := os.ReadDir(modules)
 	if err != nil {
 		return nil, err
 	}
+	var b bytes.Buffer
+	cpio(&b, "init", unix.S_IFREG|0o755, guest)
+	cpio(&b, "root", unix.S_IFDIR|0o755, nil)
+	cpio(&b, "dev", unix.S_IFDIR|0o755, nil)
+	cpio(&b, "dev/console", unix.S_IFCHR|0o600, nil) // where the kernel says what /init prints
+	cpio(&b, "modules", unix.S_IFDIR|0o755, nil)
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(modules, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		cpio(&b, "modules/"+e.Name(), unix.S_IFREG|0o644, data)
+	}
+	cpio(&b, "TRAILER!!!", 0, nil)
 	fd, err := unix.MemfdCreate("initramfs", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "initramfs")
-	var b bytes.Buffer
-	cpio(&b, "init", unix.S_IFREG|0o755, data)
-	cpio(&b, "root", unix.S_IFDIR|0o755, nil)
-	cpio(&b, "dev", unix.S_IFDIR|0o755, nil)
-	cpio(&b, "dev/console", unix.S_IFCHR|0o600, nil) // where the kernel says what /init prints
-	cpio(&b, "TRAILER!!!", 0, nil)
 	_, err = f.Write(b.Bytes())
 	return f, err
 }

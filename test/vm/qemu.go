@@ -53,10 +53,10 @@ func startQEMU(img images, o Options, disk *os.File, log *console) (*qemu, error
 		"-kernel", filepath.Join(img.dir, "linux-"+o.Kernel), "-initrd", fdInitrd, "-append", cmdline,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-blockdev", "driver=qcow2,node-name=disk,file.driver=file,file.filename="+fdDisk+",file.cache.no-flush=on",
-		"-device", "nvme,drive=disk,serial=disk",
+		"-device", "virtio-blk-pci,drive=disk",
 		"-chardev", "socket,id=port,fd="+fdPort, "-device", "virtio-serial", "-device", "virtserialport,chardev=port,name="+wire.Port)
 	cmd.Stdout, cmd.Stderr = log, &q.stderr
-	cmd.ExtraFiles = []*os.File{disk, img.initrd, theirs}
+	cmd.ExtraFiles = []*os.File{disk, img.initrd[o.Kernel], theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {

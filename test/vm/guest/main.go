@@ -1,5 +1,5 @@
-// Command guest is the part of test/vm inside the machine. The kernel starts it as /init of the initramfs: it mounts the disk, puts
-// itself and a unit below /run, and becomes systemd. The unit starts it again, as the one who runs the commands that come through
+// Command guest is the part of test/vm inside the machine. The kernel starts it as /init of the initramfs: it loads the modules that
+// came with it, mounts the disk, puts itself and a unit below /run, and becomes systemd. The unit starts it again, as the one who runs the commands that come through
 // the serial port. The disk holds nothing of it.
 package main
 
@@ -33,7 +33,7 @@ func main() {
 }
 
 const (
-	disk    = "/dev/nvme0n1" // NVMe and ext4 are part of Debian's cloud kernels: the initramfs needs no modules
+	disk    = "/dev/vda"
 	newRoot = "/root"
 	runDir  = "/run/nemoclaw-vm"
 	unit    = `[Unit]
@@ -64,6 +64,9 @@ func start() error {
 	if err := mount("dev", "/dev", "devtmpfs", "", 0); err != nil {
 		return err
 	}
+	if err := loadModules("/modules"); err != nil {
+		return err
+	}
 	if err := await(disk, 30*time.Second); err != nil {
 		return err
 	}
@@ -88,6 +91,7 @@ func start() error {
 		os.WriteFile(newRoot+"/run/systemd/system/vm-guest.service", []byte(unit), 0o644),
 		os.Symlink("../vm-guest.service", wants+"/vm-guest.service"),
 		os.Remove("/init"), // its memory
+		os.RemoveAll("/modules"),
 		os.Chdir(newRoot),
 		unix.Mount(".", "/", "", unix.MS_MOVE, ""),
 		unix.Chroot("."),
@@ -95,11 +99,24 @@ func start() error {
 	); err != nil {
 		return err
 	}
-	// The serial port's driver is a module in 6.1; where it is built in, this finds it there.
-	if out, err := exec.Command("/sbin/modprobe", "-a", "virtio_pci", "virtio_console").CombinedOutput(); err != nil {
-		return fmt.Errorf("modprobe: %w: %s", err, out)
-	}
 	return unix.Exec("/sbin/init", []string{"/sbin/init"}, []string{"HOME=/", "TERM=linux"})
+}
+
+// loadModules loads the modules of a directory in the order of their names.
+func loadModules(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("loading %s: %w", e.Name(), err)
+		}
+	}
+	return err
 }
 
 // await waits for a device node: drivers find their devices in the background.
