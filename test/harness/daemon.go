@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Daemon is one nemoclaw-agent with directories and a cgroup parent of its own. It is killed, stopped and started again as
@@ -100,12 +102,12 @@ func (d *Daemon) Start(t T) {
 	d.Ready(t)
 }
 
-// Ready waits until it serves.
+// Ready waits until it serves: it, not one before that was killed, whose socket lives until the last child that it was about to
+// make has ended.
 func (d *Daemon) Ready(t T) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
-		if c, err := net.Dial("unix", d.Socket); err == nil {
-			c.Close()
+		if pid, err := listener(d.Socket); err == nil && pid == d.PID() {
 			d.served = true
 			return
 		}
@@ -118,6 +120,29 @@ func (d *Daemon) Ready(t T) {
 			t.Fatalf("nemoclaw-agent does not serve\n%s", d.Log())
 		}
 	}
+}
+
+// listener is the process that listens at a Unix socket.
+func listener(path string) (pid int, err error) {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	if cerr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); cerr != nil {
+		return 0, cerr
+	}
+	if err != nil {
+		return 0, err
+	}
+	return int(cred.Pid), nil
 }
 
 // End ends it with a signal. Its sandboxes stay.
