@@ -80,7 +80,7 @@ soak: build ## 50 sandboxes at work for SOAKTIME: fails when anything grew
 	CGO_ENABLED=0 NEMOCLAW=$(CURDIR)/bin/nemoclaw go run ./test/soak -for $(SOAKTIME)
 
 test: ## all of it, in the order in which a mistake shows soonest
-	@scripts/timed build lint check-generated test-fast race test-e2e
+	@scripts/timed build lint check-generated test-fast race test-e2e test-vm
 
 clean: ## what was built here
 	rm -rf bin
