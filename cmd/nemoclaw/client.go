@@ -44,6 +44,30 @@ func talking(cmd *cobra.Command, run func(cmd *cobra.Command, d *api.Client, arg
 	return cmd
 }
 
+// showing makes a command one that asks the daemon for something and shows it: as JSON where -o says so, else as show does.
+// One without Args takes none.
+func showing[T any](cmd *cobra.Command, ask func(cmd *cobra.Command, d *api.Client, args []string) (T, error), show func(cmd *cobra.Command, v T) error) *cobra.Command {
+	if cmd.Args == nil {
+		cmd.Args, cmd.ValidArgsFunction = usageArgs(cobra.NoArgs), cobra.NoFileCompletions
+	}
+	var format string
+	outputFlag(cmd, &format)
+	return talking(cmd, func(cmd *cobra.Command, d *api.Client, args []string) error {
+		json, err := asJSON(format)
+		if err != nil {
+			return err
+		}
+		v, err := ask(cmd, d, args)
+		if err != nil {
+			return err
+		}
+		if json {
+			return printJSON(cmd.OutOrStdout(), v)
+		}
+		return show(cmd, v)
+	})
+}
+
 // is reports whether the daemon's answer was an error of that kind.
 func is(err error, code api.Code) bool {
 	var e *api.Error

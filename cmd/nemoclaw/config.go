@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -21,8 +22,7 @@ func newConfig(name string) *cobra.Command {
 }
 
 func newConfigGet(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
+	return showing(&cobra.Command{
 		Use:   "get [KEY]",
 		Short: "Show its settings, or one",
 		Long: `get shows the settings of a sandbox, or the value of one. The inference key is never shown.
@@ -31,37 +31,26 @@ Exit status: 0 shown, 1 not, or KEY is not set, 2 wrong usage.`,
 		Example:           "  nemoclaw " + name + " config get\n  nemoclaw " + name + " config get model",
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeConfig(name),
-	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
+	}, func(cmd *cobra.Command, d *api.Client, args []string) (any, error) {
 		s, err := d.Get(cmd.Context(), name)
-		if err != nil {
-			return err
+		if err != nil || len(args) == 0 {
+			return s.Config, err
 		}
-		out := cmd.OutOrStdout()
-		if len(args) == 1 {
-			v, ok := s.Config[args[0]]
-			switch {
-			case !ok:
-				return fmt.Errorf("config get: %s is not set for %s", args[0], name)
-			case json:
-				return printJSON(out, v)
-			}
-			fmt.Fprintln(out, text.Escape(v))
-			return nil
+		v, ok := s.Config[args[0]]
+		if !ok {
+			return nil, fmt.Errorf("config get: %s is not set for %s", args[0], name)
 		}
-		if json {
-			return printJSON(out, emptyMap(s.Config))
+		return v, nil
+	}, func(cmd *cobra.Command, v any) error {
+		all, ok := v.(map[string]string)
+		if !ok {
+			fmt.Fprintln(cmd.OutOrStdout(), text.Escape(fmt.Sprint(v)))
 		}
-		for _, k := range configKeys(s) {
-			fmt.Fprintf(out, "%s=%s\n", text.Escape(k), text.Escape(s.Config[k]))
+		for _, k := range slices.Sorted(maps.Keys(all)) {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s=%s\n", text.Escape(k), text.Escape(all[k]))
 		}
 		return nil
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 func newConfigSet(name string) *cobra.Command {
@@ -180,15 +169,6 @@ func readKeyFile(file string, stdin io.Reader) (string, error) {
 	return readSecret(f)
 }
 
-func configKeys(s api.Sandbox) []string {
-	var keys []string
-	for k := range s.Config {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
-
 func completeConfig(name string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		switch {
@@ -201,7 +181,7 @@ func completeConfig(name string) cobra.CompletionFunc {
 		}
 		return completed(cmd, func(ctx context.Context, d *api.Client) ([]string, error) {
 			s, err := d.Get(ctx, name)
-			return configKeys(s), err
+			return slices.Sorted(maps.Keys(s.Config)), err
 		})
 	}
 }
@@ -211,11 +191,4 @@ func modelWords() (words []string) {
 		words = append(words, m.ID+"\t"+m.About)
 	}
 	return words
-}
-
-func emptyMap(m map[string]string) map[string]string {
-	if m == nil {
-		return map[string]string{}
-	}
-	return m
 }

@@ -229,32 +229,19 @@ func confirmDestroy(ctx context.Context, s api.Sandbox) error {
 }
 
 func newList() *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
-		Use:               "list",
-		Short:             "List the sandboxes",
-		Long:              "list shows every sandbox that the daemon has, and what it does.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
-		Example:           "  nemoclaw list\n  nemoclaw list -o json",
-		Args:              usageArgs(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
-		list, err := d.List(cmd.Context())
-		if err != nil {
-			return err
-		}
-		out := cmd.OutOrStdout()
-		if json {
-			return printJSON(out, emptyNotNull(list))
-		}
+	return showing(&cobra.Command{
+		Use:     "list",
+		Short:   "List the sandboxes",
+		Long:    "list shows every sandbox that the daemon has, and what it does.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
+		Example: "  nemoclaw list\n  nemoclaw list -o json",
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) ([]api.Sandbox, error) {
+		return d.List(cmd.Context())
+	}, func(cmd *cobra.Command, list []api.Sandbox) error {
 		if len(list) == 0 {
 			fmt.Fprintln(cmd.ErrOrStderr(), "nemoclaw: there are no sandboxes; nemoclaw onboard or nemoclaw create makes one")
 			return nil
 		}
-		t := newTable(out, "NAME", "STATE", "POLICY", "REFUSED", "PROPOSALS", "SINCE")
+		t := newTable(cmd.OutOrStdout(), "NAME", "STATE", "POLICY", "REFUSED", "PROPOSALS", "SINCE")
 		for _, s := range list {
 			since := "-"
 			if s.Started != nil {
@@ -264,8 +251,6 @@ func newList() *cobra.Command {
 		}
 		return t.flush()
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 // one makes a command that takes names one for the sandbox that the command line addresses.

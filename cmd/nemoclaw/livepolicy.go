@@ -31,41 +31,27 @@ when a sandbox starts: their changes are refused unless --restart allows to rest
 }
 
 func newPolicyList(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
+	return showing(&cobra.Command{
 		Use:   "list",
 		Short: "List the rules, each with where it stands",
 		Long: `list shows every rule of the policy, those of its presets too, in the words of the policy language. What no rule covers is
 refused, or asked about where the policy says so.
 
 Exit status: 0 listed, 1 not, 2 wrong usage.`,
-		Example:           "  nemoclaw " + name + " policy list",
-		Args:              usageArgs(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
+		Example: "  nemoclaw " + name + " policy list",
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) ([]listedRule, error) {
 		p, err := d.Policy(cmd.Context(), name, 0)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		rules, err := listRules(p)
-		if err != nil {
-			return err
-		}
-		if json {
-			return printJSON(cmd.OutOrStdout(), rules)
-		}
+		return listRules(p)
+	}, func(cmd *cobra.Command, rules []listedRule) error {
 		t := newTable(cmd.OutOrStdout(), "VERDICT", "RULE", "WHERE")
 		for _, r := range rules {
 			t.row(r.Verdict, r.Rule, r.At)
 		}
 		return t.flush()
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 type listedRule struct {
@@ -84,7 +70,7 @@ func listRules(p api.PolicyText) ([]listedRule, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules := []listedRule{}
+	var rules []listedRule
 	for _, r := range c.Rules[1:] {
 		verdict, rule, _ := strings.Cut(r.Text, ": ")
 		rules = append(rules, listedRule{verdict, rule, r.Pos})
@@ -93,35 +79,23 @@ func listRules(p api.PolicyText) ([]listedRule, error) {
 }
 
 func newPolicyGet(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
+	return showing(&cobra.Command{
 		Use:               "get [REVISION]",
 		Short:             "Print the policy as it is written, or one of its revisions",
 		Long:              "get prints the YAML of the policy: the latest revision, or the one named.\n\nExit status: 0 printed, 1 not, 2 wrong usage.",
 		Example:           "  nemoclaw " + name + " policy get > policy.yaml",
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeRevisions(name, 1),
-	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
+	}, func(cmd *cobra.Command, d *api.Client, args []string) (p api.PolicyText, err error) {
 		n, err := parseRevision(append(args, "0")[0], 0)
 		if err != nil {
-			return err
+			return p, err
 		}
-		p, err := d.Policy(cmd.Context(), name, n)
-		if err != nil {
-			return err
-		}
-		if json {
-			return printJSON(cmd.OutOrStdout(), p)
-		}
-		_, err = io.WriteString(cmd.OutOrStdout(), p.Text)
+		return d.Policy(cmd.Context(), name, n)
+	}, func(cmd *cobra.Command, p api.PolicyText) error {
+		_, err := io.WriteString(cmd.OutOrStdout(), p.Text)
 		return err
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 func newPolicySet(name string) *cobra.Command {
@@ -214,26 +188,14 @@ Exit status: 0 shown, 1 not, 2 wrong usage.`,
 func label(p api.PolicyText) string { return fmt.Sprintf("%s (revision %d)", p.Name, p.Revision) }
 
 func newPolicyHistory(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
-		Use:               "history",
-		Short:             "List its revisions: when, who and what",
-		Long:              "history lists the revisions of the policy, newest first. The one in force is marked with *.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
-		Example:           "  nemoclaw " + name + " policy history",
-		Args:              usageArgs(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
-		list, err := d.Revisions(cmd.Context(), name)
-		if err != nil {
-			return err
-		}
-		if json {
-			return printJSON(cmd.OutOrStdout(), emptyNotNull(list))
-		}
+	return showing(&cobra.Command{
+		Use:     "history",
+		Short:   "List its revisions: when, who and what",
+		Long:    "history lists the revisions of the policy, newest first. The one in force is marked with *.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
+		Example: "  nemoclaw " + name + " policy history",
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) ([]api.PolicyText, error) {
+		return d.Revisions(cmd.Context(), name)
+	}, func(cmd *cobra.Command, list []api.PolicyText) error {
 		t := newTable(cmd.OutOrStdout(), "REVISION", "WHEN", "WHO", "WHAT")
 		for _, p := range list {
 			mark := " "
@@ -244,8 +206,6 @@ func newPolicyHistory(name string) *cobra.Command {
 		}
 		return t.flush()
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 func newPolicyRollback(name string) *cobra.Command {

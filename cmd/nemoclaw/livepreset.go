@@ -17,36 +17,28 @@ func newLivePreset(name string) *cobra.Command {
 		newPresetList(name), newPresetChange(name, true), newPresetChange(name, false))
 }
 
+type listedPreset struct {
+	Name  string `json:"name"`
+	About string `json:"about"`
+	Used  bool   `json:"used"`
+}
+
 func newPresetList(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
-		Use:               "list",
-		Short:             "List the presets, and say which it has",
-		Long:              "list shows every preset; those that the policy extends are marked with *.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
-		Example:           "  nemoclaw " + name + " preset list",
-		Args:              usageArgs(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
+	return showing(&cobra.Command{
+		Use:     "list",
+		Short:   "List the presets, and say which it has",
+		Long:    "list shows every preset; those that the policy extends are marked with *.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
+		Example: "  nemoclaw " + name + " preset list",
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) (list []listedPreset, err error) {
 		has, err := presetsOf(cmd.Context(), d, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		type preset struct {
-			Name  string `json:"name"`
-			About string `json:"about"`
-			Used  bool   `json:"used"`
-		}
-		var list []preset
 		for _, p := range policy.Presets() {
-			list = append(list, preset{p, policy.PresetAbout(p), slices.Contains(has, p)})
+			list = append(list, listedPreset{p, policy.PresetAbout(p), slices.Contains(has, p)})
 		}
-		if json {
-			return printJSON(cmd.OutOrStdout(), list)
-		}
+		return list, nil
+	}, func(cmd *cobra.Command, list []listedPreset) error {
 		for _, p := range list {
 			mark := " "
 			if p.Used {
@@ -56,8 +48,6 @@ func newPresetList(name string) *cobra.Command {
 		}
 		return nil
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 // presetsOf are those that a sandbox's policy extends.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -44,7 +45,14 @@ func asJSON(format string) (bool, error) {
 	return false, usage(fmt.Errorf("-o %q: want text or json", format))
 }
 
+// printJSON writes an empty list as [] and an empty map as {}, never as null.
 func printJSON(w io.Writer, v any) error {
+	switch r := reflect.ValueOf(v); {
+	case r.Kind() == reflect.Slice && r.IsNil():
+		v = []any{}
+	case r.Kind() == reflect.Map && r.IsNil():
+		v = struct{}{}
+	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
@@ -86,14 +94,6 @@ func (t *table) row(cells ...any) {
 }
 
 func (t *table) flush() error { return t.w.Flush() }
-
-// emptyNotNull makes an empty list [] in JSON, never null.
-func emptyNotNull[T any](list []T) []T {
-	if list == nil {
-		return []T{}
-	}
-	return list
-}
 
 // ago is a duration in its one or two largest units.
 func ago(d time.Duration) string {

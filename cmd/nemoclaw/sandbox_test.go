@@ -207,3 +207,13 @@ func TestAddCommand(t *testing.T) {
 		}
 	}
 }
+
+// TestPrintJSON: who reads a list need not know of null.
+func TestPrintJSON(t *testing.T) {
+	for want, v := range map[string]any{"[]\n": []string(nil), "{}\n": map[string]string(nil), "\"<\"\n": "<"} {
+		var got strings.Builder
+		if err := printJSON(&got, v); err != nil || got.String() != want {
+			t.Errorf("%#v: %q, %v", v, got.String(), err)
+		}
+	}
+}

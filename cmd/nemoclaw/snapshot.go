@@ -36,26 +36,14 @@ func newSnapshotCreate(name string) *cobra.Command {
 }
 
 func newSnapshotList(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
-		Use:               "list",
-		Short:             "List what is kept",
-		Long:              "list shows the snapshots of a sandbox.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
-		Example:           "  nemoclaw " + name + " snapshot list",
-		Args:              usageArgs(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
-		list, err := d.Snapshots(cmd.Context(), name)
-		if err != nil {
-			return err
-		}
-		if json {
-			return printJSON(cmd.OutOrStdout(), emptyNotNull(list))
-		}
+	return showing(&cobra.Command{
+		Use:     "list",
+		Short:   "List what is kept",
+		Long:    "list shows the snapshots of a sandbox.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
+		Example: "  nemoclaw " + name + " snapshot list",
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) ([]api.Snapshot, error) {
+		return d.Snapshots(cmd.Context(), name)
+	}, func(cmd *cobra.Command, list []api.Snapshot) error {
 		if len(list) == 0 {
 			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: nothing is kept of %s\n", name)
 			return nil
@@ -66,8 +54,6 @@ func newSnapshotList(name string) *cobra.Command {
 		}
 		return t.flush()
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 func newSnapshotRestore(name string) *cobra.Command {

@@ -14,51 +14,41 @@ import (
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
+// sandboxStatus is what status shows.
+type sandboxStatus struct {
+	api.Sandbox
+	Usage *api.Usage `json:"usage,omitempty"` // while it runs
+}
+
 func newStatus(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
+	return showing(&cobra.Command{
 		Use:   "status",
 		Short: "Say what it does, what it takes and what needs attention",
 		Long: `status shows a sandbox's state, its level of enforcement, which revision of its policy is in force, what it takes, and what
 waits for a person.
 
 Exit status: 0 shown, 1 there is no such sandbox, 2 wrong usage.`,
-		Example:           "  nemoclaw " + name + " status\n  nemoclaw " + name + " status -o json",
-		Args:              usageArgs(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
-		s, err := d.Get(cmd.Context(), name)
+		Example: "  nemoclaw " + name + " status\n  nemoclaw " + name + " status -o json",
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) (shown sandboxStatus, err error) {
+		shown.Sandbox, err = d.Get(cmd.Context(), name)
 		if near := nearest(cmd.Root(), name); near != "" && (is(err, api.NotFound) || errors.Is(err, api.ErrNotRunning)) {
-			return fmt.Errorf("%w; and %s is no command of nemoclaw%s", err, name, near)
+			return shown, fmt.Errorf("%w; and %s is no command of nemoclaw%s", err, name, near)
 		}
-		if err != nil {
-			return err
+		if err != nil || shown.State != api.Running {
+			return shown, err
 		}
-		shown := struct {
-			api.Sandbox
-			Usage *api.Usage `json:"usage,omitempty"` // while it runs
-		}{Sandbox: s}
-		if s.State == api.Running {
-			u, err := d.Usage(cmd.Context(), name)
-			if err != nil && !is(err, api.Conflict) { // it may have ended meanwhile
-				return err
-			}
-			if err == nil {
-				shown.Usage = &u
-			}
+		u, err := d.Usage(cmd.Context(), name)
+		switch {
+		case err == nil:
+			shown.Usage = &u
+		case is(err, api.Conflict): // it has ended meanwhile
+			err = nil
 		}
-		if json {
-			return printJSON(cmd.OutOrStdout(), shown)
-		}
-		showStatus(cmd.OutOrStdout(), s, shown.Usage)
+		return shown, err
+	}, func(cmd *cobra.Command, s sandboxStatus) error {
+		showStatus(cmd.OutOrStdout(), s.Sandbox, s.Usage)
 		return nil
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 func showStatus(out io.Writer, s api.Sandbox, u *api.Usage) {
@@ -148,68 +138,39 @@ func takes(u api.Usage) string {
 }
 
 func newUsage(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
-		Use:               "usage",
-		Short:             "Say what it takes of the host now",
-		Long:              "usage shows the memory, CPU time, processes, connections and disk space that a sandbox takes now.\n\nExit status: 0 shown, 1 not, 2 wrong usage.",
-		Example:           "  nemoclaw " + name + " usage -o json",
-		Args:              usageArgs(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
-		u, err := d.Usage(cmd.Context(), name)
-		if err != nil {
-			return err
-		}
-		if json {
-			return printJSON(cmd.OutOrStdout(), u)
-		}
+	return showing(&cobra.Command{
+		Use:     "usage",
+		Short:   "Say what it takes of the host now",
+		Long:    "usage shows the memory, CPU time, processes, connections and disk space that a sandbox takes now.\n\nExit status: 0 shown, 1 not, 2 wrong usage.",
+		Example: "  nemoclaw " + name + " usage -o json",
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) (api.Usage, error) {
+		return d.Usage(cmd.Context(), name)
+	}, func(cmd *cobra.Command, u api.Usage) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, takes(u))
 		return nil
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 func newProposals(name string) *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
+	return showing(&cobra.Command{
 		Use:   "proposals",
 		Short: "List what it asked for and nobody answered, with the rule that would allow it",
 		Long: `proposals lists what was refused because no rule is about it, or because the policy says to ask and nobody was there. Each
 comes with what would allow it. What a deny rule refuses is not here: nemoclaw NAME logs --verdict deny.
 
 Exit status: 0 listed, 1 not, 2 wrong usage.`,
-		Example:           "  nemoclaw " + name + " proposals",
-		Args:              usageArgs(cobra.NoArgs),
-		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
-		list, err := d.Proposals(cmd.Context(), name)
-		if err != nil {
-			return err
-		}
-		out := cmd.OutOrStdout()
-		if json {
-			return printJSON(out, emptyNotNull(list))
-		}
+		Example: "  nemoclaw " + name + " proposals",
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) ([]api.Proposal, error) {
+		return d.Proposals(cmd.Context(), name)
+	}, func(cmd *cobra.Command, list []api.Proposal) error {
 		if len(list) == 0 {
 			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: %s waits for nothing\n", name)
 		}
 		for _, p := range list {
-			showProposal(out, name, p)
+			showProposal(cmd.OutOrStdout(), name, p)
 		}
 		return nil
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
 
 func showProposal(out io.Writer, name string, p api.Proposal) {

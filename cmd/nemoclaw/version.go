@@ -48,38 +48,31 @@ func thisProgram() about {
 	return v
 }
 
+type versions struct {
+	about
+	Daemon *api.Info `json:"daemon,omitempty"`
+}
+
 func newVersion() *cobra.Command {
-	var format string
-	cmd := talking(&cobra.Command{
+	return showing(&cobra.Command{
 		Use:     "version",
 		Short:   "Print the version of this program, and of the daemon when it answers",
 		Long:    "version prints the version of this program, and of the daemon when it answers within a second.\n\nExit status: 0 printed, 2 wrong usage.",
 		Example: "  nemoclaw version -o json",
-		Args:    usageArgs(cobra.NoArgs),
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {
-		json, err := asJSON(format)
-		if err != nil {
-			return err
-		}
-		v := struct {
-			about
-			Daemon *api.Info `json:"daemon,omitempty"`
-		}{about: thisProgram()}
+	}, func(cmd *cobra.Command, d *api.Client, _ []string) (v versions, err error) {
+		v.about = thisProgram()
 		ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
 		defer cancel()
 		if info, err := d.Info(ctx); err == nil { // no daemon, no version of it
 			v.Daemon = &info
 		}
+		return v, nil
+	}, func(cmd *cobra.Command, v versions) error {
 		out := cmd.OutOrStdout()
-		if json {
-			return printJSON(out, v)
-		}
 		fmt.Fprintf(out, "nemoclaw %s (%s, %s/%s)\n", v.Version, v.Go, v.OS, v.Arch)
 		if v.Daemon != nil {
 			fmt.Fprintf(out, "nemoclaw-agent %s (API %s, level %s, %s)\n", text.Escape(v.Daemon.Version), text.Escape(v.Daemon.API), text.Escape(v.Daemon.Level), text.Escape(v.Daemon.Kernel))
 		}
 		return nil
 	})
-	outputFlag(cmd, &format)
-	return cmd
 }
