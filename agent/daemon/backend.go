@@ -176,7 +176,6 @@ func (d *Daemon) reserve(name string) error {
 func (d *Daemon) makeFiles(c api.Create, text, hash string, who server.Caller) (*box, error) {
 	s := spec{
 		Created: time.Now().UTC(), Workspace: c.Workspace, Image: c.Image, Env: c.Env, Publish: c.Publish, Wanted: api.Stopped,
-		UserID: ownerOf(),
 	}
 	parent := filepath.Join(d.c.StateDir, sandboxesDir)
 	temp := filepath.Join(parent, newPrefix+c.Name)
@@ -196,7 +195,7 @@ func (d *Daemon) makeFiles(c api.Create, text, hash string, who server.Caller) (
 	b := d.newBox(c.Name)
 	b.spec = s
 	if err == nil && c.Workspace == "" {
-		err = makeWorkspace(b.workspace(), s.UserID)
+		err = makeWorkspace(b.workspace(), ownerOf())
 	}
 	if err == nil {
 		err = os.Rename(temp, b.dir)

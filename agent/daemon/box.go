@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +29,6 @@ type spec struct {
 	Publish   []api.Published   `json:"publish,omitempty"`
 	Wanted    api.State         `json:"wanted"`
 	Running   int               `json:"running,omitempty"` // the policy's revision at its last start
-	UserID    int               `json:"workspace_owner,omitempty"`
 }
 
 // box is one sandbox of the daemon's, running or not.
@@ -87,9 +85,6 @@ func (b *box) openFiles() (err error) {
 	return err
 }
 
-// save writes the spec; the caller has changed it under mu.
-func (b *box) save() error { return writeSpec(b.dir, b.spec) }
-
 func writeSpec(dir string, s spec) error {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {
@@ -107,7 +102,7 @@ func (b *box) change(f func(*spec)) error {
 	defer b.mu.Unlock()
 	was := b.spec
 	f(&b.spec)
-	if err := b.save(); err != nil {
+	if err := writeSpec(b.dir, b.spec); err != nil {
 		b.spec = was
 		return err
 	}
@@ -245,13 +240,15 @@ func (b *box) ran(i *agent.Instance, revision int) {
 func (b *box) adopt() error {
 	b.ops.Lock()
 	defer b.ops.Unlock()
-	base, _, err := b.compile(max(b.spec.Running, 1))
-	if err != nil {
-		return err
-	}
 	latest, revision, err := b.compile(0)
 	if err != nil {
 		return err
+	}
+	base := latest // that of its last start
+	if started := max(b.spec.Running, 1); started != revision {
+		if base, _, err = b.compile(started); err != nil {
+			return err
+		}
 	}
 	i, err := agent.Adopt(b.config(base, ""), b.d.loader, latest)
 	if err != nil {
@@ -382,9 +379,6 @@ func (d *Daemon) ownDirs() []agent.OwnDir {
 		{Path: filepath.Join(d.c.StateDir, snapshotsDir), What: "snapshots"},
 	}
 }
-
-// isMissing reports whether a file is not there.
-func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // firstLine is an error's first line, for where there is room for one.
 func firstLine(err error) string {

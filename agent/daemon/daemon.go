@@ -237,7 +237,7 @@ const (
 func (d *Daemon) clear(dir string) error {
 	name := strings.TrimPrefix(strings.TrimPrefix(dir, newPrefix), gonePrefix)
 	sandboxes := filepath.Join(d.c.StateDir, sandboxesDir)
-	if _, err := os.Lstat(filepath.Join(sandboxes, name)); isMissing(err) { // else they are another's of the same name
+	if _, err := os.Lstat(filepath.Join(sandboxes, name)); errors.Is(err, fs.ErrNotExist) { // else they are another's of the same name
 		err := errors.Join(snapshot.RemoveAll(filepath.Join(d.c.StateDir, workspacesDir, name)), snapshot.RemoveAll(filepath.Join(d.c.StateDir, snapshotsDir, name)))
 		if err != nil {
 			return err

@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -36,7 +38,7 @@ type proposals struct {
 func openProposals(file string) (*proposals, error) {
 	p := &proposals{file: file, list: map[string]*api.Proposal{}}
 	text, err := os.ReadFile(file)
-	if isMissing(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
 	}
 	if err == nil {
