@@ -64,7 +64,7 @@ func (q Query) connect(object string) (Query, error) {
 	}
 	host, port, err := net.SplitHostPort(object)
 	if err != nil || strings.Contains(object, "/") {
-		return q, fmt.Errorf("policy: expected host:port, found %s; for example pypi.org:443 or [2001:db8::1]:443", show(object))
+		return q, fmt.Errorf("policy: expected host:port, found %s; for example api.example.org:443 or [2001:db8::1]:443", show(object))
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {

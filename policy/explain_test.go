@@ -9,7 +9,7 @@ import (
 const explained = `network:
   default: deny
   allow:
-    - {domain: pypi.org, ports: [443], protocol: https}
+    - {domain: api.example.net, ports: [443], protocol: https}
     - {domain: "*.example.org", ports: [443], protocol: https}
     - {domain: db.example.net, ports: [5432], protocol: tcp, commands: [psql], expires: 1h}
     - {cidr: 10.1.0.0/16, ports: [80], protocol: tcp}
@@ -46,11 +46,11 @@ func TestExplain(t *testing.T) {
 		want            string
 		suggest         string
 	}{
-		{QueryConnect, "pypi.org:443", "", "allow  connect pypi.org:443  rule: p.yaml:4  (https: the TLS handshake must name pypi.org)", ""},
-		{QueryConnect, "PyPI.org.:443", "", "allow  connect pypi.org:443  rule: p.yaml:4  (https: the TLS handshake must name pypi.org)", ""},
+		{QueryConnect, "api.example.net:443", "", "allow  connect api.example.net:443  rule: p.yaml:4  (https: the TLS handshake must name api.example.net)", ""},
+		{QueryConnect, "API.Example.net.:443", "", "allow  connect api.example.net:443  rule: p.yaml:4  (https: the TLS handshake must name api.example.net)", ""},
 		{QueryConnect, "plain.example.net:80", "", "allow  connect plain.example.net:80  rule: p.yaml:8  (http: the Host of each request must be plain.example.net)", ""},
-		{QueryConnect, "pypi.org:80", "", "deny   connect pypi.org:80  rule: default  (no rule allows port 80; pypi.org is allowed on 443 at p.yaml:4)",
-			"network:\n  allow:\n    - domain: pypi.org\n      ports: [80]\n      protocol: http\n"},
+		{QueryConnect, "api.example.net:80", "", "deny   connect api.example.net:80  rule: default  (no rule allows port 80; api.example.net is allowed on 443 at p.yaml:4)",
+			"network:\n  allow:\n    - domain: api.example.net\n      ports: [80]\n      protocol: http\n"},
 		{QueryConnect, "other.net:443", "", "deny   connect other.net:443  rule: default  (no rule is about other.net)",
 			"network:\n  allow:\n    - domain: other.net\n      ports: [443]\n      protocol: https\n"},
 		{QueryConnect, "a.b.example.org:443", "", "deny   connect a.b.example.org:443  rule: default  (*.example.org at p.yaml:5 covers exactly one label more; **.example.org would cover this name)",
@@ -172,11 +172,11 @@ func TestNewQueryRefuses(t *testing.T) {
 		{QueryWrite, "a/b", `policy: expected an absolute path as it is inside the sandbox, found "a/b"`},
 		{QueryExec, "", `policy: expected a command's name or absolute path, found ""`},
 		{QueryExec, "bin/git", `policy: expected a command's name or absolute path, found "bin/git"`},
-		{QueryConnect, "pypi.org", `policy: expected host:port, found "pypi.org"; for example pypi.org:443 or [2001:db8::1]:443`},
-		{QueryConnect, "https://pypi.org/", `policy: expected host:port, found "https://pypi.org/"; for example pypi.org:443 or [2001:db8::1]:443`},
-		{QueryConnect, "https://pypi.org:443", `policy: expected host:port, found "https://pypi.org:443"; for example pypi.org:443 or [2001:db8::1]:443`},
-		{QueryConnect, "pypi.org:https", `policy: the port of "pypi.org:https" is not a number from 1 to 65535`},
-		{QueryConnect, "pypi.org:0", `policy: the port of "pypi.org:0" is not a number from 1 to 65535`},
+		{QueryConnect, "api.example.net", `policy: expected host:port, found "api.example.net"; for example api.example.org:443 or [2001:db8::1]:443`},
+		{QueryConnect, "https://api.example.net/", `policy: expected host:port, found "https://api.example.net/"; for example api.example.org:443 or [2001:db8::1]:443`},
+		{QueryConnect, "https://api.example.net:443", `policy: expected host:port, found "https://api.example.net:443"; for example api.example.org:443 or [2001:db8::1]:443`},
+		{QueryConnect, "api.example.net:https", `policy: the port of "api.example.net:https" is not a number from 1 to 65535`},
+		{QueryConnect, "api.example.net:0", `policy: the port of "api.example.net:0" is not a number from 1 to 65535`},
 		{QueryConnect, "*.org:443", `policy: the name "*.org" holds the character '*'`},
 		{QueryConnect, "127.1:443", `policy: 127.1 is an address, or would be taken for one`},
 	} {

@@ -22,7 +22,7 @@ func newExplain() *cobra.Command {
 alone: symbolic links are not followed, names are not resolved. Each question can be asked several times.
 
 Exit status: 0 answered, 1 the policy is not valid or an answer is not what --expect says, 2 wrong usage.`,
-		Example: `  nemoclaw policy explain nemoclaw.yaml --read /etc/shadow --connect pypi.org:443 --exec git
+		Example: `  nemoclaw policy explain nemoclaw.yaml --read /etc/shadow --connect api.openai.com:443 --exec git
   nemoclaw policy explain nemoclaw.yaml --connect github.com:443 --by /usr/bin/git
   nemoclaw policy explain nemoclaw.yaml --write /etc/passwd --expect deny     (in a test)`,
 		Args: usageArgs(cobra.ExactArgs(1)),

@@ -260,7 +260,7 @@ func newLiveExplain(name string) *cobra.Command {
 Each question can be asked several times.
 
 Exit status: 0 answered, 1 not or an answer is not what --expect says, 2 wrong usage.`,
-		Example:           "  nemoclaw " + name + " policy explain --connect pypi.org:443 --exec git --read /etc/shadow",
+		Example:           "  nemoclaw " + name + " policy explain --connect api.openai.com:443 --exec git --read /etc/shadow",
 		Args:              usageArgs(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}, func(cmd *cobra.Command, d *api.Client, _ []string) error {

@@ -124,7 +124,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"policy", "check"}, "no argument was given, want: nemoclaw policy check FILE..."},
 		{[]string{"policy", "check", "-o", "xml", policyFile}, `-o "xml": want text or json`},
 		{[]string{"policy", "explain", policyFile}, "nothing was asked"},
-		{[]string{"policy", "explain", policyFile, "--connect", "pypi.org"}, "expected host:port"},
+		{[]string{"policy", "explain", policyFile, "--connect", "api.example.org"}, "expected host:port"},
 		{[]string{"policy", "explain", policyFile, "--read", "/x", "--expect", "maybe"}, "want allow, ask or deny"},
 		{[]string{"policy", "import"}, "no argument was given, want: nemoclaw policy import FILE"},
 		{[]string{"policy", "presets", "-o", "json", "npm"}, "a preset is printed as it is"},

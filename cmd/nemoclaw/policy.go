@@ -12,7 +12,7 @@ import (
 
 func newPolicy() *cobra.Command {
 	return group("policy", "Check, explain and learn about policies",
-		"  nemoclaw policy check nemoclaw.yaml\n  nemoclaw policy explain nemoclaw.yaml --connect pypi.org:443",
+		"  nemoclaw policy check nemoclaw.yaml\n  nemoclaw policy explain nemoclaw.yaml --connect api.openai.com:443",
 		newCheck(), newExplain(), newSchema(), newPresets(), newImport())
 }
 
