@@ -137,7 +137,7 @@ func TestCLIStatusAndLogs(t *testing.T) {
 	if out := c.ok("box", "logs", "--until", "2020-01-01"); out != "" {
 		t.Errorf("before there was anything:\n%s", out)
 	}
-	c.fails(1, "plane", "box", "logs", "--plane", "netwerk")
+	c.fails(2, "plane", "box", "logs", "--plane", "netwerk")
 	c.fails(1, "nobody", "nobody", "logs")
 	var list []struct{ Name string }
 	c.json(&list, "list")
@@ -366,7 +366,7 @@ func TestCLILifeCycle(t *testing.T) {
 	t.Parallel()
 	c := newCLI(t, "--env", "GREETING=hello")
 	c.fails(1, "box", "create", "box")
-	c.fails(1, "is a command of nemoclaw", "create", "status")
+	c.fails(2, "is a command of nemoclaw", "create", "status")
 	if out := c.ok("box", "exec", "--", "sh", "-c", "echo $GREETING; echo kept > file"); out != "hello\n" {
 		t.Errorf("%q", out)
 	}

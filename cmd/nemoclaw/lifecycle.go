@@ -12,6 +12,7 @@ import (
 
 	"github.com/nemoclaw/nemoclaw/agent/text"
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 func newCreate() *cobra.Command {
@@ -34,6 +35,9 @@ Exit status: 0 made and started, 1 not, 2 wrong usage.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}, func(cmd *cobra.Command, d *api.Client, args []string) (err error) {
 		c.Name, c.Start = args[0], !noStart
+		if err := policy.ValidName(c.Name); err != nil {
+			return usage(err)
+		}
 		if c.Env, err = environment(env, os.LookupEnv); err != nil {
 			return usage(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,9 @@ Exit status: 0 shown, 1 not, 2 wrong usage.`,
 		if q.To, err = parseTime("until", until, now); err != nil {
 			return err
 		}
+		if err := checkWords(q); err != nil {
+			return usage(err)
+		}
 		if q.Last < 0 {
 			return usage(errors.New("-n: want a number of lines"))
 		}
@@ -80,6 +84,21 @@ func planes() (words []string) {
 		words = append(words, string(p))
 	}
 	return words
+}
+
+// checkWords says which plane or verdict there is none of.
+func checkWords(q api.Events) error {
+	for _, p := range q.Planes {
+		if !slices.Contains(planes(), p) {
+			return fmt.Errorf("--plane %q: want one of %s", p, strings.Join(planes(), ", "))
+		}
+	}
+	for _, v := range q.Verdict {
+		if new(policy.Verdict).UnmarshalText([]byte(v)) != nil {
+			return fmt.Errorf("--verdict %q: want allow, ask or deny", v)
+		}
+	}
+	return nil
 }
 
 // parseTime reads a time that a flag was given; "" is the zero time.
