@@ -18,15 +18,35 @@ import (
 // ruleFlags are the flags that name one rule: of the network, of files or of commands.
 type ruleFlags struct {
 	rule      api.PolicyRule
-	ports     []uint
+	ports     portList
 	ask, deny bool
+}
+
+// portList is a flag's ports, with commas between them.
+type portList []uint16
+
+func (l *portList) String() string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(*l), " ", ","), "[]")
+}
+
+// Type is what pflag calls the value where the usage has no word for it.
+func (l *portList) Type() string { return "ports" }
+
+func (l *portList) Set(s string) error {
+	for word := range strings.SplitSeq(s, ",") {
+		p, err := parsePort(word)
+		if err != nil {
+			return err
+		}
+		*l = append(*l, p)
+	}
+	return nil
 }
 
 func (r *ruleFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&r.rule.Domain, "domain", "", "connections to this `NAME` (*.NAME: one label more, **.NAME: one or more)")
 	f.StringVar(&r.rule.CIDR, "cidr", "", "connections to these addresses, as a `PREFIX`")
-	f.UintSliceVar(&r.ports, "port", nil, "... on this `PORT` (several with commas)")
-	f.Lookup("port").DefValue = "" // an empty list is shown as []
+	f.Var(&r.ports, "port", "... on this `PORT` (several with commas)")
 	f.StringVar(&r.rule.Protocol, "protocol", "", "... that speak this `PROTOCOL`: https, http, tls or tcp")
 	f.StringSliceVar(&r.rule.Commands, "command", nil, "... by this `COMMAND` only (several with commas)")
 	f.StringVar(&r.rule.Expires, "expires", "", "... for this `DURATION` from now on, such as 1h")
@@ -65,12 +85,7 @@ func (r *ruleFlags) read() (*api.PolicyRule, error) {
 	case rule.Path == "" && rule.Permissions != nil:
 		return nil, errors.New("--permissions: give --path")
 	}
-	for _, p := range r.ports {
-		if p < 1 || p > 65535 {
-			return nil, fmt.Errorf("--port %d: want a number from 1 to 65535", p)
-		}
-		rule.Ports = append(rule.Ports, uint16(p))
-	}
+	rule.Ports = r.ports
 	if r.ask {
 		rule.Verdict = "ask"
 	} else if r.deny {

@@ -114,6 +114,8 @@ func TestWithoutDaemon(t *testing.T) {
 		{"box policy add", statusUsage, "name one thing that the rule is about"},
 		{"box policy add --domain x.org --path /x", statusUsage, "name one thing"},
 		{"box policy add --domain x.org --port 70000", statusUsage, "want a number from 1 to 65535"},
+		{"box policy add --domain x.org --port https", statusUsage, `port "https": want a number from 1 to 65535`},
+		{"box policy add --domain x.org --port 80,,81", statusUsage, `port "": want a number`},
 		{"box policy add --domain x.org --ask --deny", statusUsage, "a rule does one of them"},
 		{"box policy add --path /x --port 1", statusUsage, "narrow a rule of the network"},
 		{"box policy add --exec x --permissions read", statusUsage, "--permissions: give --path"},
