@@ -60,8 +60,9 @@ does not wait.
 
 func newConnect(name string) *cobra.Command {
 	cmd := talking(&cobra.Command{
-		Use:   "connect [-- COMMAND [ARG...]]",
-		Short: "Open a shell in it",
+		Use:        "connect [-- COMMAND [ARG...]]",
+		SuggestFor: []string{"shell", "ssh"},
+		Short:      "Open a shell in it",
 		Long: `connect opens a shell in the sandbox on this terminal: the first one that the policy allows, or COMMAND. When the policy
 allows no shell, it says what to add.
 

@@ -174,8 +174,9 @@ Exit status: 0 they are stopped, 1 one is not, 2 wrong usage.`,
 func newDestroy(name string) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "destroy NAME",
-		Short: "End a sandbox and remove what is its own",
+		Use:        "destroy NAME",
+		SuggestFor: []string{"rm"},
+		Short:      "End a sandbox and remove what is its own",
 		Long: `destroy ends everything that runs in a sandbox and removes it with its policy, its snapshots and its workspace. A workspace
 that was given with --workspace stays, and so does the audit log. On a terminal it asks for the sandbox's name first.
 
@@ -234,10 +235,11 @@ func confirmDestroy(ctx context.Context, s api.Sandbox) error {
 
 func newList() *cobra.Command {
 	return showing(&cobra.Command{
-		Use:     "list",
-		Short:   "List the sandboxes",
-		Long:    "list shows every sandbox that the daemon has, and what it does.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
-		Example: "  nemoclaw list\n  nemoclaw list -o json",
+		Use:        "list",
+		SuggestFor: []string{"ls", "ps"},
+		Short:      "List the sandboxes",
+		Long:       "list shows every sandbox that the daemon has, and what it does.\n\nExit status: 0 listed, 1 not, 2 wrong usage.",
+		Example:    "  nemoclaw list\n  nemoclaw list -o json",
 	}, func(cmd *cobra.Command, d *api.Client, _ []string) ([]api.Sandbox, error) {
 		return d.List(cmd.Context())
 	}, func(cmd *cobra.Command, list []api.Sandbox) error {

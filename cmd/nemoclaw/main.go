@@ -163,13 +163,28 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 
 // nearest names the command of cmd that word may have been meant for, in brackets; "" when there is none.
 func nearest(cmd *cobra.Command, word string) string {
-	cmd.SuggestionsMinimumDistance = 2
-	for _, near := range cmd.SuggestionsFor(word) {
-		if near != word { // the sandbox that the line addresses, if there is one, is among the commands
-			return fmt.Sprintf(" (nearest: %q)", near)
+	near := elsewhere(cmd, word)
+	for letters := 1; len(near) == 0 && letters <= 2; letters++ {
+		cmd.SuggestionsMinimumDistance = letters
+		near = slices.DeleteFunc(cmd.SuggestionsFor(word), func(s string) bool {
+			return s == word // the sandbox that the line addresses, if there is one, is among the commands
+		})
+		near = near[:min(len(near), 1)]
+	}
+	if len(near) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (nearest: %q)", strings.Join(near, " or "))
+}
+
+// elsewhere are the commands of cmd that other programs have under this name.
+func elsewhere(cmd *cobra.Command, word string) (names []string) {
+	for _, sub := range cmd.Commands() {
+		if slices.Contains(sub.SuggestFor, word) {
+			names = append(names, sub.Name())
 		}
 	}
-	return ""
+	return names
 }
 
 // group is a command that only holds others.

@@ -46,6 +46,9 @@ Exit status: 0 done, 1 not, 2 wrong usage; exec and connect: see there.`
 		if len(args) == 0 {
 			return nil
 		}
+		if near := elsewhere(cmd, name); near != nil && policy.ValidName(args[0]) == nil {
+			return usage(fmt.Errorf("unknown command %q for %q (nearest: \"nemoclaw %s %s\")", name, cmd.Root().CommandPath(), args[0], strings.Join(near, " or ")))
+		}
 		// A misspelt command of nemoclaw looks like a sandbox's name.
 		if near := nearest(cmd.Root(), name); near != "" {
 			return usage(fmt.Errorf("unknown command %q for %q%s", name, cmd.Root().CommandPath(), near))

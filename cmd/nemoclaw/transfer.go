@@ -20,8 +20,9 @@ const workDir = "/workspace"
 
 func newUpload(name string) *cobra.Command {
 	return talking(&cobra.Command{
-		Use:   "upload SRC DST",
-		Short: "Copy a file or directory into it",
+		Use:        "upload SRC DST",
+		SuggestFor: []string{"cp"},
+		Short:      "Copy a file or directory into it",
 		Long: `upload copies SRC, a file or directory of this host, to DST inside, which is relative to /workspace. A directory's contents
 go into DST, which is made if it is not there. A file becomes DST, or goes into DST when DST ends in / (or is . or
 /workspace). What is there already is replaced. Devices, sockets and named pipes are not copied.
@@ -89,8 +90,9 @@ func splitDestination(dst, base string, dir bool) (into, as string) {
 
 func newDownload(name string) *cobra.Command {
 	return talking(&cobra.Command{
-		Use:   "download SRC DST",
-		Short: "Copy a file or directory out of it",
+		Use:        "download SRC DST",
+		SuggestFor: []string{"cp"},
+		Short:      "Copy a file or directory out of it",
 		Long: `download copies SRC, a path inside that is relative to /workspace, to DST on this host. A directory's contents go into DST,
 which is made if it is not there. A file becomes DST, or goes into DST when that is a directory. What is there already is
 replaced. Nothing is written outside of DST: links that lead out of it are left out and named, and no file keeps an owner
