@@ -192,7 +192,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 		f := find(known, k.Value)
 		if f == nil {
 			d.add(at(k), full, "unknown key", nearest(k.Value, keysOf(known)))
-			meant[near(k.Value, keysOf(known))] = true
+			meant[Nearest(k.Value, keysOf(known))] = true
 			continue
 		}
 		if val.Kind == yaml.ScalarNode && val.ShortTag() == "!!null" && len(f.later) == 0 {

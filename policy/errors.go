@@ -95,8 +95,8 @@ func (c *collector) err() error {
 // At is a place in a file, both from 1. Col counts characters, not bytes.
 type At struct{ Line, Col int }
 
-// near returns the word of valid that word was most likely meant to be, or "".
-func near(word string, valid []string) string {
+// Nearest returns the word of valid that word was most likely meant to be, or "".
+func Nearest(word string, valid []string) string {
 	word = strings.ToLower(word)
 	best, bestDist := "", len(word)/3+2
 	for _, v := range valid {
@@ -113,7 +113,7 @@ func near(word string, valid []string) string {
 
 // nearest is a hint: the word that was most likely meant, or all of valid when none is near.
 func nearest(word string, valid []string) string {
-	if best := near(word, valid); best != "" {
+	if best := Nearest(word, valid); best != "" {
 		return fmt.Sprintf("nearest: %q", best)
 	}
 	return "valid: " + strings.Join(valid, ", ")

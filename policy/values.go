@@ -53,7 +53,7 @@ func (w *Word) read(n *yaml.Node, f *field) *problem {
 	case slices.Contains(f.one, s):
 		*w = Word(s)
 		return nil
-	case f.never != "" && near(s, append(known, f.never)) == f.never:
+	case f.never != "" && Nearest(s, append(known, f.never)) == f.never:
 		return &problem{"unknown value " + cut(s), f.hint}
 	}
 	return &problem{"unknown value " + cut(s), nearest(s, known)}

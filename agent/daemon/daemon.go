@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -378,7 +379,11 @@ func (d *Daemon) find(name string) (*box, error) {
 	if b := d.boxes[name]; b != nil {
 		return b, nil
 	}
-	return nil, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("there is no sandbox named %q; `nemoclaw list` shows those that there are", name)}
+	near := policy.Nearest(name, slices.Sorted(maps.Keys(d.boxes)))
+	if near != "" {
+		near = fmt.Sprintf(" (nearest: %q)", near)
+	}
+	return nil, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("there is no sandbox named %q%s; `nemoclaw list` shows those that there are", name, near)}
 }
 
 // note records something about the daemon itself.
