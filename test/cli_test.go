@@ -305,6 +305,10 @@ func TestCLICopies(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 	c.fails(1, "no-such", "box", "download", "no-such", filepath.Join(dir, "x"))
+	if out := c.ok("box", "download", "in/sub/b.txt", "-"); out != "two" {
+		t.Errorf("download to standard output: %q", out)
+	}
+	c.fails(1, "only a file can be written to standard output", "box", "download", "in", "-")
 	c.fails(1, "", "box", "upload", src, "/etc")
 	c.fails(1, "", "box", "download", "/root", filepath.Join(dir, "root"))
 }

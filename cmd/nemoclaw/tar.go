@@ -111,15 +111,37 @@ func kind(m fs.FileMode) string {
 	return "something else"
 }
 
+// unpackFile writes the one file that a tar stream from a sandbox holds to w.
+func unpackFile(r io.Reader, w io.Writer) error {
+	t := tar.NewReader(r)
+	h, err := first(t)
+	if err != nil {
+		return err
+	}
+	if h.Typeflag != tar.TypeReg {
+		return errors.New("only a file can be written to standard output; name a directory of this host instead of -")
+	}
+	if _, err = io.Copy(w, t); err == nil {
+		_, err = io.Copy(io.Discard, r) // padding
+	}
+	return err
+}
+
+// first is the first entry of a stream.
+func first(t *tar.Reader) (*tar.Header, error) {
+	h, err := t.Next()
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the sandbox sent nothing")
+	}
+	return h, err
+}
+
 // unpack writes what a tar stream from a sandbox holds to dst: a directory, whose entry comes first and whose name all others
 // begin with, or one file. The stream's maker is hostile: nothing outside of dst is written, no link that leads out of it
 // is made, and no file is more than a file with permissions. left names what was left out, and why.
 func unpack(r io.Reader, dst string) (left []string, err error) {
 	t := tar.NewReader(r)
-	h, err := t.Next()
-	if errors.Is(err, io.EOF) {
-		err = errors.New("the sandbox sent nothing")
-	}
+	h, err := first(t)
 	if err != nil {
 		return nil, err
 	}

@@ -218,3 +218,17 @@ func TestUnpackSecondNames(t *testing.T) {
 		}
 	}
 }
+
+// TestUnpackToOutput: a file goes to standard output, and nothing else does.
+func TestUnpackToOutput(t *testing.T) {
+	var out strings.Builder
+	if err := unpackFile(stream(t, entry{name: "f", kind: tar.TypeReg, content: "text"}), &out); err != nil || out.String() != "text" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	for _, e := range []entry{here, {name: "l", kind: tar.TypeSymlink, link: "/etc/passwd"}} {
+		out.Reset()
+		if err := unpackFile(stream(t, e), &out); err == nil || !strings.Contains(err.Error(), "only a file") || out.Len() != 0 {
+			t.Errorf("%s: %q, %v", e.name, out.String(), err)
+		}
+	}
+}

@@ -96,10 +96,10 @@ func newDownload(name string) *cobra.Command {
 		Long: `download copies SRC, a path inside that is relative to /workspace, to DST on this host. A directory's contents go into DST,
 which is made if it is not there. A file becomes DST, or goes into DST when that is a directory. What is there already is
 replaced. Nothing is written outside of DST: links that lead out of it are left out and named, and no file keeps an owner
-or a set-user-ID bit.
+or a set-user-ID bit. Where DST is -, a file is written to standard output, as it is.
 
 Exit status: 0 copied, 1 not or not all, 2 wrong usage.`,
-		Example:           strings.ReplaceAll("  nemoclaw NAME download . copy\n  nemoclaw NAME download report.pdf .", "NAME", name),
+		Example:           strings.ReplaceAll("  nemoclaw NAME download . copy\n  nemoclaw NAME download report.pdf .\n  nemoclaw NAME download log.txt - | less", "NAME", name),
 		Args:              usageArgs(cobra.ExactArgs(2)),
 		ValidArgsFunction: completeSource,
 	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
@@ -112,7 +112,11 @@ Exit status: 0 copied, 1 not or not all, 2 wrong usage.`,
 		unpacked := make(chan error, 1)
 		go func() {
 			var err error
-			left, err = unpack(r, dst)
+			if dst == "-" {
+				err = unpackFile(r, cmd.OutOrStdout())
+			} else {
+				left, err = unpack(r, dst)
+			}
 			r.CloseWithError(err)
 			unpacked <- err
 		}()
