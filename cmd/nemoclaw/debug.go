@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/support"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 )
@@ -33,7 +32,7 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 			if records < 0 {
 				return usage(errors.New("--records: want a number, 0 or more"))
 			}
-			cfg, err := config.Load(file)
+			cfg, err := daemonConfig(file)
 			if err != nil {
 				return err
 			}

@@ -21,8 +21,8 @@ func newDoctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Say whether this host can run sandboxes, and what to do where it can't",
 		Long: `doctor looks at what sandboxes need: the kernel (it proves that BPF LSM programs fire by one that refuses something),
-Landlock, cgroups, namespaces, limits, disks, resolvers, the daemon. It runs a sandbox and removes it again. What is not as
-it should be comes with why it matters and what to do about it.
+Landlock, cgroups, namespaces, limits, disks, resolvers, the daemon (without --config at ` + socketVariable + `, where that is set).
+It runs a sandbox and removes it again. What is not as it should be comes with why it matters and what to do about it.
 
 With --fix it does what is safe: mounts cgroup2 and the BPF file system, makes directories, raises limits (and keeps them in
 ` + doctor.SysctlFile + `). It says what it did.
@@ -37,7 +37,7 @@ Exit status: 0 all is well, warnings included; 1 something failed; 2 wrong usage
 			if err != nil {
 				return err
 			}
-			cfg, err := config.Load(file)
+			cfg, err := daemonConfig(file)
 			if err != nil {
 				return err
 			}
@@ -71,6 +71,16 @@ Exit status: 0 all is well, warnings included; 1 something failed; 2 wrong usage
 func configFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "config", "", "the daemon's configuration `FILE` (default: "+config.DefaultFile+", if it is there)")
 	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+}
+
+// daemonConfig reads the configuration of the daemon that is asked about: without one that was named, its socket is where
+// the other commands look for it.
+func daemonConfig(file string) (config.Config, error) {
+	c, err := config.Load(file)
+	if s := os.Getenv(socketVariable); file == "" && s != "" {
+		c.Socket = s
+	}
+	return c, err
 }
 
 func printFinding(w io.Writer, f doctor.Finding) {

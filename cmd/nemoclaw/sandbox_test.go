@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -229,5 +230,18 @@ func TestPrintJSON(t *testing.T) {
 		if err := printJSON(&got, v); err != nil || got.String() != want {
 			t.Errorf("%#v: %q, %v", v, got.String(), err)
 		}
+	}
+}
+
+// TestDaemonConfig: doctor and debug ask the daemon that the other commands ask, unless another configuration is named.
+func TestDaemonConfig(t *testing.T) {
+	t.Setenv(socketVariable, "/run/mine.sock")
+	if c, err := daemonConfig(""); err != nil || c.Socket != "/run/mine.sock" {
+		t.Errorf("%q, %v", c.Socket, err)
+	}
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	write(t, file, "run_dir: /run/second\n")
+	if c, err := daemonConfig(file); err != nil || c.Socket != "/run/second/agent.sock" {
+		t.Errorf("with a configuration: %q, %v", c.Socket, err)
 	}
 }
