@@ -123,6 +123,8 @@ type PolicyText struct {
 	Who  string    `json:"who"`
 	When time.Time `json:"when"`
 	What string    `json:"what"` // what was changed, in words
+
+	Expired []string `json:"expired,omitempty"` // where the rules stand whose time is over
 }
 
 // PolicyChange changes a sandbox's policy. One of its fields is set.

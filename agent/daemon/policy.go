@@ -109,7 +109,24 @@ func (d *Daemon) Policy(name string, revision int) (api.PolicyText, error) {
 	if err != nil {
 		return api.PolicyText{}, err
 	}
-	return b.policyText(r, text), nil
+	p := b.policyText(r, text)
+	p.Expired = b.expired(r.Number)
+	return p, nil
+}
+
+// expired is where the rules of a revision stand whose time is over. One that can't be compiled any more has none that hold.
+func (b *box) expired(number int) (at []string) {
+	c, _, err := b.compile(number)
+	if err != nil {
+		return nil
+	}
+	age := time.Since(b.spec.Created)
+	for i := range c.Network.Rules {
+		if rule := &c.Network.Rules[i]; rule.Expires > 0 && rule.Expires <= age {
+			at = append(at, c.Rule(rule.ID).Pos)
+		}
+	}
+	return at
 }
 
 // Revisions lists a sandbox's policies without their texts, the newest first.

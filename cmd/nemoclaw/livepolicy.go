@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,8 +35,8 @@ func newPolicyList(name string) *cobra.Command {
 	return showing(&cobra.Command{
 		Use:   "list",
 		Short: "List the rules, each with where it stands",
-		Long: `list shows every rule of the policy, those of its presets too, in the words of the policy language. What no rule covers is
-refused, or asked about where the policy says so.
+		Long: `list shows every rule of the policy, those of its presets too, in the words of the policy language; one whose
+time is over is marked as expired. What no rule covers is refused, or asked about where the policy says so.
 
 Exit status: 0 listed, 1 not, 2 wrong usage.`,
 		Example: "  nemoclaw " + name + " policy list",
@@ -48,7 +49,11 @@ Exit status: 0 listed, 1 not, 2 wrong usage.`,
 	}, func(cmd *cobra.Command, rules []listedRule) error {
 		t := newTable(cmd.OutOrStdout(), "VERDICT", "RULE", "WHERE")
 		for _, r := range rules {
-			t.row(r.Verdict, r.Rule, r.At)
+			verdict := r.Verdict
+			if r.Expired {
+				verdict = "expired"
+			}
+			t.row(verdict, r.Rule, r.At)
 		}
 		return t.flush()
 	})
@@ -58,6 +63,7 @@ type listedRule struct {
 	Verdict string `json:"verdict"`
 	Rule    string `json:"rule"` // as YAML, on one line
 	At      string `json:"at"`   // FILE:LINE, preset:NAME:LINE
+	Expired bool   `json:"expired,omitempty"`
 }
 
 // listRules reads the rules of a policy, in the order in which they stand.
@@ -73,7 +79,7 @@ func listRules(p api.PolicyText) ([]listedRule, error) {
 	var rules []listedRule
 	for _, r := range c.Rules[1:] {
 		verdict, rule, _ := strings.Cut(r.Text, ": ")
-		rules = append(rules, listedRule{verdict, rule, r.Pos})
+		rules = append(rules, listedRule{verdict, rule, r.Pos, slices.Contains(p.Expired, r.Pos)})
 	}
 	return rules, nil
 }

@@ -190,6 +190,45 @@ func TestExpiringRuleIsAdded(t *testing.T) {
 	if reaches(t, d, "expires", short) || !reaches(t, d, "expires", long) {
 		t.Error("a restart of the sandbox changed what has expired")
 	}
+	list := d.Do(t, "expires", "policy", "list")
+	for name, verdict := range map[string]string{short: "expired", long: "allow"} {
+		if !slices.ContainsFunc(strings.Split(list, "\n"), func(line string) bool {
+			return strings.HasPrefix(line, verdict+" ") && strings.Contains(line, name)
+		}) {
+			t.Errorf("the list does not say %s of %s:\n%s", verdict, name, list)
+		}
+	}
+}
+
+// TestExpiredRuleIsAddedAgain: what has expired is said to be there still, and holds anew when it is removed and added.
+func TestExpiredRuleIsAddedAgain(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	again, _ := name(t, "again.expires.test")
+	probeBox(t, d, "again", harness.Base)
+	add := []string{"again", "policy", "add", "--domain", again, "--port", "7000", "--protocol", "tcp", "--expires"}
+	const lasts = 3 * time.Second
+	d.Do(t, append(add, lasts.String())...)
+	until(t, "the rule expires", func() bool { return !reaches(t, d, "again", again) })
+	if status, out, said := d.Call(t, append(add, lasts.String())...); status != 0 || out != "" || !strings.Contains(said, "nothing changed, and its time runs from when it was first added") {
+		t.Errorf("%d: %q, %q", status, out, said)
+	}
+	if reaches(t, d, "again", again) {
+		t.Error("what had expired holds, and was said not to")
+	}
+	d.Do(t, append(add, "1h")...) // another rule
+	if !reaches(t, d, "again", again) {
+		t.Errorf("beside the expired rule a longer one does not hold:\n%s", d.Do(t, "again", "policy", "list"))
+	}
+	d.Do(t, "again", "policy", "remove", "--domain", again)
+	if reaches(t, d, "again", again) {
+		t.Error("what was removed holds")
+	}
+	added := time.Now()
+	d.Do(t, append(add, lasts.String())...)
+	if !reaches(t, d, "again", again) && time.Since(added) < lasts {
+		t.Errorf("a rule that was removed and added again does not hold:\n%s", d.Do(t, "again", "policy", "list"))
+	}
 }
 
 // TestChangeThatNeedsARestart: what can't be live says so and changes nothing, unless a restart is asked for.
