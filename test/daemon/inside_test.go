@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
 
@@ -349,4 +350,23 @@ func TestKilledInASnapshot(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d restores had been done when the daemon was killed; %d snapshots are whole", restored, rounds/2, len(list))
+}
+
+// TestRefusedExecIsRecorded: who tried to start what the policy does not allow is in the log.
+func TestRefusedExecIsRecorded(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	c, ctx := dial(t, d)
+	create(t, d, "box", shell)
+	if status, out, said := d.Call(t, "box", "exec", "--", "id", "-u"); status != 126 || out != "" {
+		t.Errorf("%d: %q, %q", status, out, said)
+	}
+	var records []policy.Decision
+	err := c.Events(ctx, api.Events{Sandbox: "box", Planes: []string{string(policy.PlaneSystem)}, Verdict: []string{"deny"}}, func(_ []byte, d policy.Decision) error {
+		records = append(records, d)
+		return nil
+	})
+	if err != nil || len(records) != 1 || records[0].Action != "command" || records[0].Object != "id -u" || !strings.Contains(records[0].Reason, "not started for root") {
+		t.Errorf("%+v, %v", records, err)
+	}
 }

@@ -321,3 +321,42 @@ func TestChangesAtOnce(t *testing.T) {
 		t.Errorf("%d revisions, %v", len(list), err)
 	}
 }
+
+// TestProposalsStayUntilAnswered: a change of the policy takes away the proposals that it answers, and no other.
+func TestProposalsStayUntilAnswered(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	c, ctx := dial(t, d)
+	one, _ := name(t, "one.proposals.test")
+	two, _ := name(t, "two.proposals.test")
+	three, _ := name(t, "three.proposals.test")
+	probeBox(t, d, "box", harness.Base+"network:\n  ask:\n    - "+rule(three)+"\n")
+	for _, name := range []string{one, two, three} {
+		if reaches(t, d, "box", name) {
+			t.Errorf("%s is allowed", name)
+		}
+	}
+	pending := func(after string, want ...string) {
+		t.Helper()
+		list, err := c.Proposals(ctx, "box")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{one, two, three} {
+			there := slices.ContainsFunc(list, func(p api.Proposal) bool {
+				return p.Plane == string(policy.PlaneNetwork) && strings.HasPrefix(p.Object, name+":")
+			})
+			if there != slices.Contains(want, name) {
+				t.Errorf("%s: the proposal of %s is there: %t\n%+v", after, name, there, list)
+			}
+		}
+	}
+	until(t, "the refusals are proposals", func() bool { return get(t, c, "box").Proposals >= 3 })
+	pending("at first", one, two, three)
+	d.Do(t, "box", "policy", "add", "--domain", "other.proposals.test", "--port", "7000", "--protocol", "tcp")
+	pending("after a rule about something else", one, two, three)
+	d.Do(t, "box", "policy", "add", "--domain", one, "--port", "7000", "--protocol", "tcp")
+	pending("after one was allowed", two, three)
+	d.Do(t, "box", "policy", "add", "--domain", two, "--deny")
+	pending("after two was denied", three)
+}
