@@ -351,7 +351,8 @@ func TestCLIPublishAndSnapshots(t *testing.T) {
 	}
 	c.ok("box", "exec", "--", "sh", "-c", "echo changed > index.html; touch new")
 	c.ok("box", "policy", "add", "--domain", "later.test", "--port", "443")
-	c.ok("box", "snapshot", "restore", kept[0].ID)
+	c.fails(1, `box has no snapshot with the id or label "second"`, "box", "snapshot", "restore", "second")
+	c.ok("box", "snapshot", "restore", "first")
 	c.ok("box", "start")
 	if out := c.ok("box", "exec", "--", "sh", "-c", "cat index.html; ls"); out != "published\nindex.html\n" {
 		t.Errorf("after the restore: %q", out)
@@ -359,7 +360,10 @@ func TestCLIPublishAndSnapshots(t *testing.T) {
 	if out := c.ok("box", "policy", "list"); strings.Contains(out, "later.test") {
 		t.Errorf("the policy did not come back:\n%s", out)
 	}
+	c.ok("box", "snapshot", "create", "first")
+	c.fails(1, `2 snapshots of box have the label "first": give the id of one: `, "box", "snapshot", "delete", "first")
 	c.ok("box", "snapshot", "delete", kept[0].ID)
+	c.ok("box", "snapshot", "delete", "first")
 	c.json(&kept, "box", "snapshot", "list")
 	if len(kept) != 0 {
 		t.Errorf("snapshots: %+v", kept)

@@ -58,17 +58,21 @@ func newSnapshotList(name string) *cobra.Command {
 
 func newSnapshotRestore(name string) *cobra.Command {
 	return talking(&cobra.Command{
-		Use:   "restore ID",
+		Use:   "restore ID|LABEL",
 		Short: "Bring back the workspace and the policy of a snapshot",
 		Long: `restore makes the workspace and the policy what they were when the snapshot was made. What is there now is lost, unless it is
-kept before: nemoclaw NAME snapshot create.
+kept before: nemoclaw NAME snapshot create. A LABEL will do that one snapshot has.
 
 Exit status: 0 it is back, 1 not, 2 wrong usage.`,
-		Example:           "  nemoclaw " + name + " snapshot restore ID",
+		Example:           "  nemoclaw " + name + " snapshot restore before-upgrade",
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeSnapshots(name),
 	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
-		s, err := d.Restore(cmd.Context(), name, args[0])
+		id, err := snapshotID(cmd.Context(), d, name, args[0])
+		if err != nil {
+			return err
+		}
+		s, err := d.Restore(cmd.Context(), name, id)
 		if err != nil {
 			return err
 		}
@@ -80,14 +84,18 @@ Exit status: 0 it is back, 1 not, 2 wrong usage.`,
 
 func newSnapshotDelete(name string) *cobra.Command {
 	return talking(&cobra.Command{
-		Use:               "delete ID...",
+		Use:               "delete ID|LABEL...",
 		Short:             "Remove snapshots",
-		Long:              "delete removes snapshots.\n\nExit status: 0 they are gone, 1 one is not, 2 wrong usage.",
+		Long:              "delete removes snapshots. A LABEL will do that one snapshot has.\n\nExit status: 0 they are gone, 1 one is not, 2 wrong usage.",
 		Example:           "  nemoclaw " + name + " snapshot delete ID",
 		Args:              usageArgs(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: completeSnapshots(name),
 	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
-		return each(args, func(id string) error {
+		return each(args, func(word string) error {
+			id, err := snapshotID(cmd.Context(), d, name, word)
+			if err != nil {
+				return err
+			}
 			if err := d.DeleteSnapshot(cmd.Context(), name, id); err != nil {
 				return err
 			}
@@ -95,6 +103,30 @@ func newSnapshotDelete(name string) *cobra.Command {
 			return nil
 		})
 	})
+}
+
+// snapshotID is the id of the snapshot that a word names: itself, or that of the only one with this label.
+func snapshotID(ctx context.Context, d *api.Client, name, word string) (string, error) {
+	list, err := d.Snapshots(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	var ids []string
+	for _, s := range list {
+		if s.ID == word {
+			return word, nil
+		}
+		if s.Name == word && word != "" {
+			ids = append(ids, s.ID)
+		}
+	}
+	switch len(ids) {
+	case 0:
+		return "", fmt.Errorf("%s has no snapshot with the id or label %q; nemoclaw %s snapshot list shows those that there are", name, word, name)
+	case 1:
+		return ids[0], nil
+	}
+	return "", fmt.Errorf("%d snapshots of %s have the label %q: give the id of one: %s", len(ids), name, word, strings.Join(ids, ", "))
 }
 
 func completeSnapshots(name string) cobra.CompletionFunc {
