@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -57,10 +58,7 @@ func (i *Instance) keep() error {
 	}
 	text, err := json.Marshal(state)
 	if err == nil {
-		file := filepath.Join(i.c.RunDir, i.c.Name, instanceFile)
-		if err = os.WriteFile(file+".new", text, 0o600); err == nil {
-			err = os.Rename(file+".new", file)
-		}
+		err = atomicfile.Swap(filepath.Join(i.c.RunDir, i.c.Name, instanceFile), text)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping what the next daemon needs: %w", err)

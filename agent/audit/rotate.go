@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 )
 
 // rotate closes the live file under the next number and begins a new one. It is called with disk held, between two
@@ -27,7 +29,7 @@ func (w *Writer) rotate() error {
 	}
 	w.log.Close()
 	w.log, w.offset = log, 0
-	if err := syncDir(w.files.dir); err != nil {
+	if err := atomicfile.SyncDir(w.files.dir); err != nil {
 		return err
 	}
 	return w.prune()
@@ -69,14 +71,4 @@ func (f files) unrotate() (number int, err error) {
 		return 0, fmt.Errorf("audit log: take back the last closed file, after a rotation was cut short: %w", err)
 	}
 	return number - 1, nil
-}
-
-// syncDir forces the names of a directory's files to the disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/revisions"
 	"github.com/nemoclaw/nemoclaw/agent/server"
 	"github.com/nemoclaw/nemoclaw/agent/snapshot"
@@ -201,7 +202,7 @@ func (d *Daemon) makeFiles(c api.Create, text, hash string, who server.Caller) (
 		err = os.Rename(temp, b.dir)
 	}
 	if err == nil {
-		err = syncDir(parent)
+		err = atomicfile.SyncDir(parent)
 	}
 	if err == nil {
 		err = b.openFiles()

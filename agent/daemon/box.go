@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/revisions"
 	"github.com/nemoclaw/nemoclaw/api"
@@ -88,7 +89,7 @@ func (b *box) openFiles() (err error) {
 func writeSpec(dir string, s spec) error {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {
-		err = replaceFile(filepath.Join(dir, specFile), append(text, '\n'))
+		err = atomicfile.Write(filepath.Join(dir, specFile), append(text, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("writing the sandbox's state: %w", err)
@@ -365,7 +366,7 @@ func (b *box) remove() error {
 		return fmt.Errorf("destroying %s: %w", b.name, err)
 	}
 	b.proposals.close()
-	if err := errors.Join(syncDir(parent), b.d.clear(gone)); err != nil {
+	if err := errors.Join(atomicfile.SyncDir(parent), b.d.clear(gone)); err != nil {
 		return fmt.Errorf("%w: %w", errRemains, err)
 	}
 	return nil

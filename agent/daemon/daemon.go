@@ -35,6 +35,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
@@ -198,7 +199,7 @@ func (d *Daemon) openLoader() error {
 		return err
 	}
 	d.parent = d.loader.CgroupParent()
-	return replaceFile(file, []byte(strconv.Itoa(d.loader.Ring())))
+	return atomicfile.Write(file, []byte(strconv.Itoa(d.loader.Ring())))
 }
 
 // load reads what is on disk, and removes what is half made.
@@ -398,42 +399,6 @@ func (d *Daemon) protected() []string {
 		list = append(list, filepath.Join(d.c.StateDir, dir))
 	}
 	return list
-}
-
-// replaceFile replaces a file in one step, so that a crash leaves the old one or the new one.
-func replaceFile(name string, text []byte) (err error) {
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(name+".new", name)
-	}
-	if err != nil {
-		_ = os.Remove(name + ".new") // the old one is whole
-		return err
-	}
-	return syncDir(filepath.Dir(name))
-}
-
-// syncDir makes what was renamed in a directory outlive a power cut.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 // Healthy says why the daemon does not work, for a watchdog: that its locks are not held for ever, and that it can write

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -116,7 +117,7 @@ func (p *proposals) flush() {
 	text, err := json.MarshalIndent(p.list, "", "  ")
 	p.mu.Unlock()
 	if err == nil {
-		_ = replaceFile(p.file, text)
+		_ = atomicfile.Write(p.file, text)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/server"
 	"github.com/nemoclaw/nemoclaw/api"
@@ -54,7 +55,7 @@ func keepConfig(dir string, s *spec, set map[string]string) error {
 		switch {
 		case k == api.ConfigKey:
 			file := filepath.Join(dir, keyFile)
-			err := replaceFile(file, []byte(v))
+			err := atomicfile.Write(file, []byte(v))
 			if v == "" {
 				err = errors.Join(err, os.Remove(file))
 			}

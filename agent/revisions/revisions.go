@@ -26,15 +26,14 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 )
 
 // MaxText is the most bytes of one policy's text.
 const MaxText = 1 << 20
 
-const (
-	indexName = "index.json"
-	newName   = ".new" // what is not in its place yet
-)
+const indexName = "index.json"
 
 // A Change says of a revision what its text doesn't.
 type Change struct {
@@ -140,7 +139,7 @@ func (s *Store) sweep() error {
 		number, isText := strings.CutSuffix(e.Name(), ".yaml")
 		n, err := strconv.Atoi(number)
 		switch {
-		case e.Name() == newName:
+		case strings.HasSuffix(e.Name(), atomicfile.Suffix):
 		case !isText || err != nil || n <= len(s.list):
 			continue
 		case n > len(s.list)+1:
@@ -212,12 +211,12 @@ func (s *Store) Append(text []byte, c Change, expect int) (Revision, error) {
 		return Revision{}, fmt.Errorf("policy revisions: %w", err)
 	}
 	name := filepath.Base(s.path(r.Number))
-	if _, err := s.write(name, text); err != nil {
+	if err := s.write(name, text); err != nil {
 		os.Remove(filepath.Join(s.dir, name))
 		return Revision{}, err
 	}
-	if placed, err := s.write(indexName, append(index, '\n')); err != nil {
-		if placed {
+	if err := s.write(indexName, append(index, '\n')); err != nil {
+		if errors.Is(err, atomicfile.ErrInPlace) {
 			// The index names the revision, and a power cut may take that back: only the next Open can tell.
 			s.broken = fmt.Errorf("%w; the daemon has to be restarted before this policy can be changed again", err)
 			return Revision{}, s.broken
@@ -229,42 +228,17 @@ func (s *Store) Append(text []byte, c Change, expect int) (Revision, error) {
 	return r, nil
 }
 
-// write puts a file in its place, whole and on the disk. placed reports whether it is in its place in spite of the error.
-func (s *Store) write(name string, data []byte) (placed bool, err error) {
-	temp := filepath.Join(s.dir, newName)
-	defer func() {
-		if err != nil {
-			os.Remove(temp)
-			hint := ""
-			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-				hint = "; make room on its file system: the policy is what it was"
-			}
-			err = fmt.Errorf("policy revisions: write %s: %w%s", filepath.Join(s.dir, name), err, hint)
-		}
-	}()
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return false, err
-	}
-	_, err = f.Write(data)
+// write puts a file in its place, whole and on the disk.
+func (s *Store) write(name string, data []byte) error {
+	err := atomicfile.Write(filepath.Join(s.dir, name), data)
 	if err == nil {
-		err = f.Sync()
+		return nil
 	}
-	if e := f.Close(); err == nil {
-		err = e
+	hint := ""
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		hint = "; make room on its file system: the policy is what it was"
 	}
-	if err != nil {
-		return false, err
-	}
-	if err := os.Rename(temp, filepath.Join(s.dir, name)); err != nil {
-		return false, err
-	}
-	d, err := os.Open(s.dir)
-	if err != nil {
-		return true, err
-	}
-	defer d.Close()
-	return true, d.Sync()
+	return fmt.Errorf("policy revisions: write %s: %w%s", filepath.Join(s.dir, name), err, hint)
 }
 
 func sum(text []byte) string {

@@ -112,7 +112,7 @@ func TestConcurrentAppends(t *testing.T) {
 
 // TestCutShort has what an append leaves that is cut off between its steps.
 func TestCutShort(t *testing.T) {
-	for name, files := range map[string][]string{"a text": {"4.yaml"}, "a file not in its place": {newName}, "both": {"4.yaml", newName}} {
+	for name, files := range map[string][]string{"a text": {"4.yaml"}, "a file not in its place": {"4.yaml.new"}, "both": {"4.yaml", "index.json.new"}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			fill(t, dir, 3)
@@ -178,7 +178,7 @@ func TestAppendFails(t *testing.T) {
 	dir := t.TempDir()
 	s := fill(t, dir, 2)
 	// A directory in the place of the temporary file makes every write fail, for root too.
-	if err := os.Mkdir(filepath.Join(dir, newName), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, "3.yaml.new"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Append(text(3), Change{}, 2); err == nil || s.Latest().Number != 2 {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 )
 
 // What a lasting sandbox has in its run directory for the daemon after this one.
@@ -46,14 +48,11 @@ type keptSource struct {
 	Ino  uint64 `json:"ino"`
 }
 
-// writeState replaces a file of a run directory in one step. The directory is on a tmpfs: nothing is to be synced.
+// writeState keeps the state of a sandbox that is whole.
 func (r *runDir) writeState(k kept) error {
 	text, err := json.Marshal(k)
 	if err == nil {
-		temp := filepath.Join(r.path, "."+stateFile)
-		if err = os.WriteFile(temp, text, 0o600); err == nil {
-			err = os.Rename(temp, filepath.Join(r.path, stateFile))
-		}
+		err = atomicfile.Swap(filepath.Join(r.path, stateFile), text)
 	}
 	if err != nil {
 		return fmt.Errorf("sandbox: keeping what the next daemon needs: %w", err)

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 )
 
 // Host ids of sandboxes: above those of accounts, of containers and of systemd, below what a signed int holds.
@@ -72,10 +74,7 @@ func newRunDir(dir, name, lasting string) (*runDir, error) {
 	}
 	if err == nil && lasting != "" {
 		// In one step: a name that was cut short would be another cgroup's.
-		temp := filepath.Join(r.path, "."+lastingFile)
-		if err = os.WriteFile(temp, []byte(lasting), 0o600); err == nil {
-			err = os.Rename(temp, filepath.Join(r.path, lastingFile))
-		}
+		err = atomicfile.Swap(filepath.Join(r.path, lastingFile), []byte(lasting))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sandbox: %w", err), r.remove())
