@@ -30,7 +30,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -143,27 +142,14 @@ func (d *Daemon) openState() error {
 // lockFile is locked in the directories that are one daemon's. Whoever may look into one could lock the directory itself.
 const lockFile = ".daemon"
 
-// handOver is how long a daemon waits for the one before it to be quite gone: a child of its own that was forked and has not
-// executed yet still has its files when it was killed.
-const (
-	handOver     = 3 * time.Second
-	handOverStep = 50 * time.Millisecond
-)
-
 // lockDir makes a directory this daemon's, as long as it lives.
 func lockDir(dir string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for until := time.Now().Add(handOver); ; {
-		if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return lock, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(until) {
-			break
-		}
-		time.Sleep(handOverStep)
+	if err = sandbox.TakeLock(lock); err == nil {
+		return lock, nil
 	}
 	lock.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {

@@ -352,12 +352,6 @@ func (r *runDir) lastingParent() (string, error) {
 	return string(text), nil
 }
 
-// handOver is how long the lock of a daemon that is gone may last.
-const (
-	handOver     = 3 * time.Second
-	handOverStep = 20 * time.Millisecond
-)
-
 // takeRunDir locks the run directory of a sandbox whose daemon is gone.
 func takeRunDir(dir, name string) (*runDir, error) {
 	all, err := lockAll(dir)
@@ -366,17 +360,15 @@ func takeRunDir(dir, name string) (*runDir, error) {
 	}
 	defer all.Close()
 	r := &runDir{path: filepath.Join(dir, name)}
-	// A child that the daemon was killed over, forked and not executed yet, has its locks a moment longer.
-	for until := time.Now().Add(handOver); ; time.Sleep(handOverStep) {
-		r.lock, err = lockDir(r.path)
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(until) {
-			break
-		}
-	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("sandbox: %s: another daemon has it", r.path)
-	} else if err != nil {
+	if r.lock, err = os.Open(r.path); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	return r, nil
+	if err = TakeLock(r.lock); err == nil {
+		return r, nil
+	}
+	r.lock.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("sandbox: %s: another daemon has it", r.path)
+	}
+	return nil, fmt.Errorf("sandbox: locking %s: %w", r.path, err)
 }

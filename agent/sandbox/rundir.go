@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,6 +94,23 @@ func lockDir(path string) (*os.File, error) {
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
 	return f, nil
+}
+
+// handOver is how long the lock of a daemon that is gone may last.
+const (
+	handOver     = 3 * time.Second
+	handOverStep = 20 * time.Millisecond
+)
+
+// TakeLock locks what a daemon that was killed had locked. A child of its own that was forked and has not executed yet has the
+// lock a moment longer: so EWOULDBLOCK comes late, and says that the other daemon lives.
+func TakeLock(f *os.File) error {
+	for until := time.Now().Add(handOver); ; time.Sleep(handOverStep) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(until) {
+			return err
+		}
+	}
 }
 
 // chooseID returns a host id that no other sandbox of this run directory has.
