@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -30,6 +29,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/nemoclaw/nemoclaw/agent/tarname/tartest"
 )
 
 // entry is one of a layer: "name" a file with its name as content, "name/" a directory, "name -> target" a symbolic link,
@@ -120,31 +121,6 @@ func layoutOf(t testing.TB, img v1.Image) string {
 
 func newStore(t testing.TB) *Store { return &Store{Dir: filepath.Join(t.TempDir(), "images")} }
 
-// show lists what is below a directory: "name mode content" of a file.
-func show(t testing.TB, root string) []string {
-	t.Helper()
-	var list []string
-	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == root {
-			return err
-		}
-		line := strings.TrimPrefix(p, root+"/")
-		switch {
-		case d.IsDir():
-			line += "/"
-		case d.Type() == fs.ModeSymlink:
-			target, _ := os.Readlink(p)
-			line += " -> " + target
-		}
-		list = append(list, line)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list
-}
-
 func TestSources(t *testing.T) {
 	img := imageOf(t, entries("usr/", "usr/bin/", "usr/bin/sh", "bin -> usr/bin", "etc/passwd"), entries("usr/.wh.none", "bin/more", "etc/.wh.passwd"))
 	id, err := img.ConfigName()
@@ -187,7 +163,7 @@ func TestSources(t *testing.T) {
 			if got.Digest != id.String() || got.Config.WorkDir != "/app" || got.Config.User != "nobody" || !slices.Equal(got.Config.Env, []string{"A=b"}) {
 				t.Errorf("%+v", got)
 			}
-			if files := show(t, got.Root); !slices.Equal(files, want) {
+			if files := tartest.Show(t, got.Root); !slices.Equal(files, want) {
 				t.Errorf("%q", files)
 			}
 			if len(seen) != 2 || seen[1].Layer != 2 || seen[1].Layers != 2 || seen[1].Bytes == 0 {
@@ -206,7 +182,7 @@ func TestSources(t *testing.T) {
 			if _, err := s.Get(got.Digest); !errors.Is(err, ErrNone) {
 				t.Error(err)
 			}
-			if left := show(t, s.Dir); len(left) > 0 {
+			if left := tartest.Show(t, s.Dir); len(left) > 0 {
 				t.Errorf("left: %q", left)
 			}
 		})
@@ -258,7 +234,7 @@ func TestRefusedSources(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v", err)
 			}
-			if left := show(t, s.Dir); len(left) > 0 {
+			if left := tartest.Show(t, s.Dir); len(left) > 0 {
 				t.Errorf("left: %q", left)
 			}
 		})
@@ -287,7 +263,7 @@ func TestAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			if got, err := (&Store{dir}).Unpack(t.Context(), at, nil); err != nil || len(show(t, got.Root)) != 3 {
+			if got, err := (&Store{dir}).Unpack(t.Context(), at, nil); err != nil || len(tartest.Show(t, got.Root)) != 3 {
 				t.Errorf("%+v, %v", got, err)
 			}
 		})
@@ -357,7 +333,7 @@ func TestKilled(t *testing.T) {
 		t.Errorf("left after the next call: %q", left)
 	}
 	silent.Store(false)
-	if got, err := s.Unpack(t.Context(), at, nil); err != nil || !slices.Equal(show(t, got.Root), []string{"a", "b"}) {
+	if got, err := s.Unpack(t.Context(), at, nil); err != nil || !slices.Equal(tartest.Show(t, got.Root), []string{"a", "b"}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

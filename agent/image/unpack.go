@@ -19,6 +19,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/tarname"
 )
 
 // Bounds on what an image may unpack to, all layers together: what a large one with a machine learning framework has, and
@@ -27,8 +29,6 @@ const (
 	maxBytes   = 64 << 30
 	maxEntries = 4 << 20
 	keepFree   = 1 << 30 // of the disk, which others need as well
-	maxDepth   = 128
-	maxPath    = 4096
 	maxLinks   = 40
 )
 
@@ -178,26 +178,9 @@ func (u *unpacker) count() error {
 	return nil
 }
 
-// cleanName makes an archive's name relative. One that leads out of the image is an attack or a mistake.
-func cleanName(name string) (string, error) {
-	switch {
-	case len(name) > maxPath:
-		return "", fmt.Errorf("a name of %d bytes", len(name))
-	case strings.IndexByte(name, 0) >= 0:
-		return "", errors.New("a name with a NUL byte")
-	case slices.Contains(strings.Split(name, "/"), ".."):
-		return "", errors.New("a name with .. in it")
-	}
-	name = strings.TrimPrefix(path.Clean("/"+name), "/")
-	if strings.Count(name, "/") >= maxDepth {
-		return "", fmt.Errorf("more than %d directories deep", maxDepth)
-	}
-	return name, nil
-}
-
 // entry applies one entry of an archive.
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
-	name, err := cleanName(h.Name)
+	name, err := tarname.Clean(h.Name)
 	if err != nil {
 		return err
 	}
@@ -237,7 +220,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		}
 		return nil
 	case tar.TypeSymlink:
-		if h.Linkname == "" || len(h.Linkname) >= maxPath {
+		if h.Linkname == "" || len(h.Linkname) >= tarname.MaxLength {
 			return errors.New("a symbolic link to an empty or overlong name")
 		}
 		return u.root.Symlink(h.Linkname, at)
@@ -292,7 +275,7 @@ func (u *unpacker) room(size int64) error {
 
 // link makes a hard link to what the image has already.
 func (u *unpacker) link(target, at string) error {
-	name, err := cleanName(target)
+	name, err := tarname.Clean(target)
 	if err != nil {
 		return fmt.Errorf("a hard link to %q: %w", target, err)
 	}
@@ -413,8 +396,8 @@ func (u *unpacker) parent(name string, create bool) (string, error) {
 		info, err := u.root.Lstat(at)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && create:
-			if strings.Count(at, "/") >= maxDepth {
-				return "", fmt.Errorf("more than %d directories deep", maxDepth)
+			if strings.Count(at, "/") >= tarname.MaxDepth {
+				return "", fmt.Errorf("more than %d directories deep", tarname.MaxDepth)
 			}
 			if err := errors.Join(u.count(), u.root.Mkdir(at, 0o700)); err != nil {
 				return "", err

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nemoclaw/nemoclaw/agent/tarname/tartest"
 )
 
 // apply unpacks archives, in order, below a new directory that lies in a directory with a victim.
@@ -24,7 +26,7 @@ func apply(t testing.TB, layers ...[]byte) (string, error) {
 			t.Fatal(err)
 		}
 	}
-	before := show(t, dir)
+	before := tartest.Show(t, dir)
 	if err := os.Mkdir(at, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +44,7 @@ func apply(t testing.TB, layers ...[]byte) (string, error) {
 	if err == nil {
 		err = u.finish()
 	}
-	after := slices.DeleteFunc(show(t, dir), func(line string) bool { return strings.HasPrefix(line, "root") })
+	after := slices.DeleteFunc(tartest.Show(t, dir), func(line string) bool { return strings.HasPrefix(line, "root") })
 	for _, p := range []string{"victim/secret", "secret"} {
 		if text, err := os.ReadFile(filepath.Join(dir, p)); string(text) != "secret" {
 			t.Errorf("%s was changed: %q, %v", p, text, err)
@@ -81,7 +83,7 @@ func TestLayers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := show(t, at); !slices.Equal(got, test.want) {
+			if got := tartest.Show(t, at); !slices.Equal(got, test.want) {
 				t.Errorf("%q", got)
 			}
 		})
@@ -110,7 +112,7 @@ func TestAttributes(t *testing.T) {
 	if err := os.Chmod(filepath.Join(at, "closed"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if got := show(t, at); !slices.Equal(got, []string{"closed/", "closed/in", "setuid"}) {
+	if got := tartest.Show(t, at); !slices.Equal(got, []string{"closed/", "closed/in", "setuid"}) {
 		t.Errorf("%q", got)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/tarname"
 )
 
 // Download packs what is at a path of the sandbox as a tar stream: a directory as ".", with all below it, or one file under its
@@ -104,8 +106,8 @@ func (d *download) dir(fd int, name string, depth int) error {
 		d.Skipped++
 		return nil
 	}
-	if depth == maxDepth {
-		return fmt.Errorf("%q: more than %d directories deep", name, maxDepth)
+	if depth == tarname.MaxDepth {
+		return fmt.Errorf("%q: more than %d directories deep", name, tarname.MaxDepth)
 	}
 	if err := d.count(); err != nil {
 		return err
@@ -180,7 +182,7 @@ func (d *download) link(at int, name string, st *unix.Stat_t) error {
 	if err := d.count(); err != nil {
 		return err
 	}
-	buf := make([]byte, maxName)
+	buf := make([]byte, tarname.MaxLength)
 	n, err := unix.Readlinkat(at, "", buf)
 	if err != nil {
 		return fmt.Errorf("%q: %w", name, err)

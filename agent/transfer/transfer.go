@@ -17,6 +17,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/tarname"
 )
 
 // Sandbox is where files go to and come from.
@@ -38,8 +40,6 @@ type Report struct {
 const (
 	maxBytes = 64 << 30
 	maxFiles = 4 << 20
-	maxDepth = 128
-	maxName  = 4096
 )
 
 // asUser runs f on a thread that is the sandbox's user to the file system: the kernel takes root's rights over files away with
@@ -82,7 +82,7 @@ func (s Sandbox) become() error {
 
 // target opens the path of a transfer as a process inside would, without opening what it is.
 func (s Sandbox) target(at string) (int, error) {
-	if !path.IsAbs(at) || strings.IndexByte(at, 0) >= 0 || len(at) >= maxName {
+	if !path.IsAbs(at) || strings.IndexByte(at, 0) >= 0 || len(at) >= tarname.MaxLength {
 		return -1, fmt.Errorf("transfer: %q is not an absolute path", at)
 	}
 	fd, err := openat2(int(s.Root.Fd()), at, unix.O_PATH, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/tarname/tartest"
 )
 
 // lines writes a tar stream of "name" (a file), "name/", "name -> target" and "name = target" (a hard link).
@@ -42,30 +44,6 @@ func lines(t testing.TB, list ...string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
-}
-
-func show(t testing.TB, root string) []string {
-	t.Helper()
-	var list []string
-	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == root {
-			return err
-		}
-		line := strings.TrimPrefix(p, root+"/")
-		switch {
-		case d.IsDir():
-			line += "/"
-		case d.Type() == fs.ModeSymlink:
-			target, _ := os.Readlink(p)
-			line += " -> " + target
-		}
-		list = append(list, line)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list
 }
 
 func openPath(t testing.TB, dir string) int {
@@ -117,7 +95,7 @@ func TestUpload(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	want := []string{"abs", "d/", "d/x", "deep/", "deep/er/", "deep/er/z", "fifo", "h", "l", "old -> x", "s -> /etc/passwd", "there/", "there/y"}
-	if files := show(t, dir+"/at"); !slices.Equal(files, want) {
+	if files := tartest.Show(t, dir+"/at"); !slices.Equal(files, want) {
 		t.Errorf("%q", files)
 	}
 	for name, content := range map[string]string{"l": "l", "fifo": "fifo", "h": "d/x"} {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/agent/tarname"
 )
 
 // Upload unpacks a tar stream below a directory of the sandbox, which is made where it is missing. What is there under the same
@@ -45,7 +47,7 @@ func Upload(ctx context.Context, s Sandbox, to string, stream io.Reader) (Report
 // makeTarget opens a directory, and makes it and those above it first where they are missing.
 func (s Sandbox) makeTarget(to string) (int, error) {
 	at, err := s.target(to)
-	if !errors.Is(err, unix.ENOENT) || path.Clean(to) == "/" || strings.Count(to, "/") > maxDepth {
+	if !errors.Is(err, unix.ENOENT) || path.Clean(to) == "/" || strings.Count(to, "/") > tarname.MaxDepth {
 		return at, err
 	}
 	above, e := s.makeTarget(path.Dir(path.Clean(to)))
@@ -109,28 +111,11 @@ func (u *upload) run(ctx context.Context, stream io.Reader) error {
 	return nil
 }
 
-// cleanName makes a stream's name relative; "" is the directory itself.
-func cleanName(name string) (string, error) {
-	switch {
-	case len(name) >= maxName:
-		return "", fmt.Errorf("a name of %d bytes", len(name))
-	case strings.IndexByte(name, 0) >= 0:
-		return "", errors.New("a name with a NUL byte")
-	case slices.Contains(strings.Split(name, "/"), ".."):
-		return "", errors.New("a name with .. in it")
-	}
-	name = strings.TrimPrefix(path.Clean("/"+name), "/")
-	if strings.Count(name, "/") >= maxDepth {
-		return "", fmt.Errorf("more than %d directories deep", maxDepth)
-	}
-	return name, nil
-}
-
 // tries is how often something is put in the place of what others put there.
 const tries = 8
 
 func (u *upload) entry(ctx context.Context, h *tar.Header, content io.Reader) error {
-	name, err := cleanName(h.Name)
+	name, err := tarname.Clean(h.Name)
 	if err != nil || name == "" {
 		return err
 	}
@@ -254,7 +239,7 @@ func setTime(fd int, at time.Time) error {
 
 // link makes a hard link to what lies below the target, real directories between.
 func (u *upload) link(target string, dir int, base string) error {
-	name, err := cleanName(target)
+	name, err := tarname.Clean(target)
 	if err != nil || name == "" {
 		return fmt.Errorf("a hard link to %q: %w", target, errors.Join(err, unix.EPERM))
 	}
