@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
@@ -286,6 +287,10 @@ func (b *backend) Events(ctx context.Context, e api.Events, f func(uint64, []byt
 		}
 	}
 }
+
+// init has commands end by SIGHUP even where the tests run under nohup(1), whose children ignore it: a sandbox's init sets all signals
+// back, and here is none.
+func init() { signal.Notify(make(chan os.Signal, 1), unix.SIGHUP) }
 
 // process is a command of the host.
 type process struct {
