@@ -1,6 +1,6 @@
 // Command guest is the part of test/vm inside the machine. The kernel starts it as /init of the initramfs: it loads the modules that
-// came with it, mounts the disk, puts itself and a unit below /run, and becomes systemd. The unit starts it again, as the one who runs the commands that come through
-// the serial port. The disk holds nothing of it.
+// came with it, mounts the disk, puts itself and a unit below /run, and becomes systemd. The unit starts it again, as the one who runs
+// the commands that come through the serial port. The disk holds nothing of it.
 package main
 
 import (
