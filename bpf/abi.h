@@ -14,6 +14,8 @@
 enum {
 	ARGS_MAX = 256,	     /* bytes of a command line that are kept */
 	PATH_MAX_KEPT = 256, /* bytes of an executed path that are kept */
+	NAMES_KEPT = 512,    /* bytes of a refused file's names that are kept */
+	NAME_KEPT = 128,     /* bytes of each that are kept */
 	SHORT_TEXT = 64,     /* most command lines and paths fit: their events take a quarter of the ring */
 	RINGS = 64,	     /* event rings, hence agents that can run at the same time */
 	RING_BYTES = 128 * 1024,
@@ -25,8 +27,13 @@ enum {
 	MAX_FLOWS = 1 << 18,
 	MAX_EXECUTABLES = 1 << 17,
 	MAX_DEVICES = 1 << 16,
+	MAX_NODES = 1 << 18,
+	MAX_NAMES = 1 << 16,
+	NAME_ROOM = 64, /* of a name and a zero; longer names have no rules of their own */
 	MAX_ASKERS = 4096,
 	MAX_DEPARTED = 4096,
+	WALKS = 1024,	 /* up a tree that others change meanwhile */
+	ANCESTORS = 64,	 /* processes that a helper's command is looked for upward */
 	TREE_DEPTH = 64, /* directories that an execute grant on a tree is looked for upward */
 };
 
@@ -38,7 +45,18 @@ enum { RULE_DEFAULT = 0 };
 #define RULE_BUILTIN 0xffffffffU
 
 /* The hooks, as the index of the counters and the kind of an event. */
-enum hook { HOOK_SOCKET, HOOK_CONNECT, HOOK_SENDTO, HOOK_BIND, HOOK_PACKET, HOOK_DEVICE, HOOK_EXEC, HOOKS };
+enum hook {
+	HOOK_SOCKET,
+	HOOK_CONNECT,
+	HOOK_SENDTO,
+	HOOK_BIND,
+	HOOK_PACKET,
+	HOOK_DEVICE,
+	HOOK_EXEC,
+	HOOK_FILE,
+	HOOK_GUARD,
+	HOOKS
+};
 
 enum reason {
 	REASON_RULE,	    /* a rule, a grant or the default decided */
@@ -50,6 +68,13 @@ enum reason {
 	REASON_INGRESS,	    /* an incoming packet for a socket that nothing allowed */
 	REASON_NO_MEMORY,   /* the kernel had none left to remember who connects */
 	REASON_RESERVED,    /* one of the agent's own addresses */
+	REASON_MARKED,	    /* a rule is anchored to the file, or to what is below it */
+	REASON_GAINS,	    /* more would be allowed at the new place than at the old */
+	REASON_DELETED,	    /* a program without a name: removed, or never in a file system */
+	REASON_FOREIGN,	    /* a socket that the host made */
+	REASON_HELPER,	    /* a helper that its command did not start */
+	REASON_KERNEL,	    /* a file that sets something of the kernel */
+	REASON_GUARD,	    /* what no sandbox may do, whatever its policy */
 };
 
 /*
@@ -77,6 +102,7 @@ struct sandbox {
 	__u32 revision;
 	__u32 ring;
 	__u32 max_conns;
+	__u32 files;  /* the revision of `nodes` and `names` in force; 0: none yet, files are not judged */
 	__u8 verdict; /* network default: DENY or ASK */
 	__u8 trees;   /* 1: `executables` has TREE entries of this sandbox */
 	__u16 zero;
@@ -171,7 +197,7 @@ struct asker_key {
 };
 
 /* executables: what a sandbox may execute. */
-enum { EXEC_FILE = 1, EXEC_TREE = 2, EXEC_QUIET = 4, EXEC_DENY = 8 };
+enum { EXEC_FILE = 1, EXEC_TREE = 2, EXEC_QUIET = 4, EXEC_DENY = 8, EXEC_HELPER = 16 };
 
 struct exec_key {
 	__u64 cgid;
@@ -181,6 +207,85 @@ struct exec_key {
 struct exec_value {
 	__u32 rule;
 	__u32 flags;
+	__u64 commands; /* one bit for each command with helpers: which it is, or (EXEC_HELPER) which it helps */
+};
+
+/* What may be done with a file, as policy.Access. Write is also to create, remove, rename and change attributes. */
+enum access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXECUTE = 4, ACCESSES = 3 };
+
+/* To list a directory: who may read may do that too, but the directories that lead to a mount can only be listed. */
+enum { ACCESS_LIST = 8 };
+
+/* What was attempted, in an event of HOOK_FILE. */
+enum file_op {
+	OP_OPEN,
+	OP_CREATE,
+	OP_REMOVE,
+	OP_RENAME,
+	OP_LINK,
+	OP_TRUNCATE,
+	OP_ATTRIBUTES,
+	OP_EXECUTE,
+	OP_MAP, /* to execute what is in it, as a library is */
+	OP_RECEIVE,
+	OP_CONNECT, /* to a unix socket */
+	OP_WATCH,
+	OP_LOCK,
+	OP_CONTROL, /* ioctl */
+	OP_ROOT,    /* chroot */
+};
+
+/* What was attempted, in an event of HOOK_GUARD. */
+enum guard_op {
+	GUARD_BPF,	  /* bpf(2); object: the command */
+	GUARD_TRACE,	  /* object: the mode, as the kernel's PTRACE_MODE_* */
+	GUARD_SIGNAL,	  /* object: the signal */
+	GUARD_LIMIT,	  /* of another sandbox or the host; object: the resource */
+	GUARD_PRIORITY,	  /* nice, I/O priority, scheduler and processors of another sandbox or the host */
+	GUARD_MOUNT,	  /* to make, move, change or take away a mount */
+	GUARD_NAMESPACE,  /* a user namespace */
+	GUARD_LOAD,	  /* code into the kernel: a module, another kernel; object: the kernel's LOADING_* */
+	GUARD_MODULE,	  /* what makes the kernel look for a module */
+	GUARD_LOCKDOWN,	  /* what a kernel that is locked down refuses to root; object: the kernel's LOCKDOWN_* */
+	GUARD_PERF,	  /* perf_event_open(2) */
+	GUARD_LOG,	  /* the kernel's log */
+	GUARD_KEY,	  /* a key or keyring; object: the kernel's KEY_NEED_* */
+	GUARD_URING,	  /* what io_uring does in a thread of the kernel, as another user, or past the system calls */
+	GUARD_CAPABILITY, /* object: the capability */
+};
+
+/* nodes: a file or directory, in one revision of a sandbox's rules -> what may be done at and below it. */
+struct place {
+	__u64 cgid;
+	__u64 ino;
+	__u32 dev;
+	__u32 gen;
+	__u32 revision;
+	__u32 zero;
+};
+
+/* names: a name in a directory, whatever inode has it -> the same. */
+struct name_key {
+	struct place dir;
+	__u8 name[NAME_ROOM]; /* then zeros */
+};
+
+/* A node without NODE_RULES says nothing of what may be done: it only must not be moved or removed from inside. */
+enum {
+	NODE_RULES = 1,
+	NODE_NAMES = 2,	 /* `names` has entries of this directory */
+	NODE_MOUNT = 4,	 /* the root of a mount of the view */
+	NODE_NAMED = 8,	 /* its name has the same rules: it may be removed or replaced by who may write it */
+	NODE_SOCKET = 16 /* a unix socket of the host that may be connected to */
+};
+
+struct node {
+	__u64 until; /* 0: for ever. From then on `later` is what is allowed, and nothing is asked */
+	__u32 rule[ACCESSES];
+	__u8 allow;
+	__u8 ask;
+	__u8 later;
+	__u8 flags;
 };
 
 /* devices: what a sandbox may open. */
@@ -206,7 +311,9 @@ struct counters {
 /*
  * An event. After it come args_len bytes of arguments, in room for args_room; then path_len bytes of path.
  * object is an address (connect, sendto, bind, packet); {family, type, protocol} (socket); {type, major, minor,
- * access} (device).
+ * access} (device); the inode number's halves, device and generation of the mount's root (file). A file's path is its
+ * names below that root, the last first, each with its NUL; port is its enum file_op, protocol what was wanted. For a
+ * guard port is its enum guard_op, and object {detail, tgid of whom it was tried on, or 0}.
  */
 struct event {
 	__u64 time;

@@ -12,13 +12,15 @@ package bpf
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type refused_exec Refused refused.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf Fire fire.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type file_id -type query Judge judge.c
-//go:generate sh -c "for a in x86:amd64 arm64:arm64; do printf 'package bpf\n\n// Made by go generate: the start of the SHA-256 of the objects gate and steer, one after the other.\nconst version = \"%s\"\n' $(cat gate_${DOLLAR}{a%:*}_bpfel.o steer_${DOLLAR}{a%:*}_bpfel.o | sha256sum | cut -c1-8) >version_${DOLLAR}{a#*:}.go; done"
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf Lsm lsm.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type place -type name_key -type node -type file_query -type judged_file JudgeFile judgefile.c
+//go:generate sh -c "for a in x86:amd64 arm64:arm64; do printf 'package bpf\n\n// Made by go generate: the start of the SHA-256 of the objects gate, steer and lsm, one after the other.\nconst version = \"%s\"\n' $(cat gate_${DOLLAR}{a%:*}_bpfel.o steer_${DOLLAR}{a%:*}_bpfel.o lsm_${DOLLAR}{a%:*}_bpfel.o | sha256sum | cut -c1-8) >version_${DOLLAR}{a#*:}.go; done"
 
 // GateObject returns the ELF object of the programs that are attached to the parent cgroup, for this architecture.
 // It must not be changed.
 func GateObject() []byte { return _GateBytes }
 
-// Version names what is pinned of the objects gate and steer: two that differ have different names. It is 8 hexadecimal
+// Version names what is pinned of the objects gate, steer and lsm: two that differ have different names. It is 8 hexadecimal
 // digits, and a constant because every start needs it.
 func Version() string { return version }
 
@@ -33,3 +35,9 @@ func FireObject() []byte { return _FireBytes }
 
 // JudgeObject returns the ELF object of the decision core alone, for tests.
 func JudgeObject() []byte { return _JudgeBytes }
+
+// JudgeFileObject returns the ELF object of the decision on files alone, for tests.
+func JudgeFileObject() []byte { return _JudgeFileBytes }
+
+// LSMObject returns the ELF object of the LSM programs. It must not be changed.
+func LSMObject() []byte { return _LsmBytes }

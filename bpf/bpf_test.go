@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,8 +29,8 @@ func objects(t *testing.T) map[string]*ebpf.CollectionSpec {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
-	if len(specs) != 10 {
-		t.Fatalf("%d objects, want five for each of two architectures: %v", len(specs), files)
+	if len(specs) != 14 {
+		t.Fatalf("%d objects, want seven for each of two architectures: %v", len(specs), files)
 	}
 	return specs
 }
@@ -127,7 +128,7 @@ func TestGenerateNeedsNoSystemHeaders(t *testing.T) {
 
 // A stale name would let the programs of another build judge this one's sandboxes.
 func TestVersionIsOfTheseObjects(t *testing.T) {
-	sum := sha256.Sum256(append(bytes.Clone(GateObject()), SteerObject()...))
+	sum := sha256.Sum256(slices.Concat(GateObject(), SteerObject(), LSMObject()))
 	if want := hex.EncodeToString(sum[:4]); Version() != want {
 		t.Errorf("the version is %s, and the objects are %s: run `make generate`", Version(), want)
 	}

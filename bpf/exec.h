@@ -75,6 +75,9 @@ int exec(__u64 *ctx)
 
 		flags = find_tree(cgid, file, &rule);
 	}
+	/* Where files are judged, bprm_check_security has allowed it, by a file rule. */
+	if (!flags && box->files)
+		flags = EXEC_FILE;
 	if (!flags || flags & EXEC_DENY) {
 		bpf_send_signal(SIGKILL);
 		flags = 0;

@@ -22,11 +22,11 @@ type JudgeAskerKey struct {
 
 type JudgeCounters struct {
 	_          structs.HostLayout
-	N          [7][3]uint64
+	N          [9][3]uint64
 	Lost       uint64
 	Suppressed uint64
-	Window     [7]uint64
-	Spent      [7]uint64
+	Window     [9]uint64
+	Spent      [9]uint64
 }
 
 type JudgeDeviceKey struct {
@@ -45,9 +45,10 @@ type JudgeExecKey struct {
 }
 
 type JudgeExecValue struct {
-	_     structs.HostLayout
-	Rule  uint32
-	Flags uint32
+	_        structs.HostLayout
+	Rule     uint32
+	Flags    uint32
+	Commands uint64
 }
 
 type JudgeFileId struct {
@@ -163,6 +164,7 @@ type JudgeSandbox struct {
 	Revision uint32
 	Ring     uint32
 	MaxConns uint32
+	Files    uint32
 	Verdict  uint8
 	Trees    uint8
 	Zero     uint16

@@ -15,17 +15,28 @@
 
 struct super_block {
 	__u32 s_dev; /* major << 20 | minor, the kernel's own encoding */
+	unsigned long s_flags;
+	unsigned long s_magic;
 };
 
 struct inode {
+	__u16 i_mode;
+	unsigned int i_nlink;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_generation;
 };
 
+struct qstr {
+	__u32 len;
+	const unsigned char *name;
+};
+
 struct dentry {
 	struct dentry *d_parent;
+	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
 };
 
 struct path {
@@ -33,8 +44,14 @@ struct path {
 };
 
 struct file {
+	__u32 f_mode;
+	unsigned int f_flags;
 	struct inode *f_inode;
 	struct path f_path;
+};
+
+struct vm_area_struct {
+	struct file *vm_file;
 };
 
 struct fdtable {
@@ -52,15 +69,63 @@ struct mm_struct {
 	unsigned long arg_end;
 };
 
+struct signal_struct {
+	unsigned int flags;
+};
+
+struct user_namespace {
+	int level; /* 0: the initial one */
+};
+
+struct cred;
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp; /* in cgroup v2 */
+};
+
 struct task_struct {
 	int tgid;
+	struct signal_struct *signal;
 	struct mm_struct *mm;
 	struct files_struct *files;
+	struct css_set *cgroups;
 	struct task_struct *real_parent;
+	const struct cred *real_cred;
+	const struct cred *cred; /* another while the kernel does something for the task in somebody else's name */
 };
 
 struct linux_binprm {
+	struct file *file;
 	const char *filename;
+	char buf[2]; /* the file's first bytes; more of them in the kernel's own */
+};
+
+struct iattr {
+	unsigned int ia_valid;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+struct sock {
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct unix_sock {
+	struct path path;
 };
 
 #pragma clang attribute pop

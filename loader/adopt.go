@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -15,12 +16,13 @@ type inherited struct {
 	devices  map[bpf.GateDeviceKey]struct{}
 	grants   map[bpf.GateGrantKey]struct{}
 	rulesets map[uint32]*Ruleset // by revision
+	files    map[uint32]*fileSet // likewise
 }
 
 func newInherited() *inherited {
 	return &inherited{
 		exec: make(map[bpf.GateExecKey]struct{}), devices: make(map[bpf.GateDeviceKey]struct{}),
-		grants: make(map[bpf.GateGrantKey]struct{}), rulesets: make(map[uint32]*Ruleset),
+		grants: make(map[bpf.GateGrantKey]struct{}), rulesets: make(map[uint32]*Ruleset), files: make(map[uint32]*fileSet),
 	}
 }
 
@@ -31,6 +33,15 @@ func (h *inherited) ruleset(revision uint32) *Ruleset {
 		h.rulesets[revision] = rs
 	}
 	return rs
+}
+
+func (h *inherited) fileSet(revision uint32) *fileSet {
+	s := h.files[revision]
+	if s == nil {
+		s = newFileSet(revision)
+		h.files[revision] = s
+	}
+	return s
 }
 
 // Adopt takes over the guard of a cgroup whose agent was killed: every rule, grant and program stays in force, and events
@@ -56,6 +67,14 @@ func (l *Loader) Adopt(dir *os.File, opt Options) (*Guard, error) {
 		rs.g = g
 		if rs != g.live {
 			g.staged[rs] = struct{}{} // its agent was killed before or after it was live
+		}
+	}
+	// An agent that was killed while it exchanged file rules has left more than those in force.
+	g.files = *h.fileSet(g.sandbox.Files)
+	delete(h.files, g.sandbox.Files)
+	for _, s := range h.files {
+		if err := g.removeFiles(*s); err != nil {
+			return nil, fmt.Errorf("adopt the guard of cgroup %s: %w", dir.Name(), err)
 		}
 	}
 	l.mu.Lock()
@@ -134,6 +153,22 @@ func (l *Loader) walk() (map[uint64]*inherited, error) {
 		return h
 	}
 	m := &l.maps
+	if m.nodes != nil {
+		err := errors.Join(
+			each[bpf.LsmPlace, bpf.LsmNode](m.nodes, func(k bpf.LsmPlace) {
+				if h := of(k.Cgid); h != nil {
+					h.fileSet(k.Revision).nodes[k] = struct{}{}
+				}
+			}),
+			each[bpf.LsmNameKey, bpf.LsmNode](m.names, func(k bpf.LsmNameKey) {
+				if h := of(k.Dir.Cgid); h != nil {
+					h.fileSet(k.Dir.Revision).names[k] = struct{}{}
+				}
+			}))
+		if err != nil {
+			return nil, err
+		}
+	}
 	for _, err := range []error{
 		each[bpf.GateExecKey, bpf.GateExecValue](m.executables, func(k bpf.GateExecKey) {
 			if h := of(k.Cgid); h != nil {

@@ -101,7 +101,7 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 			t.Errorf("hook %d is %s in C, %s in Go", h, hookNames[h], want)
 		}
 	}
-	goReasons := []string{"RULE", "CONNECTIONS", "NOT_DNS", "PROTOCOL", "ADDRESS", "EGRESS", "INGRESS", "NO_MEMORY", "RESERVED"}
+	goReasons := []string{"RULE", "CONNECTIONS", "NOT_DNS", "PROTOCOL", "ADDRESS", "EGRESS", "INGRESS", "NO_MEMORY", "RESERVED", "MARKED", "GAINS", "DELETED", "FOREIGN", "HELPER", "KERNEL", "GUARD"}
 	reasonNames := cEnum(t, "abi.h", "reason")
 	if len(reasonNames) != int(reasons) || len(goReasons) != int(reasons) {
 		t.Fatalf("%d reasons in C, %d in Go", len(reasonNames), reasons)
@@ -114,6 +114,12 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 			t.Errorf("reason %d reads %q", i, Reason(i))
 		}
 	}
+	if got := cEnum(t, "abi.h", "file_op"); len(got) != int(fileOps) || got[OpControl] != "OP_CONTROL" || got[OpRoot] != "OP_ROOT" {
+		t.Errorf("operations on files in C: %v", got)
+	}
+	if got := cEnum(t, "abi.h", "guard_op"); len(got) != int(guardOps) || got[GuardBPF] != "GUARD_BPF" || got[GuardKey] != "GUARD_KEY" || got[GuardCapability] != "GUARD_CAPABILITY" {
+		t.Errorf("attempts in C: %v", got)
+	}
 	if got := cEnum(t, "abi.h", "verdict"); got[policy.Deny] != "DENY" || got[policy.Ask] != "ASK" || got[policy.Allow] != "ALLOW" {
 		t.Errorf("verdicts in C: %v", got)
 	}
@@ -122,7 +128,7 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 		t.Errorf("slots in C: %v", got)
 	}
 	for name, value := range map[string]int{
-		"RINGS": rings, "EXEC_FILE": execFile, "EXEC_TREE": execTree, "EXEC_QUIET": execQuiet, "EXEC_DENY": execDeny,
+		"RINGS": rings, "EXEC_FILE": execFile, "EXEC_TREE": execTree, "EXEC_QUIET": execQuiet, "EXEC_DENY": execDeny, "EXEC_HELPER": execHelper,
 	} {
 		if got := cConstant(t, name); got != value {
 			t.Errorf("%s is %d in C, %d in Go", name, got, value)
@@ -134,10 +140,10 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 }
 
 func TestOneMoreThanTheLastIsNamed(t *testing.T) {
-	if s := hooks.String(); s != "hook 7" {
+	if s := hooks.String(); s != "hook 9" {
 		t.Errorf("%q", s)
 	}
-	if s := reasons.String(); s != "reason 9" {
+	if s := reasons.String(); s != "reason 16" {
 		t.Errorf("%q", s)
 	}
 }
@@ -179,6 +185,10 @@ func TestDecodeEvent(t *testing.T) {
 	_, e, _ = decodeEvent(record(bpf.GateEvent{Hook: uint8(HookDevice), Object: [4]uint32{1, 8, 0, 3}}, "", "", 64, 0))
 	if e.Object() != "b 8:0 rm" {
 		t.Errorf("%q", e.Object())
+	}
+	_, e, _ = decodeEvent(record(bpf.GateEvent{Hook: uint8(HookGuard), Port: uint16(GuardSignal), Object: [4]uint32{9, 42}}, "", "", 64, 0))
+	if e.Object() != "signal 9 of process 42" || e.Port != 0 {
+		t.Errorf("%+v", e)
 	}
 	for _, bad := range [][]byte{nil, raw[:eventSize-1], raw[:eventSize+10], record(bpf.GateEvent{}, "long", "", 2, 0), record(bpf.GateEvent{}, "", "long", 0, 2)} {
 		if _, _, err := decodeEvent(bad); err == nil {

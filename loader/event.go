@@ -26,6 +26,8 @@ const (
 	HookPacket              // the backstop behind the three above
 	HookDevice              // open(2) or mknod(2) of a device
 	HookExec                // execve(2)
+	HookFile                // what is done to files, where LSM programs judge it
+	HookGuard               // what no sandbox may do, where LSM programs refuse it
 	hooks
 )
 
@@ -34,7 +36,7 @@ func (h Hook) String() string {
 	if h >= hooks {
 		return "hook " + strconv.Itoa(int(h))
 	}
-	return [hooks]string{"socket", "connect", "sendto", "bind", "packet", "device", "exec"}[h]
+	return [hooks]string{"socket", "connect", "sendto", "bind", "packet", "device", "exec", "file", "guard"}[h]
 }
 
 // Reason is why something was refused.
@@ -51,6 +53,13 @@ const (
 	ReasonIngress                   // an incoming packet for a socket that nothing allowed
 	ReasonNoMemory                  // the kernel could not remember who connects
 	ReasonReserved                  // one of the agent's own addresses
+	ReasonMarked                    // a rule is anchored to the file, or to what is below it
+	ReasonGains                     // more would be allowed at the new place than at the old
+	ReasonDeleted                   // a program without a name
+	ReasonForeign                   // a socket that the host made
+	ReasonHelper                    // a helper that its command did not start
+	ReasonKernel                    // a file that sets something of the kernel
+	ReasonGuard                     // what no sandbox may do
 	reasons
 )
 
@@ -69,6 +78,13 @@ func (r Reason) String() string {
 		"a packet came for a socket that nothing had allowed",
 		"the kernel had no memory left to remember who connects",
 		"the address is the agent's own: only its resolver and its CONNECT proxy can be reached",
+		"a rule of the policy is anchored there, so it can't be moved, removed or replaced",
+		"more would be allowed there than here",
+		"a program that was removed, or never was in a file system, is not executed",
+		"the host made this socket, and no rule names it",
+		"it is a helper, and none of the commands that it helps has started it",
+		"it sets something of the kernel: no policy allows to write there",
+		"no sandbox may do this, whatever its policy",
 	}[r]
 }
 
@@ -96,6 +112,10 @@ type Event struct {
 	Family, Type uint32 // socket: as in socket(2)
 
 	Device Device // device: what was to be opened, and how
+
+	File FileAttempt // file
+
+	Guard GuardAttempt // guard
 }
 
 // Object returns what was attempted as records show it: "addr:port", a path, a kind of socket or device.
@@ -107,6 +127,8 @@ func (e Event) Object() string {
 		return fmt.Sprintf("family %d type %d protocol %d", e.Family, e.Type, e.Protocol)
 	case HookDevice:
 		return e.Device.String()
+	case HookGuard:
+		return e.Guard.String()
 	default:
 		return e.Path
 	}
@@ -149,6 +171,15 @@ func decodeEvent(raw []byte) (uint64, Event, error) {
 		out.Addr = fromWords(e.Object)
 	case HookSocket:
 		out.Family, out.Type, out.Protocol = e.Object[0], e.Object[1], uint16(e.Object[2])
+	case HookFile:
+		out.File = FileAttempt{
+			Op: FileOp(e.Port), Want: policy.Access(e.Protocol), Below: joinNames(text[room : room+int(e.PathLen)]),
+			Mount: FileID{Ino: uint64(e.Object[1])<<32 | uint64(e.Object[0]), Dev: e.Object[2], Gen: e.Object[3]},
+		}
+		out.Path, out.Port, out.Protocol = "", 0, 0
+	case HookGuard:
+		out.Guard = GuardAttempt{Op: GuardOp(e.Port), Detail: e.Object[0], Target: int(e.Object[1])}
+		out.Port = 0
 	case HookDevice:
 		out.Device = Device{Type: DeviceType(e.Object[0]), Major: e.Object[1], Minor: e.Object[2], Access: DeviceAccess(e.Object[3])}
 	}

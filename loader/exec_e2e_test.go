@@ -152,13 +152,18 @@ func TestExecOfStray(t *testing.T) {
 	dir := makeCgroup(t, l)
 	cmd := exec.Command("/bin/true")
 	cmd.SysProcAttr = inCgroup(dir)
-	if err := cmd.Run(); err == nil || err.Error() != "signal: killed" {
+	// Where LSM programs judge, they refuse it before it is a program.
+	want, hook := "signal: killed", HookExec
+	if l.Level() == policy.LevelFull {
+		want, hook = "fork/exec /bin/true: permission denied", HookFile
+	}
+	if err := cmd.Run(); err == nil || err.Error() != want {
 		t.Errorf("a program in a cgroup without a guard: %v", err)
 	}
 	strays, err := l.Strays()
 	must(t, err)
-	if strays[HookExec] != 1 {
-		t.Errorf("%d strays killed, want 1", strays[HookExec])
+	if strays[hook] == 0 {
+		t.Errorf("no stray was counted: %v", strays)
 	}
 	must(t, exec.Command("/bin/true").Run())
 }

@@ -35,6 +35,7 @@ type Guard struct {
 	exec    map[bpf.GateExecKey]struct{}
 	devices map[bpf.GateDeviceKey]struct{}
 	grants  map[bpf.GateGrantKey]struct{}
+	files   fileSet
 }
 
 // NewGuard puts a cgroup below CgroupParent under the programs' control. From then on its processes may execute
@@ -107,6 +108,9 @@ type ExecEntry struct {
 	Deny  bool // not to be executed, although a tree above it is allowed
 	Quiet bool // executed by the sandbox itself, not by what runs in it: no event
 	Rule  policy.RuleID
+
+	Helper   bool   // only for the commands that it helps, and what they start; where LSM programs judge
+	Commands uint64 // one bit for each command that has helpers: which it is, or which it helps
 }
 
 // The flags of exec_value, as in bpf/abi.h.
@@ -115,6 +119,7 @@ const (
 	execTree
 	execQuiet
 	execDeny
+	execHelper
 )
 
 // SetExec replaces what the sandbox may execute. An entry that stays in force is never absent meanwhile.
@@ -140,12 +145,19 @@ func (g *Guard) SetExec(entries []ExecEntry) error {
 		if e.Quiet {
 			flags |= execQuiet
 		}
+		if e.Helper {
+			flags |= execHelper
+		}
 		key := bpf.GateExecKey{Cgid: g.cgid, File: e.File.key()}
 		// One inode can be listed under several names: a deny among them wins.
-		if old, ok := wanted[key]; ok && old.Flags&execDeny != 0 {
+		old, again := wanted[key]
+		if again && old.Flags&execDeny != 0 {
 			continue
 		}
-		wanted[key] = bpf.GateExecValue{Rule: uint32(e.Rule), Flags: flags}
+		if again && !e.Helper && !e.Deny {
+			flags &^= execHelper
+		}
+		wanted[key] = bpf.GateExecValue{Rule: uint32(e.Rule), Flags: flags, Commands: e.Commands | old.Commands}
 	}
 	for key := range g.exec {
 		if _, ok := wanted[key]; !ok {
@@ -202,6 +214,7 @@ func (g *Guard) Close() error {
 	var errs []error
 	// From here on deny rules go, so nothing may depend on the default any more.
 	g.sandbox.Verdict, g.sandbox.MaxConns, g.sandbox.Trees = uint8(policy.Deny), 0, 0
+	g.sandbox.Files = g.files.revision + 1 // it has no entries
 	errs = append(errs, g.update())
 	g.live.remove(&errs)
 	for rs := range g.staged {
@@ -210,7 +223,7 @@ func (g *Guard) Close() error {
 	for key := range g.grants {
 		errs = append(errs, remove(m.grants, key))
 	}
-	errs = append(errs, removeAll(m.executables, g.exec), removeAll(m.devices, g.devices),
+	errs = append(errs, removeAll(m.executables, g.exec), removeAll(m.devices, g.devices), g.removeFiles(g.files),
 		remove(m.conns, g.cgid), remove(m.counts, g.cgid))
 	g.l.ring.drain()
 	g.l.mu.Lock()

@@ -34,11 +34,14 @@ func agentMain() {
 		return
 	}
 	dir, err := os.Open(f[2])
+	var g *Guard
 	if err == nil {
-		var g *Guard
 		if g, err = l.NewGuard(dir, Options{MaxConns: 5}); err == nil {
 			err = fillGuard(l, g)
 		}
+	}
+	if err == nil && l.maps.nodes != nil {
+		err = readOnly(l, g)
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -65,6 +68,20 @@ func fillGuard(l *Loader, g *Guard) error {
 		g.SetCommandSet(1, []Member{{File: exe}}),
 		g.Grant(Grant{Addr: addr(name4), Port: 444, Verdict: policy.Allow}),
 	)
+}
+
+// readOnly lets a sandbox read everything on the root's file system.
+func readOnly(l *Loader, g *Guard) error {
+	root, err := os.Open("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	id, err := l.Identify(int(root.Fd()))
+	if err != nil {
+		return err
+	}
+	return g.SetFiles([]FileNode{{File: id, Mount: true, Allow: policy.Read | List}})
 }
 
 // startAgent runs an agent in another process.

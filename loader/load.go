@@ -101,7 +101,17 @@ func load(dir string, parent cgroup) error {
 	if err := objects.Programs[bpf.GateProgIdentify].Pin(filepath.Join(dir, identifyPin)); err != nil {
 		return fmt.Errorf("pin BPF program identify: %w", err)
 	}
-	return attach(filepath.Join(dir, linksDir), objects, parent)
+	if err := attach(filepath.Join(dir, linksDir), objects, parent); err != nil {
+		return err
+	}
+	if ProbeLSM() != nil {
+		return nil
+	}
+	if err := loadLSM(dir, objects); err != nil {
+		// Level static holds without them, and LevelReason says why it is that one.
+		return removeLSM(dir)
+	}
+	return nil
 }
 
 // makeRings makes, pins and enters the event rings. They go into the map of maps in one batch: each single update

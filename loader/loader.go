@@ -54,6 +54,9 @@ type Loader struct {
 	identMu   sync.Mutex              // one run of the program at a time: its answer has one place
 	identArgs [1 + identifyMax]uint64 // the kernel is given its address as a number, so it must not be on a stack, which may move
 
+	reasonOnce sync.Once
+	reason     string // see LevelReason
+
 	deliver sync.Once
 	begin   chan struct{} // closed when events may be delivered
 
@@ -161,10 +164,51 @@ func ParentPath(cfg Config) (string, error) { return findParent(cfg.withDefaults
 // version of the programs, so that an agent of another version never judges this one's sandboxes.
 func (l *Loader) CgroupParent() string { return l.parent.path }
 
-// Level returns how much of a policy the kernel can enforce through this loader.
-func (l *Loader) Level() policy.Level { return policy.LevelStatic }
+// Level returns how much of a policy the kernel can enforce through this loader: full when LSM programs were loaded, after one
+// had been seen to fire.
+func (l *Loader) Level() policy.Level {
+	if l.maps.nodes != nil {
+		return policy.LevelFull
+	}
+	return policy.LevelStatic
+}
 
-// LevelReason says why the level is not full; empty when it is.
+// LevelReason says why the level is not full; empty when it is. The first call asks the kernel.
 func (l *Loader) LevelReason() string {
-	return "the BPF LSM plane is not in this version: files and programs are fixed at start by Landlock and the mount view"
+	if l.Level() == policy.LevelFull {
+		return ""
+	}
+	l.reasonOnce.Do(func() { l.reason = whyNotFull() })
+	return l.reason
+}
+
+func whyNotFull() string {
+	if err := ProbeLSM(); err != nil {
+		return WhyStatic(err)
+	}
+	if err := tryLSM(); err != nil {
+		return WhyStatic(err)
+	}
+	return "BPF LSM programs fire now, and did not when the programs of this version were loaded: end all sandboxes and the agent, and start again"
+}
+
+// WhyStatic says what it means that ProbeLSM failed.
+func WhyStatic(err error) string {
+	return "files and programs are fixed at start by Landlock and the mount view, because BPF LSM is not to be had: " + err.Error()
+}
+
+// LoadedLevel is the Level that Open will find, when the programs are loaded already.
+func LoadedLevel(cfg Config) (level policy.Level, loaded bool) {
+	cfg = cfg.withDefaults()
+	parent, err := openParent(cfg)
+	if err != nil {
+		return policy.LevelStatic, false
+	}
+	defer parent.dir.Close()
+	pins := filepath.Join(cfg.BPFFS, pinsRoot, pinName(parent))
+	if _, err := os.Stat(filepath.Join(pins, lsmDir)); err == nil {
+		return policy.LevelFull, true
+	}
+	_, err = os.Stat(filepath.Join(pins, linksDir))
+	return policy.LevelStatic, err == nil
 }

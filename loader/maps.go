@@ -1,7 +1,9 @@
 package loader
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -15,6 +17,7 @@ type mapSet struct {
 	rules, prefixes, members, grants, flows  *ebpf.Map
 	executables, devices, askers, identities *ebpf.Map
 	departed                                 *ebpf.Map
+	nodes, names                             *ebpf.Map // nil where no LSM programs are loaded
 }
 
 // byName returns where each map goes.
@@ -37,8 +40,23 @@ func (m *mapSet) byName() map[string]**ebpf.Map {
 	}
 }
 
+// lsm returns where the maps go that only the LSM programs have.
+func (m *mapSet) lsm() map[string]**ebpf.Map {
+	return map[string]**ebpf.Map{bpf.LsmMapNodes: &m.nodes, bpf.LsmMapNames: &m.names}
+}
+
 func (m *mapSet) open(dir string) error {
-	for name, field := range m.byName() {
+	if err := openMaps(dir, m.byName()); err != nil {
+		return err
+	}
+	if err := openMaps(dir, m.lsm()); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func openMaps(dir string, fields map[string]**ebpf.Map) error {
+	for name, field := range fields {
 		path := filepath.Join(dir, name)
 		opened, err := ebpf.LoadPinnedMap(path, nil)
 		if err != nil {
@@ -50,9 +68,11 @@ func (m *mapSet) open(dir string) error {
 }
 
 func (m *mapSet) close() {
-	for _, field := range m.byName() {
-		if *field != nil {
-			(*field).Close()
+	for _, fields := range []map[string]**ebpf.Map{m.byName(), m.lsm()} {
+		for _, field := range fields {
+			if *field != nil {
+				(*field).Close()
+			}
 		}
 	}
 }

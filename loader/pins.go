@@ -17,6 +17,7 @@ const (
 	pinsRoot    = "nemoclaw" // below the BPF file system
 	mapsDir     = "maps"
 	linksDir    = "links"
+	lsmDir      = "lsm" // links of the LSM programs, where the kernel fires them
 	ringsDir    = "rings"
 	ringPin     = "ring" // in ringsDir/NN
 	identifyPin = "identify"

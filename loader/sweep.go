@@ -43,6 +43,11 @@ func (l *Loader) Sweep() error {
 		sweep[bpf.GateExecKey, bpf.GateExecValue](m.executables, func(k bpf.GateExecKey) uint64 { return k.Cgid }, dead),
 		sweep[bpf.GateDeviceKey, uint32](m.devices, func(k bpf.GateDeviceKey) uint64 { return k.Cgid }, dead),
 	)
+	if m.nodes != nil {
+		err = errors.Join(err,
+			sweep[bpf.LsmPlace, bpf.LsmNode](m.nodes, func(k bpf.LsmPlace) uint64 { return k.Cgid }, dead),
+			sweep[bpf.LsmNameKey, bpf.LsmNode](m.names, func(k bpf.LsmNameKey) uint64 { return k.Dir.Cgid }, dead))
+	}
 	if err != nil {
 		return fmt.Errorf("sweep what killed agents left in the kernel: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -143,6 +144,18 @@ func victimTry(f []string) (string, error) {
 			unix.Close(fd)
 		}
 		return "", err
+	case "opens": // how often, and then a path and what opening it gives each time: ok, an errno's name, or "either" of ok and EACCES
+		n, _ := strconv.Atoi(f[1])
+		return "", manyOpens(n, f[2:])
+	case "file": // operation path...
+		return "", fileTry(f[1:])
+	case "guard": // attempt argument...
+		return "", guardTry(f[1:])
+	case "guards": // how often, errno, attempt argument...
+		n, _ := strconv.Atoi(f[1])
+		return "", manyGuards(n, f[2], f[3:])
+	case "word":
+		return strconv.FormatUint(atomic.LoadUint64(&victimWord), 10), nil
 	case "exec": // argv... -> how it ended
 		cmd := exec.Command(f[1], f[2:]...)
 		err := cmd.Run()

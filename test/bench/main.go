@@ -30,7 +30,7 @@ func main() {
 		return
 	}
 	rounds := flag.Int("rounds", 15, "how often each contestant is measured")
-	only := flag.String("only", "", "start, files, proxy, dns, growth or daemon: only that part")
+	only := flag.String("only", "", "start, files, proxy, dns, growth, daemon or decide: only that part")
 	flag.Parse()
 	os.Exit(harness.Inside(func() int {
 		b := &bench{Program: harness.Program{Name: "bench"}, rounds: *rounds}
@@ -38,7 +38,7 @@ func main() {
 			for _, p := range []struct {
 				name string
 				run  func(*bench)
-			}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}, {"daemon", measureDaemon}} {
+			}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}, {"daemon", measureDaemon}, {"decide", measureDecide}} {
 				if *only == "" || *only == p.name {
 					fmt.Fprintf(os.Stderr, "measuring %s ...\n", p.name)
 					p.run(b)

@@ -14,7 +14,7 @@ import (
 // row is one measurement of several contestants, the first of which is what the others are compared with.
 type row struct {
 	what string
-	unit string // "µs", "/s"
+	unit string // "ns", "µs", "/s"
 	cols []column
 }
 
@@ -95,6 +95,8 @@ func value(v float64, unit string) string {
 	switch {
 	case unit == "µs" && v >= 1000:
 		return fmt.Sprintf("%.2f ms", v/1000)
+	case unit == "ns":
+		return fmt.Sprintf("%.0f ns", v)
 	case unit == "µs":
 		return fmt.Sprintf("%.2f µs", v)
 	}
