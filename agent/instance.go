@@ -29,6 +29,7 @@ type Config struct {
 	Env        []string         // NAME=VALUE, of all commands
 	Started    time.Time        // what a rule's `expires` counts from
 	Lasting    bool             // it outlives this process, and the next one can Adopt it
+	Level      policy.Level     // of the loader that enforce is given
 
 	Parent    string   // directory of the cgroup that the sandbox's own is made in: loader.ParentPath
 	RunDir    string   // of all sandboxes, absolute
@@ -85,7 +86,7 @@ func (i *Instance) spec() sandbox.Spec {
 	return sandbox.Spec{
 		Name: i.c.Name, Policy: i.policy, Workspace: i.c.Workspace, RunDir: i.c.RunDir,
 		Cgroup2: filepath.Dir(i.c.Parent), CgroupParent: filepath.Base(i.c.Parent), Nameserver: dnsproxy.ResolverAddr4.String(),
-		Protected: i.c.Protected, Lasting: i.c.Lasting, Root: i.c.Root,
+		Protected: i.c.Protected, Lasting: i.c.Lasting, Root: i.c.Root, Full: i.c.Level == policy.LevelFull,
 		Unmasked: func(u sandbox.Unmasked) {
 			i.note("unmasked", u.Path, "something on the host took the mask away that enforces "+u.Rule)
 			i.c.Failed(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",
@@ -103,8 +104,14 @@ func (i *Instance) spec() sandbox.Spec {
 // before it returns. beside runs meanwhile.
 func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error) {
 	i.loader = l
+	if l.Level() != i.c.Level {
+		return fmt.Errorf("the enforcement level is %s, and was %s a moment ago: try again", l.Level(), i.c.Level)
+	}
 	if err := checkLevel(l, i.policy, i.c.PolicyName); err != nil {
 		return err
+	}
+	if what := newHelped(i.box.Programs()).partial(i.policy); i.policy.Enforcement == policy.LevelFull && what != "" {
+		return fmt.Errorf("%s asks for enforcement level full, and %s; change the rule, or take `enforcement` out of the policy", i.c.PolicyName, what)
 	}
 	i.record()
 	i.guard, err = l.NewGuard(i.box.CgroupDir(), loader.Options{
@@ -124,6 +131,11 @@ func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error)
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	if i.box.Full() {
+		if err := i.judgeFiles(); err != nil {
+			return err
+		}
+	}
 	if i.rules, err = newNetRules(i.policy, i.programs, i.guard, i.guard.Live(), firstRevision, i.c.Started, &i.recorder.policies, i.c.Failed); err != nil {
 		return err
 	}
@@ -131,7 +143,7 @@ func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error)
 	return i.openNetwork()
 }
 
-// checkLevel refuses a policy that wants more than this kernel can do.
+// checkLevel refuses a policy that wants more than this kernel can do, or than this version can hold without exception.
 func checkLevel(l *loader.Loader, p *policy.Compiled, name string) error {
 	if p.Enforcement > l.Level() {
 		return fmt.Errorf("%s asks for enforcement level %s, and the level here is %s: %s; run where it is, or take `enforcement` out of the policy",
@@ -159,9 +171,10 @@ func (i *Instance) steer() (err error) {
 func (i *Instance) allowPrograms() error {
 	var fds []int
 	var entries []loader.ExecEntry
+	helped := newHelped(i.box.Programs())
 	for _, p := range i.box.Programs() {
 		fds = append(fds, int(p.File.Fd()))
-		entries = append(entries, loader.ExecEntry{Rule: p.Rule})
+		entries = append(entries, helped.entry(p))
 	}
 	for _, t := range i.box.ExecTrees() {
 		st, err := t.File.Stat()
@@ -179,11 +192,11 @@ func (i *Instance) allowPrograms() error {
 	for n := range entries {
 		entries[n].File = ids[n]
 	}
-	list := make([]program, len(i.box.Programs()))
+	known := make([]program, len(i.box.Programs()))
 	for n, p := range i.box.Programs() {
-		list[n] = program{p.Command, p.Path, ids[n]}
+		known[n] = program{p.Command, p.Path, ids[n]}
 	}
-	i.programs = newPrograms(list)
+	i.programs = newPrograms(known)
 	i.recorder.programs.Store(i.programs)
 	return i.guard.SetExec(entries)
 }

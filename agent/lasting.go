@@ -22,6 +22,12 @@ const instanceFile = "instance.json"
 type instanceState struct {
 	Started  time.Time     `json:"started"`
 	Programs []keptProgram `json:"programs"`
+	Mounts   []keptMount   `json:"mounts,omitempty"` // where BPF LSM judges files
+}
+
+type keptMount struct {
+	Path string        `json:"path"`
+	Root loader.FileID `json:"root"`
 }
 
 type keptProgram struct {
@@ -33,6 +39,7 @@ type keptProgram struct {
 // Start makes a sandbox and puts it into force, with nothing running in it yet. What it can't enforce it refuses; nothing is
 // left behind then.
 func Start(c Config, l *loader.Loader) (*Instance, error) {
+	c.Level = l.Level()
 	i := newInstance(c)
 	i.began = time.Now()
 	err := i.prepare()
@@ -55,6 +62,11 @@ func (i *Instance) keep() error {
 	state := instanceState{Started: i.began}
 	for _, p := range i.programs.list {
 		state.Programs = append(state.Programs, keptProgram{p.command, p.path, p.id})
+	}
+	if roots := i.recorder.roots.Load(); roots != nil {
+		for id, at := range *roots {
+			state.Mounts = append(state.Mounts, keptMount{at, id})
+		}
 	}
 	text, err := json.Marshal(state)
 	if err == nil {
@@ -92,6 +104,13 @@ func Adopt(c Config, l *loader.Loader, now *policy.Compiled) (*Instance, error) 
 	}
 	i.programs = newPrograms(list)
 	i.recorder.programs.Store(i.programs)
+	if len(state.Mounts) > 0 {
+		roots := make(mountRoots)
+		for _, m := range state.Mounts {
+			roots[m.Root] = m.Path
+		}
+		i.recorder.roots.Store(&roots)
+	}
 	if i.box, err = sandbox.Adopt(i.spec()); err != nil {
 		return nil, err
 	}

@@ -82,10 +82,10 @@ func (r *run) writeLearnt(status int, programs []learn.Program, lost uint64) err
 	o := learn.Options{
 		Title: []string{
 			"Learnt by `nemoclaw run --learn` on " + r.started.UTC().Format(time.DateTime) + " UTC, from: " + strings.Join(r.o.Command, " "),
-			"under " + r.policyName + " (revision " + r.policy.Revision + "), at level " + r.loader.Level().String(),
+			"under " + r.policyName + " (revision " + r.policy.Revision + "), at level " + r.Level().String(),
 		},
 		Programs: programs, Finished: status == 0,
-		Unseen: unseenRefusals(r.policy, r.refusals.reader != nil, r.refusedExecs != nil), Lost: lost,
+		Unseen: unseenRefusals(r.policy, r.Level(), r.refusals.reader != nil, r.refusedExecs != nil), Lost: lost,
 		Dirs: slices.Contains(r.o.Generalise, GeneraliseDirs), Subdomains: slices.Contains(r.o.Generalise, GeneraliseSubdomains),
 	}
 	res, err := r.learner.Policy(o)

@@ -18,6 +18,7 @@ type recorder struct {
 	policies policies
 	programs atomic.Pointer[programs]
 	names    atomic.Pointer[netRules]            // nil: no name is known yet
+	roots    atomic.Pointer[mountRoots]          // nil: BPF LSM does not judge files
 	identify func(fd int) (loader.FileID, error) // as loader.Loader.Identify
 	record   func(policy.Decision)
 
@@ -39,7 +40,8 @@ const otherFamily = 300 * time.Millisecond
 var planes = map[loader.Hook]policy.Plane{
 	loader.HookSocket: policy.PlaneNetwork, loader.HookConnect: policy.PlaneNetwork, loader.HookSendto: policy.PlaneNetwork,
 	loader.HookBind: policy.PlaneNetwork, loader.HookPacket: policy.PlaneNetwork,
-	loader.HookDevice: policy.PlaneDevice, loader.HookExec: policy.PlaneExec,
+	loader.HookDevice: policy.PlaneDevice, loader.HookExec: policy.PlaneExec, loader.HookFile: policy.PlaneFile,
+	loader.HookGuard: policy.PlaneSystem,
 }
 
 // event takes one event of the kernel. It is called in order, one at a time.
@@ -56,6 +58,10 @@ func (r *recorder) event(e loader.Event) {
 	switch {
 	case e.Hook == loader.HookDevice:
 		d.Action = "open"
+	case e.Hook == loader.HookFile && e.File.Op == loader.OpExecute:
+		d.Plane, d.Action = policy.PlaneExec, "exec"
+	case e.Hook == loader.HookFile:
+		d.Action = fileAction(e.File)
 	case e.Hook == loader.HookExec && e.Verdict == policy.Allow:
 		d.Called = e.Path
 	case e.Hook == loader.HookConnect && e.Verdict == policy.Deny && e.Reason == loader.ReasonRule && asks(p, e.Rule):
@@ -115,6 +121,10 @@ func (r *recorder) object(e loader.Event) string {
 	case loader.HookConnect, loader.HookSendto, loader.HookPacket:
 		if name, ok := r.name(e.Addr); ok {
 			return name + ":" + strconv.Itoa(int(e.Port))
+		}
+	case loader.HookFile:
+		if roots := r.roots.Load(); roots != nil {
+			return roots.path(e.File)
 		}
 	case loader.HookExec:
 		if p := r.programs.Load().path(e.Exe); p != "" && e.Verdict != policy.Deny {

@@ -103,7 +103,14 @@ func (r *run) setUp() error {
 		}
 		return err
 	})
-	err = r.prepareRun(parent)
+	level, loaded := loader.LoadedLevel(cfg)
+	if !loaded { // the first run: what the sandbox is made of depends on what the kernel takes
+		if err := load.Wait(); err != nil {
+			return err
+		}
+		level = r.opened.Level()
+	}
+	err = r.prepareRun(parent, level)
 	if loadErr := load.Wait(); err == nil {
 		err = loadErr
 	}
@@ -124,12 +131,12 @@ func (r *run) setUp() error {
 }
 
 // prepareRun reads what the person gave and makes the sandbox, in which nothing runs yet.
-func (r *run) prepareRun(parent string) error {
+func (r *run) prepareRun(parent string, level policy.Level) error {
 	c, err := r.read()
 	if err != nil {
 		return err
 	}
-	c.Parent = parent
+	c.Parent, c.Level = parent, level
 	r.Instance = newInstance(c)
 	swept, err := sandbox.Sweep(r.o.RunDir, filepath.Dir(parent), filepath.Base(parent))
 	if err != nil {
@@ -224,7 +231,7 @@ func (r *run) environment() []string {
 
 // command runs the command to its end.
 func (r *run) command() (int, error) {
-	r.note("start", strings.Join(r.o.Command, " "), fmt.Sprintf("level %s, workspace %s, policy %s", r.loader.Level(), r.workspace, r.policyName))
+	r.note("start", strings.Join(r.o.Command, " "), fmt.Sprintf("level %s, workspace %s, policy %s", r.Level(), r.workspace, r.policyName))
 	// What is not written down does not start.
 	if err := r.log.Flush(); err != nil {
 		return StatusFailed, err

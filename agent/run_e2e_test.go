@@ -223,7 +223,7 @@ func TestRunRefuses(t *testing.T) {
 		want   string
 	}{
 		"a bad policy":         {"network:\n  defualt: deny\n", nil, "policy.yaml:2:3"},
-		"level full":           {"enforcement: full\n", nil, "enforcement: full is not supported by this version"},
+		"level full":           {"enforcement: full\n", nil, "asks for enforcement level full, and the level here is static"},
 		"no workspace":         {"", func(o *Options, dir string) { o.Workspace = dir + "/missing" }, "there is no such directory"},
 		"its own state":        {"", func(o *Options, dir string) { o.Workspace = dir }, "nemoclaw's own"},
 		"a name like that":     {"", func(o *Options, dir string) { o.Name = "Run" }, `--name "Run"`},

@@ -57,7 +57,7 @@ const eventsTime = 2 * time.Second
 func (r *run) summarise(status int, lost uint64) {
 	s := summary{
 		policy: r.policyName, revision: r.policy.Revision, lost: lost, warnings: r.warnings, log: r.log.Path(),
-		unseen: unseenRefusals(r.policy, r.refusals.reader != nil, r.refusedExecs != nil), failed: status != 0 && status < 128, terminal: term.Is(r.o.Stderr),
+		level: r.Level(), unseen: unseenRefusals(r.policy, r.Level(), r.refusals.reader != nil, r.refusedExecs != nil), failed: status != 0 && status < 128, terminal: term.Is(r.o.Stderr),
 	}
 	s.refused, s.more = r.records.Refusals()
 	s.colour = s.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"

@@ -19,6 +19,7 @@ type summary struct {
 	more     uint64   // refusals beyond those
 	lost     uint64   // events that the kernel could not hand over
 	warnings []string // about the sandbox and the policy
+	level    policy.Level
 	unseen   []string // what could be refused without being seen here; see unseenRefusals
 	log      string   // the audit log's path
 	failed   bool     // the command's status wasn't 0
@@ -53,7 +54,7 @@ func (s *summary) String() string {
 		fmt.Fprintf(&b, "nemoclaw: %d refusals came faster than they could be written down: they were refused and counted, but are not in the log\n", s.lost)
 	}
 	if len(s.unseen) > 0 && (len(s.refused) > 0 || s.failed && s.terminal) {
-		fmt.Fprintf(&b, "nemoclaw: refusals that could not be seen (%s):\n", "level static")
+		fmt.Fprintf(&b, "nemoclaw: refusals that could not be seen (level %s):\n", s.level)
 		for _, u := range s.unseen {
 			fmt.Fprintf(&b, "  %s\n", text.Escape(u))
 		}
@@ -108,7 +109,7 @@ func (s *summary) bold(t string) string {
 // unseenRefusals says, from the policy, what can be refused at level static without a record. reported tells that the
 // kernel reports what Landlock refuses, programs that refused programs are seen without that; mounts refuse in silence
 // all the same.
-func unseenRefusals(p *policy.Compiled, reported, programs bool) []string {
+func unseenRefusals(p *policy.Compiled, level policy.Level, reported, programs bool) []string {
 	var hidden, readOnly []string
 	for _, r := range p.Files.Rules {
 		switch {
@@ -131,13 +132,15 @@ func unseenRefusals(p *policy.Compiled, reported, programs bool) []string {
 		}
 		return []string{what + s}
 	}
-	out := list("anything below paths that are hidden by a deny rule: ", hidden)
-	out = append(out, list("writes below paths that a deny rule makes read-only: ", readOnly)...)
+	var out []string
+	if level == policy.LevelStatic {
+		out = append(list("anything below paths that are hidden by a deny rule: ", hidden), list("writes below paths that a deny rule makes read-only: ", readOnly)...)
+	}
 	if p.Files.Baseline {
 		out = append(out, "writes to the system (/usr, /etc, ...), which is mounted read-only")
 	}
 	out = append(out, "paths that no rule covers: they do not exist inside")
-	if !reported {
+	if !reported && level == policy.LevelStatic {
 		what := "what else Landlock refuses"
 		if !programs {
 			what = "programs that are refused at once, and " + what

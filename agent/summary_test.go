@@ -84,11 +84,11 @@ func TestUnseenRefusals(t *testing.T) {
 		"writes to the system (/usr, /etc, ...), which is mounted read-only",
 		"paths that no rule covers: they do not exist inside",
 	}
-	if diff := cmp.Diff(want, unseenRefusals(&c, true, false)); diff != "" {
+	if diff := cmp.Diff(want, unseenRefusals(&c, policy.LevelStatic, true, false)); diff != "" {
 		t.Error(diff)
 	}
 	for programs, want := range map[bool]bool{false: true, true: false} {
-		got := unseenRefusals(&policy.Compiled{}, false, programs)
+		got := unseenRefusals(&policy.Compiled{}, policy.LevelStatic, false, programs)
 		if len(got) != 2 || strings.HasPrefix(got[1], "programs") != want {
 			t.Errorf("without the kernel's reports, refused programs seen %v: %q", programs, got)
 		}

@@ -23,7 +23,7 @@ type Policy struct {
 	Name        Value[SandboxName]  `key:"name" doc:"Name of the sandbox."`
 	Extends     []Value[PresetName] `key:"extends" doc:"Presets whose rules are merged in before this file's own."`
 	Hold        Value[Span]         `key:"hold" min:"1s" max:"24h" doc:"How long an asked operation waits for a person; then it is denied. 60s when left out."`
-	Enforcement Value[Word]         `key:"enforcement" one:"static" later:"full" why:"this version enforces at level static only: file and program rules fixed at start" doc:"Least level of enforcement that is accepted."`
+	Enforcement Value[Word]         `key:"enforcement" one:"static full" doc:"Least level of enforcement that is accepted: full needs BPF LSM."`
 	Network     *NetworkSection     `key:"network" doc:"Which hosts may be reached. Left out: none."`
 	Filesystem  *FilesystemSection  `key:"filesystem" doc:"Which paths may be read, written and executed, beside the baseline and the private HOME, /tmp and /dev/shm."`
 	Process     *ProcessSection     `key:"process" doc:"Which programs may be executed, and the limits of the sandbox. Left out: none."`
@@ -79,10 +79,10 @@ type NetDeny struct {
 // FilesystemSection is the section `filesystem`.
 type FilesystemSection struct {
 	At
-	Default  Value[Word] `key:"default" one:"deny" later:"ask" why:"holding file operations needs enforcement level full, which this version does not have" never:"allow" hint:"there is no allow by default: name the paths under filesystem.allow" doc:"What happens to a path that no rule covers."`
+	Default  Value[Word] `key:"default" one:"deny" later:"ask" why:"file operations are not held for an answer yet" never:"allow" hint:"there is no allow by default: name the paths under filesystem.allow" doc:"What happens to a path that no rule covers."`
 	Baseline Value[Word] `key:"baseline" one:"system none" doc:"system (default): programs and libraries of the host and /etc without its secrets, to read; none: nothing."`
 	Allow    []FileEntry `key:"allow" doc:"Paths that may be used. The longest path wins; deny beats it."`
-	Ask      Later       `key:"ask" later:"yes" why:"holding file operations needs enforcement level full, which this version does not have" doc:"Paths that a person is asked about."`
+	Ask      Later       `key:"ask" later:"yes" why:"file operations are not held for an answer yet" doc:"Paths that a person is asked about."`
 	Deny     []FileEntry `key:"deny" doc:"Paths refused, with everything below, whatever allow says."`
 }
 
@@ -91,17 +91,17 @@ type FileEntry struct {
 	Rule
 	Path        Value[Path]   `key:"path" req:"yes" doc:"Absolute path; the rule covers everything below it."`
 	Permissions []Value[Word] `key:"permissions" req:"yes" some:"yes" one:"read write execute" doc:"write includes create, delete, rename and attributes."`
-	Expires     Later         `key:"expires" later:"yes" why:"files and programs are fixed when the sandbox starts; changing them later needs enforcement level full, which this version does not have" doc:"How long the rule holds."`
+	Expires     Later         `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
 }
 
 // ProcessSection is the section `process`.
 type ProcessSection struct {
 	At
-	Default Value[Word]    `key:"default" one:"deny" later:"ask" why:"holding an exec needs enforcement level full, which this version does not have" never:"allow" hint:"there is no allow by default: name the programs under process.allow" doc:"What happens to a program that no rule covers."`
+	Default Value[Word]    `key:"default" one:"deny" later:"ask" why:"an exec is not held for an answer yet" never:"allow" hint:"there is no allow by default: name the programs under process.allow" doc:"What happens to a program that no rule covers."`
 	Allow   []CommandAllow `key:"allow" doc:"Programs that may be executed."`
-	Ask     Later          `key:"ask" later:"yes" why:"holding an exec needs enforcement level full, which this version does not have" doc:"Programs that a person is asked about."`
+	Ask     Later          `key:"ask" later:"yes" why:"an exec is not held for an answer yet" doc:"Programs that a person is asked about."`
 	Deny    []CommandDeny  `key:"deny" doc:"Programs refused whatever allow says."`
-	Map     Value[Word]    `key:"map" one:"any" later:"listed" why:"judging each library needs enforcement level full, which this version does not have" doc:"Which libraries and add-ons an allowed program may load: any (default) that it can read."`
+	Map     Value[Word]    `key:"map" one:"any" later:"listed" why:"each library is not judged yet" doc:"Which libraries and add-ons an allowed program may load: any (default) that it can read."`
 	Limits  *LimitsSection `key:"limits" doc:"Most that the whole sandbox may use."`
 }
 
@@ -110,14 +110,14 @@ type CommandAllow struct {
 	Rule
 	Command Value[CommandName] `key:"command" req:"yes" doc:"A name found on the sandbox's PATH, or an absolute path."`
 	Helpers []Value[Helper]    `key:"helpers" doc:"Programs that this one starts: names, absolute paths, or globs in the last element. At level static anybody inside may start them."`
-	Expires Later              `key:"expires" later:"yes" why:"files and programs are fixed when the sandbox starts; changing them later needs enforcement level full, which this version does not have" doc:"How long the rule holds."`
+	Expires Later              `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
 }
 
 // CommandDeny is a rule of process.deny.
 type CommandDeny struct {
 	Rule
 	Command Value[CommandName] `key:"command" req:"yes" doc:"A name found on the sandbox's PATH, or an absolute path."`
-	Expires Later              `key:"expires" later:"yes" why:"files and programs are fixed when the sandbox starts; changing them later needs enforcement level full, which this version does not have" doc:"How long the rule holds."`
+	Expires Later              `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
 }
 
 // LimitsSection is process.limits.

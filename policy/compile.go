@@ -80,6 +80,9 @@ func (m *merge) settings(p *Policy) {
 	if p.Hold.Set {
 		m.out.Hold = time.Duration(p.Hold.V)
 	}
+	if p.Enforcement.V == "full" {
+		m.out.Enforcement = LevelFull
+	}
 	if p.Network != nil && p.Network.Default.V == "ask" {
 		m.out.Network.Default = Ask
 	}

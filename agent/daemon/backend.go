@@ -65,7 +65,7 @@ func (b *box) describe() api.Sandbox {
 	s.Policy.Name, s.Policy.Revision, s.Policy.Hash = latest.Name, latest.Number, latest.Hash
 	if i := b.instance; i != nil {
 		started := i.Started()
-		s.Started, s.Level = &started, b.d.loader.Level().String()
+		s.Started, s.Level = &started, b.instance.Level().String()
 		s.PID, s.UserID, s.Commands = i.Box().InitPID(), i.Box().HostID(), i.Box().Commands()
 		if c, err := i.Counters(); err == nil {
 			s.Refused = c.Denied()

@@ -110,7 +110,10 @@ type examiner struct {
 // Run looks at everything.
 func Run(ctx context.Context, o Options) Report {
 	e := &examiner{ctx, o}
-	r := Report{Level: policy.LevelStatic.String(), LevelReason: (&loader.Loader{}).LevelReason()}
+	r := Report{Level: policy.LevelFull.String()}
+	if err := loader.ProbeLSM(); err != nil {
+		r.Level, r.LevelReason = policy.LevelStatic.String(), loader.WhyStatic(err)
+	}
 	for _, c := range checks {
 		f := e.examine(c)
 		if o.Fix && f.State != OK && c.fix != nil && (os.Geteuid() == 0) {

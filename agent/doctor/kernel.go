@@ -128,10 +128,10 @@ func (e *examiner) seccomp() Finding {
 }
 
 func (e *examiner) lsm() Finding {
-	const why = "rules that need level full (single denied files in a writable tree, ask on files and commands) are refused; all others hold"
+	const why = "rules that need level full (single denied files in a writable tree) are refused, helpers are anybody's; all others hold"
 	err := loader.ProbeLSM()
 	if err == nil {
-		return ok("a BPF LSM program refused what it was told to: the hooks fire; this version does not use them yet (level static)")
+		return ok("a BPF LSM program refused what it was told to: the hooks fire (level full)")
 	}
 	list, unknown := os.ReadFile("/sys/kernel/security/lsm")
 	active := strings.TrimSpace(string(list))

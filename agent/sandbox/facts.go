@@ -9,7 +9,7 @@ import (
 )
 
 // LandlockABI returns the kernel's Landlock ABI, or why there is none that a sandbox can use.
-func LandlockABI() (int, error) { return landlockABI() }
+func LandlockABI() (int, error) { return landlockABI(false) }
 
 // Controllers says where the cgroup file systems are that limits are set in: v2's mount point, and those of version 1 by controller.
 func Controllers() (v2 string, v1 map[string]string, err error) {

@@ -39,7 +39,7 @@ func TestPlanImage(t *testing.T) {
 		{name: "a link out of /proc", policy: []string{"allow /proc/link r"}, err: "a link out of /proc"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p, err := planView(compile(t, test.policy...), "/ws", "/img", []string{"/state", "/ws/state"}, newFakeHost(append(slices.Clone(host), image...)...))
+			p, err := planView(compile(t, test.policy...), "/ws", "/img", []string{"/state", "/ws/state"}, newFakeHost(append(slices.Clone(host), image...)...), false)
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("%v", err)

@@ -10,7 +10,8 @@ import (
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
-// minLandlock is the least ABI: without 3 (Linux 6.2) a file that may not be written can still be truncated.
+// minLandlock is the least ABI where Landlock alone judges files: without 3 (Linux 6.2) a file that may not be written can still be
+// truncated.
 const minLandlock = 3
 
 // Landlock rights by what they are for. Making device files is left out: nothing inside may.
@@ -35,12 +36,14 @@ func handledFS(abi int) uint64 {
 		return 1<<17 - 1
 	case abi >= 5:
 		return 1<<16 - 1
+	case abi >= 3:
+		return 1<<15 - 1
 	}
-	return 1<<15 - 1
+	return 1<<(12+abi) - 1
 }
 
-// landlockABI returns the kernel's ABI, or says why there is none that will do.
-func landlockABI() (int, error) {
+// landlockABI returns the kernel's ABI, or says why there is none that will do. Where BPF LSM judges files, any will.
+func landlockABI(full bool) (int, error) {
 	abi, err := landlock.LandlockGetABIVersion()
 	kernel := kernelRelease()
 	switch {
@@ -48,7 +51,7 @@ func landlockABI() (int, error) {
 		return 0, fmt.Errorf("sandbox: Landlock is off in this kernel (%s): add landlock to the boot parameter lsm=", kernel)
 	case err != nil:
 		return 0, fmt.Errorf("sandbox: this kernel (%s) has no Landlock (%w): ABI %d is needed, which Linux 6.2 and newer have with CONFIG_SECURITY_LANDLOCK", kernel, err, minLandlock)
-	case abi < minLandlock:
+	case abi < minLandlock && !full:
 		return 0, fmt.Errorf("sandbox: this kernel (%s) has Landlock ABI %d; ABI %d is needed, because before it truncating a file is not judged: use Linux 6.2 or newer", kernel, abi, minLandlock)
 	}
 	return abi, nil
@@ -138,8 +141,12 @@ func grantRights(g grant) uint64 {
 	return rights
 }
 
-// addView adds the rules of the plan, and those of /dev. /proc is the init's to add.
-func (r *ruleset) addView(root int, plan *viewPlan, baseline bool) error {
+// addView adds the rules of the plan, and those of /dev. /proc is the init's to add. Where BPF LSM judges, which does not get to
+// see what Landlock refuses, Landlock is left with what no rule could allow: making devices, and what is outside of the view.
+func (r *ruleset) addView(root int, plan *viewPlan, baseline, full bool) error {
+	if full {
+		return r.allowPath(root, "/", llRead|llWrite|llExecute|llDevices, false)
+	}
 	for _, g := range plan.grants {
 		if err := r.allowPath(root, g.path, grantRights(g), g.file); err != nil {
 			return err

@@ -58,6 +58,7 @@ type viewPlan struct {
 	revealed  []string // paths below hidden ones that a rule names: mount points for trees
 	procMasks []string // 'd' or 'f' and a path below /proc
 	warnings  []string
+	said      said // what all of it comes from
 }
 
 // entry is a rule of the policy (or a protected path of the daemon's) at its real place in the view.
@@ -70,7 +71,8 @@ type entry struct {
 	denied  policy.Access
 	own     bool // an allow rule stands at this very path
 	rule    policy.RuleID
-	text    string // where the rule stands and what it says, for messages
+	by      [3]policy.RuleID // of reading, writing, executing
+	text    string           // where the rule stands and what it says, for messages
 	written string
 }
 
@@ -79,18 +81,24 @@ type planner struct {
 	host      host   // the machine
 	system    host   // whose files the view shows: the machine's, or an image's
 	root      string // real path of the image on the host; "": the view shows the host
-	baseline  bool
+	full      bool   // BPF LSM judges: what mounts can't express is not their affair
 	workspace string // real path on the host; "" for none
-	entries   []entry
-	plan      viewPlan
+	said
+	plan viewPlan
+}
+
+// said is what the policy and the daemon say of paths.
+type said struct {
+	entries  []entry
+	baseline bool
 }
 
 const readWrite = policy.Read | policy.Write
 
 // planView computes the view. It reads the host through h and changes nothing; an error names the rule that can't be
 // enforced, why, and what to do.
-func planView(c *policy.Compiled, workspace, root string, protected []string, h host) (*viewPlan, error) {
-	p := &planner{host: h, system: h, baseline: c.Files.Baseline}
+func planView(c *policy.Compiled, workspace, root string, protected []string, h host, full bool) (*viewPlan, error) {
+	p := &planner{host: h, system: h, full: full, said: said{baseline: c.Files.Baseline}}
 	if workspace != "" {
 		at, err := h.resolve(workspace)
 		if err != nil {
@@ -136,6 +144,7 @@ func planView(c *policy.Compiled, workspace, root string, protected []string, h 
 	p.plan.links = slices.DeleteFunc(p.plan.links, func(l link) bool { return p.treeAt(l.path) != nil })
 	slices.SortStableFunc(p.plan.trees, func(a, b tree) int { return strings.Compare(a.path, b.path) })
 	p.addGrants()
+	p.plan.said = p.said
 	if workspace != "" && p.plan.workspaceTree() == nil {
 		p.warn("", "no rule allows "+workspaceDir+", so the workspace "+workspace+" is not visible; "+
 			"add `path: "+workspaceDir+"` to filesystem.allow")
@@ -158,6 +167,9 @@ func (p *planner) addRule(c *policy.Compiled, r *policy.FileRule) error {
 	}
 	ref := c.Rule(id)
 	e := entry{access: r.Access, denied: r.Denied, own: r.Denied == 0, rule: id, text: ref.Pos + ": " + ref.Text, written: r.Path}
+	for i := range e.by {
+		e.by[i] = r.RuleFor(1 << i)
+	}
 	if err := p.locate(&e); err != nil {
 		return err
 	}
@@ -287,20 +299,32 @@ func (p *planner) addAliases() {
 
 // effective returns what may be done at a path: the nearest rule's access and what every sandbox has, less every
 // deny at or above it. The second value is what a deny took.
-func (p *planner) effective(at string) (access, denied policy.Access) {
+func (s *said) effective(at string) (access, denied policy.Access) {
+	access, denied, _ = s.decide(at)
+	return access, denied
+}
+
+// decide is effective, with what decides on reading, writing and executing.
+func (s *said) decide(at string) (access, denied policy.Access, by [3]policy.RuleID) {
+	var deniedBy [3]policy.RuleID
 	nearest, found := "", false
-	for i := range p.entries {
-		e := &p.entries[i]
+	for i := range s.entries {
+		e := &s.entries[i]
 		if !under(at, e.path) {
 			continue
 		}
 		denied |= e.denied
+		for bit := range deniedBy {
+			if e.denied&(1<<bit) != 0 {
+				deniedBy[bit] = e.by[bit]
+			}
+		}
 		if e.denied != 0 && !e.own && e.access == 0 {
 			continue // only a deny: what is allowed around it stays the nearest rule's
 		}
 		switch {
 		case !found || len(e.path) > len(nearest):
-			nearest, found, access = e.path, true, e.access
+			nearest, found, access, by = e.path, true, e.access, e.by
 		case e.path == nearest:
 			access |= e.access // two names of one directory
 		}
@@ -308,10 +332,15 @@ func (p *planner) effective(at string) (access, denied policy.Access) {
 	switch {
 	case underAny(at, policy.PrivateDirs):
 		access |= readWrite
-	case p.baseline && underAny(at, policy.BaselineRead):
+	case s.baseline && underAny(at, policy.BaselineRead):
 		access |= policy.Read
 	}
-	return access &^ denied, denied
+	for bit := range by {
+		if denied&(1<<bit) != 0 {
+			by[bit] = deniedBy[bit]
+		}
+	}
+	return access &^ denied, denied, by
 }
 
 // executable reports whether Landlock has to let files be executed at a path: explicitly, or as scripts.

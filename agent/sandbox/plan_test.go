@@ -222,7 +222,7 @@ func TestPlanTrees(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newFakeHost(append(slices.Clone(system), test.host...)...)
-			p, err := planView(compile(t, test.policy...), test.workspace, "", nil, h)
+			p, err := planView(compile(t, test.policy...), test.workspace, "", nil, h, false)
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Fatalf("error %v, not one with %q", err, test.err)
@@ -268,7 +268,7 @@ func TestPlanEtc(t *testing.T) {
 			trees: []string{"bind /etc/ssl<-/etc/ssl", "mask /etc/ssl/private<-/etc/ssl/private ro watch"}, visible: []string{"/etc/ssl/private"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p, err := planView(compile(t, test.policy...), "", "", nil, h)
+			p, err := planView(compile(t, test.policy...), "", "", nil, h, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -295,26 +295,26 @@ func TestPlanEtc(t *testing.T) {
 func TestPlanProtected(t *testing.T) {
 	h := newFakeHost(append(slices.Clone(system), "/var/lib/nemoclaw/", "/var/x/")...)
 	protected := []string{"/var/lib/nemoclaw"}
-	p, err := planView(compile(t, "allow /var r"), "", "", protected, h)
+	p, err := planView(compile(t, "allow /var r"), "", "", protected, h, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"bind /var<-/var ro", "mask /var/lib/nemoclaw<-/var/lib/nemoclaw ro watch"}, show(p)); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := planView(compile(t, "allow /workspace rw"), "/var/lib/nemoclaw", "", protected, h); err == nil {
+	if _, err := planView(compile(t, "allow /workspace rw"), "/var/lib/nemoclaw", "", protected, h, false); err == nil {
 		t.Error("the daemon's state became a workspace")
 	}
-	p, err = planView(compile(t, "allow /workspace rw"), "/var", "", protected, h)
+	p, err = planView(compile(t, "allow /workspace rw"), "/var", "", protected, h, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// A directory below /tmp is the daemon's on the host, and the sandbox's inside; in a workspace it is the daemon's.
 	h = newFakeHost(append(slices.Clone(system), "/tmp/w/state/")...)
-	if p, err := planView(compile(t), "", "", []string{"/tmp/w/state", "/tmp/w/none"}, h); err != nil || len(show(p)) > 0 {
+	if p, err := planView(compile(t), "", "", []string{"/tmp/w/state", "/tmp/w/none"}, h, false); err != nil || len(show(p)) > 0 {
 		t.Error(show(p), err)
 	}
-	if p, err := planView(compile(t, "allow /workspace rw"), "/tmp/w", "", []string{"/tmp/w/state"}, h); err != nil || !slices.Contains(show(p), "mask /workspace/state<-/tmp/w/state ro watch") {
+	if p, err := planView(compile(t, "allow /workspace rw"), "/tmp/w", "", []string{"/tmp/w/state"}, h, false); err != nil || !slices.Contains(show(p), "mask /workspace/state<-/tmp/w/state ro watch") {
 		t.Error(show(p), err)
 	}
 	if last := show(p)[2]; last != "mask /workspace/lib/nemoclaw<-/var/lib/nemoclaw ro watch" {
@@ -348,7 +348,7 @@ func TestPlanGrants(t *testing.T) {
 			{path: "/tmp", access: read | write, script: true}, {path: "/workspace", access: read | write}, {path: "/", list: true}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			p, err := planView(compile(t, test.policy...), "/ws", "", nil, h)
+			p, err := planView(compile(t, test.policy...), "/ws", "", nil, h, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -368,7 +368,7 @@ func TestPlanGrants(t *testing.T) {
 
 func TestPlanProc(t *testing.T) {
 	h := newFakeHost(system...)
-	p, err := planView(compile(t, "deny /proc/keys r", "deny /proc/sys rw", "deny /proc/none r"), "", "", nil, h)
+	p, err := planView(compile(t, "deny /proc/keys r", "deny /proc/sys rw", "deny /proc/none r"), "", "", nil, h, false)
 	if err != nil {
 		t.Fatal(err)
 	}

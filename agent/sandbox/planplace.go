@@ -97,6 +97,11 @@ func (p *planner) place(e *entry) error {
 		return err
 	}
 	switch {
+	case p.full && (more != 0 && less != 0 || less&policy.Read != 0 && access != 0):
+		if more&policy.Write != 0 {
+			return p.bind(e, access)
+		}
+		return p.checkJudged(e, access)
 	case more != 0 && less != 0, less&policy.Read != 0 && access != 0:
 		return e.needsFull("what may be read, written and executed differ here in a way that mounts can't express",
 			"allow read as well, or deny everything")
@@ -115,6 +120,26 @@ func (p *planner) place(e *entry) error {
 		return p.narrowReadOnly(e, t, access, denied)
 	}
 	return p.narrowWritable(e, t, access, denied)
+}
+
+// checkJudged refuses a rule that BPF LSM could not anchor: to the file, or to its name in a directory that is there.
+func (p *planner) checkJudged(e *entry, access policy.Access) error {
+	around, _ := p.effective(parent(e.path))
+	if e.kind != kindMissing || around == access {
+		return nil
+	}
+	if len(path.Base(e.path)) > judgedName {
+		return e.refuse(fmt.Sprintf("the name %q is longer than %d bytes, and there is no such file", path.Base(e.path), judgedName), "create it")
+	}
+	dir := parent(e.path)
+	if e.source == "" { // in a private directory, which starts empty
+		if slices.Contains(policy.PrivateDirs, dir) {
+			return nil
+		}
+	} else if _, kind, err := p.system.lstat(path.Dir(e.source)); err != nil || kind == kindDir {
+		return err
+	}
+	return e.refuse("the directory "+dir+" does not exist either, so there is nothing to anchor it to", "create the directory")
 }
 
 // placeProc plans a deny below /proc; what else a rule says about it does not matter, it can be read and not written.
@@ -202,6 +227,8 @@ func (p *planner) narrowWritable(e *entry, t *tree, access, denied policy.Access
 	private := e.source == ""
 	switch {
 	case private: // the sandbox's own: the directory is made before anything runs
+	case p.full && e.kind != kindDir:
+		return p.checkJudged(e, access)
 	case e.kind == kindMissing:
 		return e.needsFull(e.written+" does not exist, and the sandbox may create it",
 			"create the directory, or allow writing only where it is needed")

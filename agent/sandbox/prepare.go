@@ -21,7 +21,7 @@ func Prepare(spec Spec) (*Sandbox, error) {
 	if spec.Hostname == "" {
 		spec.Hostname = spec.Name
 	}
-	abi, err := landlockABI()
+	abi, err := landlockABI(spec.Full)
 	if err != nil {
 		return nil, err
 	}
@@ -90,8 +90,23 @@ func (s *Sandbox) place() error {
 
 // plan computes the view and makes its file systems.
 func (s *Sandbox) plan() (err error) {
-	if s.view.plan, err = planView(s.spec.Policy, s.spec.Workspace, s.spec.Root, s.spec.Protected, newRealHost()); err != nil {
+	p := s.spec.Policy
+	s.full = s.spec.Full
+	if s.view.plan, err = planView(p, s.spec.Workspace, s.spec.Root, s.spec.Protected, newRealHost(), s.full); err != nil {
 		return err
+	}
+	if why := s.view.plan.unanchored(); s.full && why != "" {
+		if p.Enforcement == policy.LevelFull {
+			return fmt.Errorf("sandbox: the policy asks for enforcement level full: %s; move it, or take `enforcement` out of the policy", why)
+		}
+		if s.abi < minLandlock {
+			return fmt.Errorf("sandbox: %s, and Landlock ABI %d alone is not enough: move it, or boot Linux 6.2 or newer", why, s.abi)
+		}
+		s.full = false
+		if s.view.plan, err = planView(p, s.spec.Workspace, s.spec.Root, s.spec.Protected, newRealHost(), false); err != nil {
+			return err
+		}
+		s.view.plan.warnings = append(s.view.plan.warnings, why+": this sandbox has enforcement level static")
 	}
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("sandbox: %w", err)
@@ -171,7 +186,7 @@ func (s *Sandbox) restrict() (err error) {
 	if s.rules, err = newRuleset(s.abi); err != nil {
 		return err
 	}
-	if err := s.rules.addView(s.view.root, s.view.plan, p.Files.Baseline); err != nil {
+	if err := s.rules.addView(s.view.root, s.view.plan, p.Files.Baseline, s.full); err != nil {
 		return err
 	}
 	s.programs, err = resolvePrograms(p, s.view.plan, s.view.root, s.run.path, s.rules)

@@ -33,7 +33,8 @@ type Program struct {
 	File    *os.File
 	Rule    policy.RuleID
 	Kind    ProgramKind
-	Script  bool // starts with #!: what the kernel executes is its interpreter
+	Helps   []policy.RuleID // of a helper: the rules of all commands that it helps
+	Script  bool            // starts with #!: what the kernel executes is its interpreter
 }
 
 // ExecTree is a directory, or file, below which anything may be executed: a filesystem rule says execute.
@@ -165,6 +166,9 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 			first.Command, first.Rule = a.Name, a.ID // a second name of the same program
 			p.list = append(p.list, first)
 		}
+		if first := &p.list[i]; kind == KindHelper && first.Kind == KindHelper && !slices.Contains(first.Helps, a.ID) {
+			first.Helps = append(first.Helps, a.ID)
+		}
 		return nil
 	}
 	if at := p.movableLink(f); at != "" {
@@ -194,11 +198,15 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		f.close()
 		return fmt.Errorf("sandbox: %s: letting %s be executed: %w", where, f.name, err)
 	}
-	p.known[f.inode] = len(p.list)
-	p.list = append(p.list, Program{
+	program := Program{
 		Command: a.Name, Path: real, File: os.NewFile(uintptr(f.fd), real), Rule: a.ID, Kind: kind,
 		Script: bytes.HasPrefix(head, []byte("#!")),
-	})
+	}
+	if kind == KindHelper {
+		program.Helps = []policy.RuleID{a.ID}
+	}
+	p.known[f.inode] = len(p.list)
+	p.list = append(p.list, program)
 	return nil
 }
 

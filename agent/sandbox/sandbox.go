@@ -28,6 +28,7 @@ type Spec struct {
 	Nameserver   string           // address in /etc/resolv.conf
 	Protected    []string         // directories of the daemon that no sandbox may see, absolute
 	Lasting      bool             // it outlives the daemon, and the next one can Adopt it
+	Full         bool             // BPF LSM can judge files: the view and Landlock leave that to it, if rules can be anchored here
 
 	// Unmasked is called when a mount that takes rights away is lost, because somebody on the host moved what was
 	// below it. The sandbox is frozen then. Nil: it is only frozen.
@@ -57,6 +58,7 @@ type Sandbox struct {
 	programs *programs
 	trees    []ExecTree
 	warnings []string
+	full     bool // BPF LSM is to judge files
 	workDir  string
 	adopted  bool // the init is another's child
 
@@ -232,6 +234,9 @@ func (s *Sandbox) NetnsFD() int { return int(s.netns.Fd()) }
 
 // CgroupDir is the sandbox's cgroup2 directory, open until Close.
 func (s *Sandbox) CgroupDir() *os.File { return s.cgroup.dir }
+
+// Full reports whether BPF LSM has to judge files, by what Judged says. When it could and need not, Warnings says why.
+func (s *Sandbox) Full() bool { return s.full }
 
 // HostID is the uid that the sandbox's user has on the host.
 func (s *Sandbox) HostID() uint32 { return s.view.hostID }

@@ -1,0 +1,252 @@
+package sandbox
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// judgedName is how long the name of a file may be that does not exist, in bytes: as loader.NameMax.
+const judgedName = 63
+
+// Judged is a place that BPF LSM has to know: what may be done there and below, up to the next one.
+type Judged struct {
+	Path   string   // inside
+	File   *os.File // the place itself; where Name is not empty, the directory
+	Name   string   // whatever has this name in the directory, now or later
+	Access policy.Access
+	By     [3]policy.RuleID // what decides on reading, writing, executing
+	List   bool             // may be listed, whatever Access says
+	Mount  bool             // the root of a mount
+	Socket bool             // a unix socket of the host that may be connected to
+	Anchor bool             // says nothing of what may be done: one is below it
+	Named  bool             // another one is for its name
+}
+
+// Judged lists the places of the composed view, once Start has returned: every mount that there is inside, and every rule.
+// The caller closes the files.
+func (s *Sandbox) Judged() ([]Judged, error) {
+	j := &judging{said: &s.view.plan.said, plan: s.view.plan, hidden: s.procMasks(), places: map[string]*Judged{}}
+	var err error
+	if j.root, err = unix.Open("/proc/"+strconv.Itoa(s.pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("sandbox: opening the root of the view: %w", err)
+	}
+	defer unix.Close(j.root)
+	mounts, err := mountPoints(s.pid)
+	if err == nil {
+		err = j.addMounts(mounts)
+	}
+	if err == nil {
+		err = j.addRules()
+	}
+	if err != nil {
+		for _, p := range j.list {
+			p.File.Close()
+		}
+		return nil, fmt.Errorf("sandbox: finding what is to be judged: %w", err)
+	}
+	list := make([]Judged, len(j.list))
+	for i, p := range j.list {
+		list[i] = *p
+	}
+	return list, nil
+}
+
+// anchoring are the file systems whose inodes are known by device, number and generation: a number is not used twice at a time,
+// is the same when the inode comes back from the disk, and has another generation when it is another file's.
+var anchoring = []int64{
+	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC, unix.RAMFS_MAGIC, unix.SQUASHFS_MAGIC,
+	unix.EROFS_SUPER_MAGIC_V1, unix.PROC_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC, zfsMagic,
+}
+
+const zfsMagic = 0x2fc12fc1 // include/sys/fs/zfs.h of OpenZFS
+
+// unanchored says why the plan's rules can't be anchored to inodes; "" when they can. The view's own /etc is an overlay of one
+// layer that only its root is known of.
+func (p *viewPlan) unanchored() string {
+	for i := range p.trees {
+		t := &p.trees[i]
+		if t.source == "" || t.kind == treeEtc || t.kind == treeSocket {
+			continue
+		}
+		var fs unix.Statfs_t
+		if err := unix.Statfs(t.source, &fs); err != nil {
+			return t.source + ": " + err.Error()
+		}
+		if !slices.Contains(anchoring, fs.Type) {
+			return fmt.Sprintf("%s is on a file system (type %#x) whose inode numbers are ambiguous, so that no rule can be anchored there", t.source, fs.Type)
+		}
+	}
+	return ""
+}
+
+// judging is a list of Judged under construction.
+type judging struct {
+	*said
+	plan   *viewPlan
+	hidden []string // procMasks
+	root   int
+	list   []*Judged
+	places map[string]*Judged // of files, by path
+}
+
+func (j *judging) open(at string) (*os.File, error) {
+	fd, err := openIn(j.root, at, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", at, err)
+	}
+	return os.NewFile(uintptr(fd), at), nil
+}
+
+// add opens a place, unless it is on the list.
+func (j *judging) add(at string) (*Judged, error) {
+	if p := j.places[at]; p != nil {
+		return p, nil
+	}
+	f, err := j.open(at)
+	if err != nil {
+		return nil, err
+	}
+	p := &Judged{Path: at, File: f}
+	p.Access, _, p.By = j.decide(at)
+	j.places[at] = p
+	j.list = append(j.list, p)
+	return p, nil
+}
+
+// addMounts adds the root of every mount, so that nothing is judged by what lies beyond it.
+func (j *judging) addMounts(mounts []string) error {
+	for _, at := range mounts {
+		if j.covered(at) {
+			continue // by /dev/null, which has its own
+		}
+		p, err := j.add(at)
+		if err != nil {
+			return err
+		}
+		p.Mount = true
+		tree := j.plan.tree(at)
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(int(p.File.Fd()), &fs); err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+		if at != "/etc" && !slices.Contains(anchoring, fs.Type) {
+			return fmt.Errorf("%s: no rule can be anchored on a file system of type %#x, whose inode numbers are ambiguous: unmount it on the host, or name what is needed without it", at, fs.Type)
+		}
+		switch {
+		case at == "/":
+			p.List = true // as Landlock has it: the directories that lead to the trees
+		case tree != nil && tree.kind == treeSocket:
+			p.Socket, p.Access = true, 0
+		case at == "/dev" || at == "/dev/pts":
+			p.Access = 0
+			if j.baseline {
+				p.Access = readWrite // which devices, another program judges
+			}
+		}
+	}
+	return nil
+}
+
+// covered reports whether a path is a file of /proc that the init covers with /dev/null, or a directory that it covers with an empty one.
+func (j *judging) covered(at string) bool {
+	rest, in := strings.CutPrefix(at, "/proc/")
+	return in && slices.ContainsFunc(j.hidden, func(m string) bool { return m[1:] == rest })
+}
+
+// addRules adds what the rules are about: the file, its name, and the directories above it as far as they could be moved.
+func (j *judging) addRules() error {
+	for i := range j.entries {
+		at := j.entries[i].path
+		tree := j.plan.innermost(at)
+		if at == "/" || tree == nil && !under(at, "/dev") {
+			continue // not in the view
+		}
+		if access, _ := j.effective(at); tree != nil && tree.kind == treeEtc && access == 0 {
+			continue // left out of /etc
+		}
+		p, err := j.add(at)
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
+		if p != nil && p.Mount {
+			continue
+		}
+		if err := j.addName(at, p); err != nil {
+			return err
+		}
+		for dir := parent(at); dir != ""; dir = parent(dir) {
+			if above := j.places[dir]; above != nil {
+				break // and so is what is above it
+			}
+			if _, err := j.add(dir); errors.Is(err, unix.ENOENT) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			j.places[dir].Anchor = true
+		}
+	}
+	return nil
+}
+
+// addName adds a rule for what takes the place of p, which is nil when nothing is there yet.
+func (j *judging) addName(at string, p *Judged) error {
+	name := path.Base(at)
+	if len(name) > judgedName {
+		return nil // it exists: checkJudged
+	}
+	dir, err := j.open(parent(at))
+	if errors.Is(err, unix.ENOENT) && p == nil {
+		return nil // nor can it come to be with other rights than what is around it: checkJudged
+	}
+	if err != nil {
+		return err
+	}
+	n := &Judged{Path: at, File: dir, Name: name}
+	n.Access, _, n.By = j.decide(at)
+	j.list = append(j.list, n)
+	if p != nil {
+		p.Named = true
+	}
+	return nil
+}
+
+// innermost returns the tree that a path is or lies in, nil when there is none.
+func (p *viewPlan) innermost(at string) *tree {
+	if t := p.tree(at); t != nil {
+		return t
+	}
+	return p.around(at)
+}
+
+// mountPoints lists where something is mounted for a process, each place once.
+func mountPoints(pid int) ([]string, error) {
+	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var list []string
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		// 36 35 98:0 /root /mount/point options ..., proc(5)
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 5 {
+			return nil, fmt.Errorf("%s: a line of %d fields", f.Name(), len(fields))
+		}
+		list = append(list, unescapeMount(fields[4]))
+	}
+	slices.Sort(list)
+	return slices.Compact(list), lines.Err()
+}
