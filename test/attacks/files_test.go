@@ -44,9 +44,9 @@ func filePlanes() []*plane {
 		{name: "a denied directory, by a symbolic link", do: "symlink {ws}/private s && read s/key", inside: "EACCES", harm: showsMasked},
 		{name: "a denied directory, below one that is renamed", do: "rename {ws}/deep {ws}/d && read {ws}/d/private/key && rename {ws}/d {ws}/deep", inside: "EBUSY", harm: showsMasked},
 		{name: "watching what the host opens (`inotify`)", user: true, do: "watch {ro}", setup: busy,
-			open: "what may be read may be watched; level full can refuse the watch"},
+			open: "what may be read may be watched; level full can refuse the watch", full: "EACCES"},
 		{name: "locking a file that may only be read (`flock`)", user: true, do: "lock {ro}/secret",
-			open: "a lock needs no right to write; level full can refuse it"},
+			open: "a lock needs no right to write; level full can refuse it", full: "EACCES"},
 	}
 	writing := []attempt{
 		{name: "hard link to what may only be read, and a write", user: true, do: "link {ro}/secret h && put h changed", inside: "EXDEV", harm: changed},

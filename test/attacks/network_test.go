@@ -54,9 +54,9 @@ func networkPlanes() []*plane {
 		{name: "abstract unix socket of the host", user: true, do: "unix {abstract}", inside: "ECONNREFUSED", harm: leaked, setup: abstract},
 		{name: "a descriptor from a unix socket of the host", user: true, do: "cd {out} && received sock", inside: "ENOENT", harm: leaked, setup: socketIn(inOut, give)},
 		{name: "unix socket of the host in the workspace", user: true, do: "unix sock", harm: leaked, setup: socketIn(inWorkspace, greet),
-			open: "before Landlock ABI 9 nothing tells a socket of the host from one that was made inside; level full can"},
-		{name: "a descriptor from a unix socket of the host in the workspace", user: true, do: "received sock", harm: leaked, setup: socketIn(inWorkspace, give), open: "likewise"},
-		{name: "a datagram to a unix socket of the host in the workspace", user: true, do: "post sock {token}", harm: delivered, setup: mailbox, open: "likewise"},
+			open: "before Landlock ABI 9 nothing tells a socket of the host from one that was made inside; level full can", full: "EACCES"},
+		{name: "a descriptor from a unix socket of the host in the workspace", user: true, do: "received sock", harm: leaked, setup: socketIn(inWorkspace, give), open: "likewise", full: "EACCES"},
+		{name: "a datagram to a unix socket of the host in the workspace", user: true, do: "post sock {token}", harm: delivered, setup: mailbox, open: "likewise", full: "EACCES"},
 	}
 	const proxy = "{proxy} 3128 "
 	names := []attempt{

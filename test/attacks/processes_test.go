@@ -39,7 +39,7 @@ func processPlanes() []*plane {
 		{name: "ptrace of another program inside", user: true, do: "sys ptrace-child", inside: "EPERM"},
 		{name: "a descriptor of another program inside", user: true, do: "child-fd", inside: "EPERM"},
 		{name: "memory of another program inside (`/proc/PID/mem`)", user: true, do: "child-mem",
-			open: "all programs of a sandbox are one user, and reading needs no more; level full can refuse it"},
+			open: "all programs of a sandbox are one user, and reading needs no more; level full can refuse it", full: "EACCES"},
 		{name: "`/proc/self/mem`, to write", user: true, do: "sys self-mem", inside: "EROFS"},
 		{name: "`kcmp`", user: true, do: "sys kcmp", inside: "EPERM"},
 		{name: "`process_madvise`", user: true, do: "sys process_madvise", inside: "EPERM"},

@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ func nemoclaw(t *testing.T) string {
 // TestBoot: a machine is what other tests take it for, with each kernel, and is the same one after a reboot and after a power cut.
 func TestBoot(t *testing.T) {
 	t.Parallel()
-	for _, kernel := range Kernels {
+	for _, kernel := range Kernels(t, "amd64") {
 		t.Run(kernel, func(t *testing.T) {
 			t.Parallel()
 			m := Start(t, Options{Kernel: kernel})
@@ -65,6 +66,51 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+// TestLight: a light machine has what tests need, with each kernel.
+func TestLight(t *testing.T) {
+	t.Parallel()
+	for _, arch := range []string{"amd64", "arm64"} {
+		for _, kernel := range Kernels(t, arch) {
+			t.Run(arch+"/"+kernel, func(t *testing.T) {
+				t.Parallel()
+				m := Start(t, Options{Arch: arch, Kernel: kernel, Light: true})
+				if machine := m.Must("uname -m"); machine != map[string]string{"amd64": "x86_64\n", "arm64": "aarch64\n"}[arch] {
+					t.Errorf("its machine is %q", machine)
+				}
+				if modules := m.Must("cat /sys/kernel/security/lsm"); !slices.Contains(strings.Split(modules, ","), "bpf") {
+					t.Errorf("the security modules are %q", modules)
+				}
+				m.Must("test -s /sys/kernel/btf/vmlinux")
+				m.Must("grep -qw memory /sys/fs/cgroup/cgroup.subtree_control")
+				m.Must("python3 -c 'import socket; socket.create_server((\"127.0.0.1\", 8080))'")
+				m.Must("test $(node -p 6*7) = 42")
+				m.Must("git init -q /srv/repo && git -C /srv/repo status")
+				m.Must("sh -c 'sleep 0.1 & true' && sleep 1 && ! grep -l '^State:.*zombie' /proc/[0-9]*/status") // an orphan is buried
+				m.Must("echo kept >/srv/kept")
+				m.Reboot()
+				m.Must("test $(cat /srv/kept) = kept")
+			})
+		}
+	}
+}
+
+// TestCountInstructions: the time that something takes is that of its instructions.
+func TestCountInstructions(t *testing.T) {
+	t.Parallel()
+	m := Start(t, Options{Light: true, CountInstructions: true})
+	stdout := m.Must(`for n in 20000 20000 40000 40000; do
+		start=${EPOCHREALTIME/.}; for ((i = 0; i < n; i++)); do :; done; echo $((${EPOCHREALTIME/.} - start))
+	done`)
+	var once, again, twice, twiceAgain float64
+	if _, err := fmt.Sscan(stdout, &once, &again, &twice, &twiceAgain); err != nil {
+		t.Fatalf("%q: %v", stdout, err)
+	}
+	t.Logf("a loop: %v and %v µs; twice as long: %v and %v µs", once, again, twice, twiceAgain)
+	if ratio := (twice + twiceAgain) / (once + again); ratio < 1.95 || ratio > 2.05 {
+		t.Errorf("twice as many instructions took %.2f times as long", ratio)
+	}
+}
+
 // TestRun: `nemoclaw run` does on a Debian host what it does here, and says so where the kernel is too old.
 func TestRun(t *testing.T) {
 	t.Parallel()
@@ -74,33 +120,40 @@ func TestRun(t *testing.T) {
 		exec 3<>/dev/tcp/203.0.113.80/8080 && printf "GET /greeting HTTP/1.0\r\nHost: 203.0.113.80:8080\r\n\r\n" >&3 && cat <&3
 		echo >/dev/tcp/203.0.113.80/8081
 	'`
-	t.Run("6.12", func(t *testing.T) {
-		t.Parallel()
-		m := prepared(t, "6.12")
-		stdout, stderr, _ := m.Run(run)
-		if !strings.HasSuffix(stdout, "\n\r\ngood day\n") {
-			t.Errorf("the server's answer did not come: %q", stdout)
+	for _, o := range []Options{{Kernel: "6.12"}, {Kernel: "6.12", NoBPFLSM: true}, {Kernel: "6.1"}} {
+		level := "full"
+		if o.NoBPFLSM {
+			level = "static"
 		}
-		for _, want := range []string{
-			"cat: /etc/shadow: No such file or directory",
-			"/dev/tcp/203.0.113.80/8081: Operation not permitted",
-			"1x connect 203.0.113.80:8081 by /usr/bin/bash",
-		} {
-			if !strings.Contains(stderr, want) {
-				t.Errorf("no %q in what was said:\n%s", want, stderr)
+		t.Run(o.Kernel+" "+level, func(t *testing.T) {
+			t.Parallel()
+			m := prepared(t, o)
+			stdout, stderr, _ := m.Run(run)
+			if !strings.HasSuffix(stdout, "\n\r\ngood day\n") {
+				t.Errorf("the server's answer did not come: %q", stdout)
 			}
-		}
-		if strings.Contains(stderr, "warning") {
-			t.Errorf("a warning:\n%s", stderr)
-		}
-		m.Must("test $(cat /srv/work/hello) = hello")
-		m.Must("nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl")
-		// Nothing of it is left.
-		m.Must("! find /sys/fs/cgroup/nemoclaw /run/nemoclaw -mindepth 1 -type d | grep .")
-	})
-	t.Run("6.1", func(t *testing.T) {
+			for _, want := range []string{
+				"cat: /etc/shadow: No such file or directory",
+				"/dev/tcp/203.0.113.80/8081: Operation not permitted",
+				"1x connect 203.0.113.80:8081 by /usr/bin/bash",
+				"could not be seen (level " + level + ")",
+			} {
+				if !strings.Contains(stderr, want) {
+					t.Errorf("no %q in what was said:\n%s", want, stderr)
+				}
+			}
+			if strings.Contains(stderr, "warning") {
+				t.Errorf("a warning:\n%s", stderr)
+			}
+			m.Must("test $(cat /srv/work/hello) = hello")
+			m.Must("nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl")
+			// Nothing of it is left.
+			m.Must("! find /sys/fs/cgroup/nemoclaw /run/nemoclaw -mindepth 1 -type d | grep .")
+		})
+	}
+	t.Run("6.1 static", func(t *testing.T) {
 		t.Parallel()
-		m := prepared(t, "6.1")
+		m := prepared(t, Options{Kernel: "6.1", NoBPFLSM: true})
 		stdout, stderr, status := m.Run(run)
 		if want := "has Landlock ABI 2; ABI 3 is needed"; status == 0 || stdout != "" || !strings.Contains(stderr, want) {
 			t.Errorf("status %d, stdout %q, no %q in what was said:\n%s", status, stdout, want, stderr)
@@ -109,9 +162,9 @@ func TestRun(t *testing.T) {
 }
 
 // prepared starts a machine with nemoclaw, a workspace, a policy, and a web server on an address that is nobody's.
-func prepared(t *testing.T, kernel string) *Machine {
+func prepared(t *testing.T, o Options) *Machine {
 	t.Helper()
-	m := Start(t, Options{Kernel: kernel})
+	m := Start(t, o)
 	m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
 	m.Must(`mkdir -p /srv/work /srv/www && echo good day >/srv/www/greeting && cat >/srv/policy.yaml <<'EOF'
 filesystem:

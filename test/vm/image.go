@@ -8,61 +8,72 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// images are what every machine starts from, and none changes.
-type images struct {
-	dir    string              // what scripts/vm-image made
-	initrd map[string]*os.File // for each of Kernels, in memory: the guest program as /init, and the modules that it loads
-}
-
-// theImages makes the images once for the process.
-var theImages = sync.OnceValues(func() (images, error) {
+// images is the directory of what every machine starts from, and none changes: what scripts/vm-image made, once for the process.
+var images = sync.OnceValues(func() (string, error) {
 	top, err := repo()
 	if err != nil {
-		return images{}, err
+		return "", err
 	}
 	var said bytes.Buffer
 	script := exec.Command(filepath.Join(top, "scripts/vm-image"))
 	script.Stderr = &said
 	out, err := script.Output()
 	if err != nil {
-		return images{}, fmt.Errorf("%s: %w\n%s", script, err, said.String())
+		return "", fmt.Errorf("%s: %w\n%s", script, err, said.String())
 	}
-	img := images{dir: strings.TrimSpace(string(out))}
-	guest, err := buildGuest(top)
-	if err != nil {
-		return images{}, err
-	}
-	img.initrd = make(map[string]*os.File)
-	for _, kernel := range Kernels {
-		if img.initrd[kernel], err = initramfs(guest, filepath.Join(img.dir, "modules-"+kernel)); err != nil {
-			return images{}, err
-		}
-	}
-	return img, nil
+	_, _ = said.WriteTo(os.Stderr) // it may have left something out
+	return strings.TrimSpace(string(out)), nil
 })
 
-// overlay makes a disk whose changes to the root image are its own. It has no name: it is gone when it is closed by all.
-func (img images) overlay() (*os.File, error) {
+// Kernels are those that a machine of an architecture can run. "newest" is not among them where the mirror has none.
+func Kernels(t *testing.T, arch string) []string {
+	t.Helper()
+	dir, err := images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, arch, "linux-*"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no kernels for %q in %s: %v", arch, dir, err)
+	}
+	for i, n := range names {
+		names[i] = strings.TrimPrefix(filepath.Base(n), "linux-")
+	}
+	return names
+}
+
+// overlay makes a disk whose changes to a root image are its own. It has no name: it is gone when it is closed by all.
+func overlay(image string) (*os.File, error) {
 	// Beside the image, not in /tmp: that may be memory.
-	dir, err := os.MkdirTemp(img.dir, "overlay-")
+	dir, err := os.MkdirTemp(filepath.Dir(image), "overlay-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "disk")
-	cmd := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(img.dir, "root.img"), path)
+	cmd := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image, path)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s (scripts/setup test installs it): %w\n%s", cmd, err, out)
 	}
 	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
-// buildGuest builds the guest program.
-func buildGuest(top string) ([]byte, error) {
+// guests are the guest program for each architecture, built once for the process.
+var guests = map[string]func() ([]byte, error){
+	"amd64": sync.OnceValues(func() ([]byte, error) { return buildGuest("amd64") }),
+	"arm64": sync.OnceValues(func() ([]byte, error) { return buildGuest("arm64") }),
+}
+
+func buildGuest(arch string) ([]byte, error) {
+	top, err := repo()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "nemoclaw-vm-")
 	if err != nil {
 		return nil, err
@@ -71,7 +82,7 @@ func buildGuest(top string) ([]byte, error) {
 	program := filepath.Join(dir, "guest")
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./test/vm/guest")
 	build.Dir = top
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", build, err, out)
 	}

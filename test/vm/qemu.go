@@ -7,7 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,13 +27,29 @@ type qemu struct {
 	ended  chan struct{} // closed when the process has ended
 }
 
-// The command line of the kernel. bpf is among the security modules, and those that only take time are not; what is slow to emulate
-// and of no use is left out.
-const cmdline = "console=ttyS0 panic=-1 lsm=landlock,lockdown,yama,integrity,bpf mitigations=off systemd.unit=multi-user.target"
+// The command line of the kernel. An oops and a warning are a panic, which ends the machine. bpf is among the security modules, and
+// those that only take time are not; what is slow to emulate and of no use is left out, and so is the watchdog, which takes a processor
+// that others use for one that hangs.
+const cmdline = " panic=-1 oops=panic panic_on_warn=1 nowatchdog mitigations=off systemd.unit=multi-user.target lsm=landlock,lockdown,yama,integrity"
 
-// The processor. Without cx16: QEMU's cmpxchg16b can leave the flags register in disorder, which has crashed guests in the kernel's
-// allocator. The others are what this model has and the emulation has not.
-const cpu = "Haswell-noTSX,-cx16,-pcid,-x2apic,-tsc-deadline,-invpcid"
+// board is the hardware of an architecture.
+type board struct {
+	program string
+	machine []string
+	cpu     string // under TCG
+	console string
+}
+
+var boards = map[string]board{
+	"amd64": {
+		program: "qemu-system-x86_64",
+		machine: []string{"-machine", "q35,hpet=off"},
+		// What this model has and the emulation has not is taken away.
+		cpu:     "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid",
+		console: "ttyS0",
+	},
+	"arm64": {program: "qemu-system-aarch64", machine: []string{"-machine", "virt"}, cpu: "cortex-a72", console: "ttyAMA0"},
+}
 
 // What the process finds as its descriptors 3, 4 and 5.
 const (
@@ -39,24 +58,33 @@ const (
 	fdPort   = "5"
 )
 
-// startQEMU starts QEMU, which ends with this process.
-func startQEMU(img images, o Options, disk *os.File, log *console) (*qemu, error) {
+// startQEMU starts QEMU, which ends with this process. The processor is what accelerator gave.
+func startQEMU(o Options, processor []string, dir string, disk, initrd *os.File, log *console) (*qemu, error) {
 	ours, theirs, err := socketpair()
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
 	q := &qemu{port: ours, ended: make(chan struct{})}
-	cmd := exec.Command("qemu-system-x86_64",
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35,hpet=off", "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", "2", "-m", "1G",
-		"-kernel", filepath.Join(img.dir, "linux-"+o.Kernel), "-initrd", fdInitrd, "-append", cmdline,
+	b := boards[o.Arch]
+	line := "console=" + b.console + cmdline
+	if !o.NoBPFLSM {
+		line += ",bpf"
+	}
+	if o.Light {
+		line += " -- light" // the argument of /init
+	}
+	args := slices.Concat(b.machine, processor, []string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "1G",
+		"-kernel", filepath.Join(dir, o.Arch, "linux-"+o.Kernel), "-initrd", fdInitrd, "-append", line,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-		"-blockdev", "driver=qcow2,node-name=disk,file.driver=file,file.filename="+fdDisk+",file.cache.no-flush=on",
+		"-blockdev", "driver=qcow2,node-name=disk,file.driver=file,file.filename=" + fdDisk + ",file.cache.no-flush=on",
 		"-device", "virtio-blk-pci,drive=disk",
-		"-chardev", "socket,id=port,fd="+fdPort, "-device", "virtio-serial", "-device", "virtserialport,chardev=port,name="+wire.Port)
+		"-chardev", "socket,id=port,fd=" + fdPort, "-device", "virtio-serial", "-device", "virtserialport,chardev=port,name=" + wire.Port,
+	})
+	cmd := exec.Command(b.program, args...)
 	cmd.Stdout, cmd.Stderr = log, &q.stderr
-	cmd.ExtraFiles = []*os.File{disk, img.initrd[o.Kernel], theirs}
+	cmd.ExtraFiles = []*os.File{disk, initrd, theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
@@ -124,6 +152,20 @@ func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.buf.Write(p)
+}
+
+// A kernel says these when it has met a mistake of its own, after the time.
+var troubles = regexp.MustCompile(`(?m)^\[ *[0-9.]+\](?:\[[^\]]*\])? .*(?:BUG:|Oops|Kernel panic|RIP: 0010:|WARNING:)`)
+
+// trouble is what the kernel said from its first mistake on; nothing when it made none.
+func (c *console) trouble() string {
+	s := c.String()
+	at := troubles.FindStringIndex(s)
+	if at == nil {
+		return ""
+	}
+	lines := strings.SplitN(s[at[0]:], "\n", 41)
+	return strings.Join(lines[:min(len(lines), 40)], "\n")
 }
 
 func (c *console) String() string {

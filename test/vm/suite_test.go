@@ -5,49 +5,89 @@ package vm
 import (
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
-// TestSuites runs the end-to-end tests of packages inside a machine: another kernel judges there than on the machine that builds,
-// and BPF LSM programs fire.
+// The tests of LSM programs: for every kernel, and for one.
+const (
+	lsm     = "ProbeLSM|FileHooks|FileExec|FileSockets|GuardHooks|GuardFailsClosed"
+	moreLSM = "FileRulesChange|FileSwap|GuardWithoutLoader|GuardHookMissing"
+)
+
+// TestSuites runs the end-to-end tests of packages inside a machine: other kernels judge there than on the machine that builds, and BPF
+// LSM programs fire.
 func TestSuites(t *testing.T) {
 	t.Parallel()
-	suites := []struct{ pkg, run, skip string }{
-		// Two need the sources and the compiler.
-		{pkg: "./loader", run: ".", skip: "^(TestNumbersMatchTheHeaders|TestExec)$"},
+	static := Options{Arch: "amd64", Kernel: "6.12", Light: true, NoBPFLSM: true}
+	usual := Options{Arch: "amd64", Kernel: "6.12", Light: true}
+	var others []Options
+	for _, arch := range []string{"amd64", "arm64"} {
+		for _, kernel := range Kernels(t, arch) {
+			if o := (Options{Arch: arch, Kernel: kernel, Light: true}); o != usual {
+				others = append(others, o)
+			}
+		}
+	}
+	suites := []struct {
+		pkg, run, skip string
+		on             []Options
+	}{
+		// Two need the sources and the compiler; the million decisions of one are made where there is a real processor. LSM programs take
+		// seconds to load here, for each test, so those that do not need them have none.
+		{pkg: "./loader", run: ".", skip: "^Test(NumbersMatchTheHeaders|Exec|FileCore|" + lsm + "|" + moreLSM + ")$", on: []Options{static}},
+		{pkg: "./loader", run: "^Test(" + lsm + "|" + moreLSM + "|ExecOfStray)$", skip: "^$", on: []Options{usual}},
+		// What differs between kernels: which hooks there are, what they are given, and what the verifier takes.
+		{pkg: "./loader", run: "^Test(" + lsm + ")$", skip: "^$", on: others},
 		// Where kernels differ most: mounts, ids, Landlock, and limits on cgroup v2 alone. All of it would take minutes.
 		{pkg: "./agent/sandbox", run: "^Test(Identity|Files|ReadOnly|Exec|Init|Status|ForeignCalls|Escapes|NoExecInShm|Image|Adopt|AdoptUnmasked|" +
-			"LimitPIDs|LimitMemory|LimitFiles|LimitDisk|ForkBomb|AirGap|Sweep.*|Terminal|NoLeaks|Denies|Unmasked|EtcHolds|UnixSocket|NotIdmapped)$"},
+			"LimitPIDs|LimitMemory|LimitFiles|LimitDisk|ForkBomb|AirGap|Sweep.*|Terminal|NoLeaks|Denies|Unmasked|EtcHolds|UnixSocket|NotIdmapped)$", skip: "^$",
+			on: []Options{{Arch: "amd64", Kernel: "6.12"}}},
 	}
 	for _, s := range suites {
-		t.Run(filepath.Base(s.pkg), func(t *testing.T) {
-			t.Parallel()
-			m := Start(t, Options{})
-			m.Copy(compile(t, s.pkg), "/srv/test")
-			stdout, stderr, status := m.Run("cd /srv && ./test -test.v -test.timeout 8m -test.run '" + s.run + "' -test.skip '" + s.skip + "'")
-			if status != 0 {
-				t.Errorf("%s in the machine ended with %d\n%s\n%s", s.pkg, status, stderr, tail(stdout, 200))
+		for _, o := range s.on {
+			name := o.Kernel + "/" + filepath.Base(s.pkg)
+			if o.Arch == "arm64" {
+				name = "arm64-" + name
 			}
-			if strings.Contains(stdout, "--- SKIP") {
-				t.Errorf("%s: tests were skipped\n%s", s.pkg, tail(stdout, 200))
+			if o.NoBPFLSM {
+				name = "static-" + name
 			}
-			t.Logf("%s: %d tests passed", s.pkg, strings.Count(stdout, "\n--- PASS"))
-		})
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				Start(t, o).Test(compile(t, s.pkg, o.Arch), "-test.run="+s.run, "-test.skip="+s.skip)
+			})
+		}
 	}
 }
 
-// compile makes the test program of a package.
-func compile(t *testing.T, pkg string) string {
+// build makes a program of ours.
+func build(t *testing.T, pkg string) string {
+	t.Helper()
+	top, err := repo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "program")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", program, pkg)
+	build.Dir = top
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", pkg, err, out)
+	}
+	return program
+}
+
+// compile makes the test program of a package, for an architecture.
+func compile(t *testing.T, pkg, arch string) string {
 	t.Helper()
 	top, err := repo()
 	if err != nil {
 		t.Fatal(err)
 	}
 	program := filepath.Join(t.TempDir(), "test")
-	build := exec.Command("go", "test", "-c", "-tags", "e2e", "-o", program, pkg)
+	build := exec.Command("go", "test", "-c", "-tags", "e2e,lsm", "-o", program, pkg)
 	build.Dir = top
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	build.Env = append(build.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", build, err, out)
 	}

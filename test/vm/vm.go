@@ -1,12 +1,13 @@
-// Package vm starts whole machines for tests: QEMU without KVM, one of Debian's kernels, a Debian root with systemd, in which a test
-// runs commands as root, and which it may reboot. There the kernel is a released one, with BPF LSM, and PID 1 is a real one; the
-// machine that runs the tests has neither to be Debian nor to be able to do what is tested.
+// Package vm starts whole machines for tests: QEMU, one of Debian's kernels, a Debian root with systemd or without, in which a test
+// runs commands or a test program as root, and which it may reboot. There the kernel is a released one, with BPF LSM, and PID 1 is a
+// real one; the machine that runs the tests has neither to be Debian nor to be able to do what is tested.
 //
 // A machine has no network, and its disk is the test's own: changes go to an overlay that has no name. Everything ends with the
 // test process, however that ends. The package imports nothing of the product but what its two programs say to each other.
 package vm
 
 import (
+	"cmp"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -29,41 +30,40 @@ const (
 	powerLimit   = 2 * time.Minute
 )
 
-// Kernels are those that a machine can run, the one of the zero Options first.
-var Kernels = []string{"6.12", "6.1"}
-
 // Options say what a machine is to be like. The zero value is the usual one.
 type Options struct {
-	Kernel string // one of Kernels
+	Kernel string // one of Kernels; "6.12" when it is empty
+	Arch   string // "amd64", also when it is empty, or "arm64", which is always light
+	// Light is without systemd: the guest program is PID 1, and the machine is up in a few seconds.
+	Light bool
+	// NoBPFLSM leaves BPF out of the kernel's security modules, as Ubuntu's kernels do: the level is static there.
+	NoBPFLSM bool
+	// CountInstructions makes the machine's clock count the instructions of its one processor: a nanosecond each. Times can be compared
+	// then, whatever else the host does.
+	CountInstructions bool
 }
 
 // Machine is a machine that runs. Its methods fail the test when the machine does not do as asked; use them in the test's goroutine.
 type Machine struct {
-	Kernel string // the release that runs, as uname says it
+	Kernel string   // the release that runs, as uname says it
+	Env    []string // NAME=VALUE, of test programs
 
-	t    testing.TB
-	opts Options
-	img  images
-	disk *os.File
-	qemu *qemu
-	log  console
-	in   *gob.Decoder
-	out  *gob.Encoder
+	t            *testing.T
+	opts         Options
+	images       string
+	disk, initrd *os.File
+	qemu         *qemu
+	log          console
+	in           *gob.Decoder
+	out          *gob.Encoder
 }
 
-// Start starts a machine and waits until systemd has reached multi-user.target. It ends with the test; when that has failed, the end of
+// Start starts a machine and waits until it is up: systemd, where there is one, has reached multi-user.target. It ends with the test; when that has failed, the end of
 // the console's output is shown.
-func Start(t testing.TB, o Options) *Machine {
+func Start(t *testing.T, o Options) *Machine {
 	t.Helper()
-	if o.Kernel == "" {
-		o.Kernel = Kernels[0]
-	}
-	m := &Machine{t: t, opts: o}
-	var err error
-	if m.img, err = theImages(); err != nil {
-		t.Fatal(err)
-	}
-	if m.disk, err = m.img.overlay(); err != nil {
+	m := &Machine{t: t}
+	if err := m.prepare(o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -71,12 +71,39 @@ func Start(t testing.TB, o Options) *Machine {
 			m.qemu.stop()
 		}
 		m.disk.Close()
-		if t.Failed() {
+		m.initrd.Close()
+		if trouble := m.log.trouble(); trouble != "" {
+			t.Errorf("the machine's kernel was in trouble:\n%s", trouble)
+		} else if t.Failed() {
 			t.Logf("the console of the machine, its end:\n%s", tail(m.Log(), 60))
 		}
 	})
 	m.boot()
 	return m
+}
+
+// prepare makes what QEMU starts a machine from.
+func (m *Machine) prepare(o Options) error {
+	o.Kernel, o.Arch = cmp.Or(o.Kernel, "6.12"), cmp.Or(o.Arch, "amd64")
+	o.Light = o.Light || o.Arch == "arm64"
+	m.opts = o
+	var err error
+	if m.images, err = images(); err != nil {
+		return err
+	}
+	build, ok := guests[o.Arch]
+	if !ok {
+		return fmt.Errorf("no machine is an %q", o.Arch)
+	}
+	guest, err := build()
+	if err != nil {
+		return err
+	}
+	if m.initrd, err = initramfs(guest, filepath.Join(m.images, o.Arch, "modules-"+o.Kernel)); err != nil {
+		return err
+	}
+	m.disk, err = overlay(filepath.Join(m.images, o.Arch, "root.img"))
+	return err
 }
 
 // Run runs a line of bash as root, with nothing on its standard input, and returns what it printed and its exit status.
@@ -110,15 +137,19 @@ func (m *Machine) Copy(from, to string) {
 	m.ask(wire.Command{Write: &wire.File{Path: to, Mode: uint32(info.Mode().Perm()), Data: data}}, "writing "+to)
 }
 
-// Reboot has systemd reboot the machine, and waits until it is up again.
+// Reboot reboots the machine, by systemd where there is one, and waits until it is up again.
 func (m *Machine) Reboot() {
 	m.t.Helper()
+	line := "systemctl reboot >/dev/console 2>&1"
+	if m.opts.Light {
+		line = "sync; echo b >/proc/sysrq-trigger"
+	}
 	// No answer is waited for: systemd may be quicker than the guest.
-	if err := m.out.Encode(wire.Command{Run: "systemctl reboot >/dev/console 2>&1"}); err != nil {
-		m.t.Fatalf("in the machine: systemctl reboot: %v", err)
+	if err := m.out.Encode(wire.Command{Run: line}); err != nil {
+		m.t.Fatalf("in the machine: %s: %v", line, err)
 	}
 	if !m.qemu.wait(powerLimit) {
-		m.t.Fatalf("the machine has not gone down within %s of `systemctl reboot`", powerLimit)
+		m.t.Fatalf("the machine has not gone down within %s of %q", powerLimit, line)
 	}
 	m.qemu.port.Close()
 	m.boot()
@@ -139,7 +170,7 @@ func (m *Machine) boot() {
 	m.t.Helper()
 	start := time.Now()
 	var err error
-	if m.qemu, err = startQEMU(m.img, m.opts, m.disk, &m.log); err != nil {
+	if m.qemu, err = startQEMU(m.opts, m.opts.processor(), m.images, m.disk, m.initrd, &m.log); err != nil {
 		m.t.Fatal(err)
 	}
 	m.in, m.out = gob.NewDecoder(m.qemu.port), gob.NewEncoder(m.qemu.port)
@@ -153,10 +184,25 @@ func (m *Machine) boot() {
 
 func (m *Machine) ask(c wire.Command, what string) wire.Result {
 	m.t.Helper()
+	return m.askFor(c, what, func([]byte) {})
+}
+
+// askFor asks for a command and hands on what it prints while it runs.
+func (m *Machine) askFor(c wire.Command, what string, printed func([]byte)) wire.Result {
+	m.t.Helper()
 	start := time.Now()
 	var r wire.Result
 	err := m.within(commandLimit, func() error {
-		return errors.Join(m.out.Encode(c), m.in.Decode(&r))
+		if err := m.out.Encode(c); err != nil {
+			return err
+		}
+		for {
+			r = wire.Result{}
+			if err := m.in.Decode(&r); err != nil || !r.More {
+				return err
+			}
+			printed(r.Stdout)
+		}
 	})
 	if err != nil {
 		m.t.Fatalf("in the machine: %s: %v", what, err)

@@ -1,6 +1,7 @@
 // Command guest is the part of test/vm inside the machine. The kernel starts it as /init of the initramfs: it loads the modules that
-// came with it, mounts the disk, puts itself and a unit below /run, and becomes systemd. The unit starts it again, as the one who runs
-// the commands that come through the serial port. The disk holds nothing of it.
+// came with it, mounts the disk, and puts itself below /run. With the argument "light" it stays PID 1 and starts itself again as the
+// one who runs the commands that come through the serial port; else it becomes systemd, which starts that one as a unit. The disk
+// holds nothing of it.
 package main
 
 import (
@@ -23,7 +24,16 @@ import (
 func main() {
 	if os.Getpid() == 1 {
 		// PID 1 must not end: the kernel's panic is what stops the machine, after the line that says why.
-		fmt.Fprintln(os.Stderr, "vm guest: init:", start())
+		light := len(os.Args) > 1 && os.Args[1] == "light"
+		err := start()
+		switch {
+		case err != nil:
+		case light:
+			err = beInit()
+		default:
+			err = becomeSystemd()
+		}
+		fmt.Fprintln(os.Stderr, "vm guest: init:", err)
 		os.Exit(1)
 	}
 	if err := serve(); err != nil {
@@ -50,17 +60,8 @@ TTYPath=/dev/console
 `
 )
 
-// start makes the machine's root out of the disk and starts systemd in it.
+// start makes the machine's root out of the disk, and puts this program there.
 func start() error {
-	mount := func(source, target, kind, data string, flags uintptr) error {
-		if err := os.MkdirAll(target, 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount(source, target, kind, flags, data); err != nil {
-			return fmt.Errorf("mounting %s: %w", target, err)
-		}
-		return nil
-	}
 	if err := mount("dev", "/dev", "devtmpfs", "", 0); err != nil {
 		return err
 	}
@@ -83,19 +84,35 @@ func start() error {
 	if err != nil {
 		return err
 	}
-	wants := newRoot + "/run/systemd/system/multi-user.target.wants"
-	if err := errors.Join(
-		os.MkdirAll(wants, 0o755),
+	return errors.Join(
 		os.Mkdir(newRoot+runDir, 0o755),
 		os.WriteFile(newRoot+runDir+"/guest", self, 0o755),
-		os.WriteFile(newRoot+"/run/systemd/system/vm-guest.service", []byte(unit), 0o644),
-		os.Symlink("../vm-guest.service", wants+"/vm-guest.service"),
 		os.Remove("/init"), // its memory
 		os.RemoveAll("/modules"),
 		os.Chdir(newRoot),
 		unix.Mount(".", "/", "", unix.MS_MOVE, ""),
 		unix.Chroot("."),
 		os.Chdir("/"),
+	)
+}
+
+func mount(source, target, kind, data string, flags uintptr) error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, target, kind, flags, data); err != nil {
+		return fmt.Errorf("mounting %s: %w", target, err)
+	}
+	return nil
+}
+
+// becomeSystemd starts systemd in place of this process.
+func becomeSystemd() error {
+	wants := "/run/systemd/system/multi-user.target.wants"
+	if err := errors.Join(
+		os.MkdirAll(wants, 0o755),
+		os.WriteFile("/run/systemd/system/vm-guest.service", []byte(unit), 0o644),
+		os.Symlink("../vm-guest.service", wants+"/vm-guest.service"),
 	); err != nil {
 		return err
 	}
@@ -156,7 +173,7 @@ func serve() error {
 		} else if err != nil {
 			return err
 		}
-		if err := out.Encode(do(c)); err != nil {
+		if err := out.Encode(do(c, out)); err != nil {
 			return err
 		}
 	}
@@ -176,11 +193,24 @@ func port() (string, error) {
 	return "", fmt.Errorf("no virtio port is named %s among %q", wire.Port, names)
 }
 
-func do(c wire.Command) wire.Result {
-	if c.Write != nil {
+func do(c wire.Command, out *gob.Encoder) wire.Result {
+	switch {
+	case c.Write != nil:
 		return wire.Result{Err: text(write(c.Write))}
+	case c.Stream:
+		return run(c.Run, stream{out}, stream{out})
 	}
-	return run(c.Run)
+	var stdout, stderr bytes.Buffer
+	r := run(c.Run, &stdout, &stderr)
+	r.Stdout, r.Stderr = stdout.Bytes(), stderr.Bytes()
+	return r
+}
+
+// stream tells the host what is written to it.
+type stream struct{ out *gob.Encoder }
+
+func (s stream) Write(p []byte) (int, error) {
+	return len(p), s.out.Encode(wire.Result{More: true, Stdout: p})
 }
 
 func write(f *wire.File) error {
@@ -193,26 +223,22 @@ func write(f *wire.File) error {
 	return os.Chmod(f.Path, os.FileMode(f.Mode))
 }
 
-func run(line string) wire.Result {
-	var stdout, stderr bytes.Buffer
+func run(line string, stdout, stderr io.Writer) wire.Result {
 	cmd := exec.Command("/bin/bash", "-c", line)
 	cmd.Dir = "/root"
 	cmd.Env = []string{"HOME=/root", "USER=root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	// What the command left running may hold its output open.
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
-	r := wire.Result{Stdout: stdout.Bytes(), Stderr: stderr.Bytes()}
 	if cmd.ProcessState == nil {
-		r.Err = text(err)
-		return r
+		return wire.Result{Err: text(err)}
 	}
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	r.Status = status.ExitStatus()
 	if status.Signaled() {
-		r.Status = 128 + int(status.Signal())
+		return wire.Result{Status: 128 + int(status.Signal())}
 	}
-	return r
+	return wire.Result{Status: status.ExitStatus()}
 }
 
 func text(err error) string {

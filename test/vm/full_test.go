@@ -1,0 +1,68 @@
+//go:build vm
+
+package vm
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestFull: where BPF LSM programs fire, the level is full, and rules hold that no mount could express.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	for _, kernel := range Kernels(t, "amd64") {
+		t.Run(kernel, func(t *testing.T) {
+			t.Parallel()
+			m := Start(t, Options{Kernel: kernel, Light: true})
+			m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
+			m.Must(`mkdir -p /srv/work/.git /srv/work/sub && cd /srv/work && echo key >.env && echo '[core]' >.git/config && echo text >file && cp /bin/true prog
+				cat >/srv/policy.yaml <<'EOF'
+enforcement: full
+filesystem:
+  allow:
+    - {path: /workspace, permissions: [read, write]}
+  deny:
+    - {path: /workspace/.env, permissions: [read, write]}
+    - {path: /workspace/.env.local, permissions: [read, write]}
+    - {path: /workspace/.git/config, permissions: [write]}
+process:
+  allow: [{command: bash}, {command: cat}, {command: mv}, {command: ln}, {command: rm}, {command: ls}, {command: touch}, {command: cp}, {command: python3}, {command: timeout, helpers: [head]}]
+EOF`)
+			stdout, stderr, status := m.Run(`cd /srv/work && nemoclaw run --policy ../policy.yaml -- bash -c '
+				cat file; cat .git/config; echo more >>file; ls >/dev/null; python3 -c "print(1)"; cp file copy; mv copy sub/copy; rm sub/copy; touch new; echo t >/tmp/t; cat </tmp/t; timeout 9 head -n1 file
+				tried() { if "$@" >/dev/null 2>&1; then echo "done: $*"; else echo "refused: $*"; fi; }
+				tried cat .env; tried cp .env x; tried ln .env x; tried mv .env x; tried rm .env; tried mv file .env; tried touch .env.local; tried mv file .env.local
+				tried mv .git git; tried rm .git/config; tried touch .git/config; tried ./prog; tried head file; tried touch /usr/x; echo end
+			'`)
+			want := "text\n[core]\n1\nt\ntext\n"
+			for _, try := range []string{
+				"cat .env", "cp .env x", "ln .env x", "mv .env x", "rm .env", "mv file .env", "touch .env.local", "mv file .env.local",
+				"mv .git git", "rm .git/config", "touch .git/config", "./prog", "head file", "touch /usr/x",
+			} {
+				want += "refused: " + try + "\n"
+			}
+			if want += "end\n"; status != 0 || stdout != want {
+				t.Errorf("status %d\n%s\nwant\n%s\n%s", status, stdout, want, stderr)
+			}
+			records := m.Must("cat /var/log/nemoclaw/audit/run.jsonl")
+			for _, want := range []string{`"action":"open","object":"/workspace/.env"`, `"action":"create","object":"/workspace/.env.local"`, `"plane":"exec","action":"exec","object":"/workspace/prog"`} {
+				if !strings.Contains(records, want) {
+					t.Errorf("no record with %s", want)
+				}
+			}
+			t.Log(stderr)
+			m.Must("test $(cat /srv/work/.env) = key && test ! -e /srv/work/.env.local && nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl")
+		})
+	}
+}
+
+// TestAttacks: what level static stops, level full does too, and more.
+func TestAttacks(t *testing.T) {
+	t.Parallel()
+	m := Start(t, Options{Light: true})
+	m.Copy(nemoclaw(t), "/srv/nemoclaw")
+	m.Copy(build(t, "./test/probe"), "/srv/probe")
+	m.Must("touch /etc/resolv.conf; modprobe tun")
+	m.Env = []string{"NEMOCLAW=/srv/nemoclaw", "NEMOCLAW_PROBE=/srv/probe", "NEMOCLAW_LEVEL=full"}
+	m.Test(compile(t, "./test/attacks", "amd64"), "-test.parallel=2")
+}
