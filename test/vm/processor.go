@@ -19,14 +19,14 @@ var underKVM = []string{"-accel", "kvm", "-cpu", "host", "-smp", "2"}
 // processor is what runs the machine's instructions, as QEMU's arguments.
 func (o Options) processor() []string {
 	cpu, thread := boards[o.Arch].cpu, "multi"
-	switch {
-	case o.Arch == "amd64" && o.Kernel == "newest":
-		// Its allocations for BPF need cmpxchg16b (kmalloc_nolock). And it patches its code more: with a thread for each processor,
-		// QEMU has run a breakpoint that another processor had already taken away.
+	if o.Arch == "amd64" {
+		// A kernel patches its code while BPF programs come and go. With a thread for each processor, QEMU has run a breakpoint that
+		// another processor had already taken away ("Oops: int3").
 		thread = "single"
-	case o.Arch == "amd64":
-		// QEMU's cmpxchg16b can leave the flags register in disorder, which has crashed guests in the kernel's allocator.
-		cpu += ",-cx16"
+		if o.Kernel != "newest" { // whose allocations for BPF need cmpxchg16b (kmalloc_nolock)
+			// QEMU's cmpxchg16b can leave the flags register in disorder, which has crashed guests in the kernel's allocator.
+			cpu += ",-cx16"
+		}
 	}
 	switch {
 	case o.CountInstructions:
