@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/florianl/go-nflog/v2"
@@ -98,12 +99,27 @@ func (w *Wire) listen(netns int, sink func(TripEvent)) error {
 		}
 		return 0
 	}
-	if err := log.RegisterWithErrorFunc(ctx, hook, failed); err != nil {
+	reads := &reading{Context: ctx, begun: make(chan struct{})}
+	if err := log.RegisterWithErrorFunc(reads, hook, failed); err != nil {
 		cancel()
 		return errors.Join(err, log.Close())
 	}
+	<-reads.begun
 	w.log, w.cancel = log, cancel
 	return nil
+}
+
+// reading is a context that tells when it is first asked for its error. The library's reader does that when it has put itself among
+// those that Close waits for: a Close before that would not wait for it.
+type reading struct {
+	context.Context
+	once  sync.Once
+	begun chan struct{}
+}
+
+func (r *reading) Err() error {
+	r.once.Do(func() { close(r.begun) })
+	return r.Context.Err()
 }
 
 // Count returns how many packets have tripped, reported or not.
