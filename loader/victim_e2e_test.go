@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 func victimMain() {
+	fmt.Println("ready")
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		value, err := victimTry(strings.Fields(lines.Text()))
@@ -244,7 +245,8 @@ type victim struct {
 	args string // as events show its command line
 }
 
-// startVictim starts a victim in a network namespace, and in a cgroup unless dir is nil.
+// startVictim starts a victim in a network namespace, and in a cgroup unless dir is nil. It returns when the victim is one: a start of a
+// process is over for its parent before the tracepoint on its exec, which kills by rules that a test may have changed by then.
 func startVictim(t testing.TB, ns *testNet, dir *os.File) *victim {
 	t.Helper()
 	v := &victim{t: t, cmd: exec.Command("/proc/self/exe", "victim", "of", t.Name())}
@@ -273,6 +275,7 @@ func startVictim(t testing.TB, ns *testNet, dir *os.File) *victim {
 			<-done
 		}
 	})
+	_, _ = v.out.ReadString('\n') // of one that was killed the first try tells
 	return v
 }
 
