@@ -197,8 +197,8 @@ func (n *netRules) port(rules []*policy.NetRule, port uint16) (entry loader.Port
 	return entry, entry.Rule != 0 || len(members) > 0, nil
 }
 
-func (n *netRules) judge(rules []*policy.NetRule, port uint16, is func(string) bool) (policy.Verdict, policy.RuleID) {
-	v, r := n.policy.Network.Judge(rules, port, is)
+func (n *netRules) judge(rules []*policy.NetRule, port uint16, is func(command string) bool) (policy.Verdict, policy.RuleID) {
+	v, r := n.policy.Network.Judge(rules, port, policy.Caller{Is: is})
 	if r == nil {
 		return v, 0
 	}

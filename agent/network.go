@@ -210,7 +210,7 @@ func (i *Instance) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) 
 	}
 	return dnsproxy.Peer{
 		Subject: i.subject(p),
-		Is:      i.programs.is(p.Exe),
+		Caller:  policy.Caller{Is: i.programs.is(p.Exe), Tainted: p.Taint != loader.TaintNone},
 	}, true
 }
 
@@ -224,15 +224,15 @@ func (i *Instance) asker(client netip.AddrPort) policy.Subject {
 }
 
 func (i *Instance) subject(p loader.Peer) policy.Subject {
-	return policy.Subject{PID: p.PID, Exe: i.recorder.exe(p.PID, p.Exe), Args: p.Args}
+	return policy.Subject{PID: p.PID, Exe: i.recorder.exe(p.PID, p.Exe), Args: p.Args, Taint: p.Taint.String()}
 }
 
 // grant lets the kernel know what a person answered for the run, so that it judges the next connection at once: a
 // denied one fails in connect(2). Where the kernel has no name for something, the desk remembers it alone.
 func (i *Instance) grant(d policy.Decision, v policy.Verdict) {
 	host, num, err := net.SplitHostPort(d.Object)
-	if err != nil {
-		return
+	if err != nil || d.Subject.Taint != "" {
+		return // a grant is for the executable, which a tainted process is not taken for
 	}
 	port, err := strconv.ParseUint(num, 10, 16)
 	if err != nil {

@@ -53,7 +53,7 @@ func (r *recorder) event(e loader.Event) {
 	d := policy.Decision{
 		Time: e.Time, Plane: planes[e.Hook], Action: e.Hook.String(), Object: r.object(e), Verdict: e.Verdict,
 		Rule: position(p, e.Rule), Reason: e.Reason.String(), Revision: p.Revision,
-		Subject: policy.Subject{PID: e.PID, Exe: r.exe(e.PID, e.Exe), Args: e.Args},
+		Subject: policy.Subject{PID: e.PID, Exe: r.exe(e.PID, e.Exe), Args: e.Args, Taint: e.Taint.String()},
 	}
 	switch {
 	case e.Hook == loader.HookDevice:
@@ -62,6 +62,8 @@ func (r *recorder) event(e loader.Event) {
 		d.Plane, d.Action = policy.PlaneExec, "exec"
 	case e.Hook == loader.HookFile:
 		d.Action = fileAction(e.File)
+	case e.Reason == loader.ReasonTainted:
+		d.Reason = d.Subject.Withheld()
 	case e.Hook == loader.HookExec && e.Verdict == policy.Allow:
 		d.Called = e.Path
 	case e.Hook == loader.HookConnect && e.Verdict == policy.Deny && e.Reason == loader.ReasonRule && asks(p, e.Rule):

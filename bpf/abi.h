@@ -35,6 +35,11 @@ enum {
 	WALKS = 1024,	 /* up a tree that others change meanwhile */
 	ANCESTORS = 64,	 /* processes that a helper's command is looked for upward */
 	TREE_DEPTH = 64, /* directories that an execute grant on a tree is looked for upward */
+	MAX_ENVIRONS = 1 << 18,
+	VARIABLE_ROOM = 24,   /* of a variable's name and a zero */
+	VARIABLES = 29,	      /* that taint */
+	ENVIRON_PART = 128,   /* bytes of an environment that are read at a time */
+	ENVIRON_PARTS = 4096, /* a variable takes at least one */
 };
 
 /* As policy.Verdict: the smaller, the more severe. */
@@ -75,6 +80,7 @@ enum reason {
 	REASON_HELPER,	    /* a helper that its command did not start */
 	REASON_KERNEL,	    /* a file that sets something of the kernel */
 	REASON_GUARD,	    /* what no sandbox may do, whatever its policy */
+	REASON_TAINTED,	    /* the rule is for a command, and other code may run as it */
 };
 
 /*
@@ -184,9 +190,21 @@ struct peer {
 	__u32 rule;
 	__u32 revision;
 	__u8 verdict;
-	__u8 zero;
+	__u8 taint;
 	__u16 args_len;
 	__u8 args[ARGS_MAX]; /* arguments, each ended by NUL */
+};
+
+/*
+ * environs: a process of a sandbox -> what is known of the environment that its program was started with. From
+ * TAINT_VARIABLE on it is one of `variables` in environ.h.
+ */
+enum taint { TAINT_NONE, TAINT_UNKNOWN, TAINT_UNREAD, TAINT_LONG, TAINT_VARIABLE };
+
+struct environ_key {
+	__u64 cgid;
+	__u32 tgid;
+	__u32 zero;
 };
 
 /* askers: UDP source port of a DNS query -> who asked. Informational: the oldest are forgotten. */
@@ -332,7 +350,7 @@ struct event {
 	__u16 args_room;
 	__u16 args_len;
 	__u16 path_len;
-	__u32 zero;
+	__u32 taint;
 };
 
 #endif

@@ -8,6 +8,7 @@
 #define NEMOCLAW_CONNECT_H
 
 #include "decide.h"
+#include "environ.h"
 #include "event.h"
 
 static __always_inline int refuse_connect(const struct sandbox *box, struct counters *c, __u64 cgid, __u64 now,
@@ -47,18 +48,24 @@ static __always_inline int judge_tcp(const struct sandbox *box, struct counters 
 	struct flow *f;
 
 	subject_of(&s, bpf_get_current_task_btf());
+	s.taint = taint_of(cgid, s.tgid);
 	/* Whatever its address, port 53 is the resolver, and 3128 of this address the CONNECT proxy: steer.c. */
 	if (port != PORT_DNS && !is_connect_proxy(addr, port)) {
 		struct query q = {.cgid = cgid, .now = now, .revision = box->revision, .port = port};
 
 		q.exe = s.exe;
 		q.fallback = box->verdict;
+		q.tainted = s.taint != TAINT_NONE;
 		memcpy(q.addr, addr, sizeof(q.addr));
 		if (is_reserved(addr)) {
 			a.verdict = DENY;
 			reason = REASON_RESERVED;
 		} else {
 			decide(&q, &a);
+			if (a.verdict == DENY && a.withheld) {
+				a.rule = a.withheld;
+				reason = REASON_TAINTED;
+			}
 		}
 	}
 	if (a.verdict == DENY) {

@@ -20,12 +20,13 @@ struct query {
 	__u32 revision;
 	__u16 port;
 	__u8 fallback; /* the sandbox's default verdict */
-	__u8 zero;
+	__u8 tainted;  /* other code may run as exe: only what is against exe counts */
 };
 
 struct answer {
 	__u32 rule;
 	__u32 verdict;
+	__u32 withheld; /* a rule that would have let more through, were it not for the taint; 0: none */
 };
 
 static __always_inline int expired(__u64 expires, __u64 now)
@@ -42,7 +43,7 @@ static __always_inline int take_grant(const struct query *q, const struct file_i
 	key.exe = *exe;
 	memcpy(key.addr, q->addr, sizeof(key.addr));
 	g = bpf_map_lookup_elem(&grants, &key);
-	if (!g || expired(g->expires, q->now))
+	if (!g || expired(g->expires, q->now) || (q->tainted && exe == &q->exe && g->verdict != DENY))
 		return 0;
 	a->rule = g->rule;
 	a->verdict = g->verdict;
@@ -55,7 +56,7 @@ static __always_inline int take_grant(const struct query *q, const struct file_i
 /* Lets one entry of the rule maps take part: the more severe verdict stays. */
 static __always_inline int weigh(const struct query *q, const struct rule *r, struct answer *a, int found)
 {
-	__u32 verdict, rule;
+	__u32 verdict, rule, withheld = 0;
 
 	if (!r || expired(r->expires, q->now))
 		return found;
@@ -67,7 +68,9 @@ static __always_inline int weigh(const struct query *q, const struct rule *r, st
 
 		key.exe = q->exe;
 		m = bpf_map_lookup_elem(&members, &key);
-		if (m) {
+		if (m && q->tainted && m->verdict >= verdict) {
+			withheld = m->verdict > verdict ? m->rule : 0;
+		} else if (m) {
 			verdict = m->verdict;
 			rule = m->rule;
 		}
@@ -75,6 +78,7 @@ static __always_inline int weigh(const struct query *q, const struct rule *r, st
 	if (!found || verdict < a->verdict) {
 		a->verdict = verdict;
 		a->rule = rule;
+		a->withheld = withheld;
 	}
 	return 1;
 }

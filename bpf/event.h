@@ -19,6 +19,7 @@ static __always_inline void start_event(struct event *e, const struct sandbox *b
 	e->cgid = cgid;
 	e->exe = s->exe;
 	e->tgid = s->tgid;
+	e->taint = s->taint;
 	e->revision = box->revision;
 	e->hook = hook;
 }

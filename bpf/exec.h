@@ -10,6 +10,7 @@
 #ifndef NEMOCLAW_EXEC_H
 #define NEMOCLAW_EXEC_H
 
+#include "environ.h"
 #include "event.h"
 
 /* Looks for the nearest directory above file that was granted as a tree. Returns its flags, or 0. */
@@ -64,6 +65,7 @@ int exec(__u64 *ctx)
 	}
 	c = counters_of(cgid);
 	subject_of(&s, task);
+	s.taint = note_environ(cgid, task);
 	key.file = s.exe;
 	v = bpf_map_lookup_elem(&executables, &key);
 	if (v && v->flags & EXEC_FILE) {

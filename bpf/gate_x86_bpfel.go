@@ -38,6 +38,13 @@ type GateDeviceKey struct {
 	Zero  uint32
 }
 
+type GateEnvironKey struct {
+	_    structs.HostLayout
+	Cgid uint64
+	Tgid uint32
+	Zero uint32
+}
+
 type GateEvent struct {
 	_        structs.HostLayout
 	Time     uint64
@@ -56,7 +63,7 @@ type GateEvent struct {
 	ArgsRoom uint16
 	ArgsLen  uint16
 	PathLen  uint16
-	Zero     uint32
+	Taint    uint32
 }
 
 type GateExecKey struct {
@@ -134,7 +141,7 @@ type GatePeer struct {
 	Rule     uint32
 	Revision uint32
 	Verdict  uint8
-	Zero     uint8
+	Taint    uint8
 	ArgsLen  uint16
 	Args     [256]uint8
 }
@@ -198,6 +205,7 @@ const (
 	GateMapCounts      = "counts"
 	GateMapDeparted    = "departed"
 	GateMapDevices     = "devices"
+	GateMapEnvirons    = "environs"
 	GateMapExecutables = "executables"
 	GateMapFlows       = "flows"
 	GateMapGrants      = "grants"
@@ -216,7 +224,9 @@ const (
 	GateProgConnect6   = "connect6"
 	GateProgDevice     = "device"
 	GateProgEgress     = "egress"
+	GateProgEnded      = "ended"
 	GateProgExec       = "exec"
+	GateProgForked     = "forked"
 	GateProgIdentify   = "identify"
 	GateProgIngress    = "ingress"
 	GateProgSendmsg4   = "sendmsg4"
@@ -273,7 +283,9 @@ type GateProgramSpecs struct {
 	Connect6   *ebpf.ProgramSpec `ebpf:"connect6"`
 	Device     *ebpf.ProgramSpec `ebpf:"device"`
 	Egress     *ebpf.ProgramSpec `ebpf:"egress"`
+	Ended      *ebpf.ProgramSpec `ebpf:"ended"`
 	Exec       *ebpf.ProgramSpec `ebpf:"exec"`
+	Forked     *ebpf.ProgramSpec `ebpf:"forked"`
 	Identify   *ebpf.ProgramSpec `ebpf:"identify"`
 	Ingress    *ebpf.ProgramSpec `ebpf:"ingress"`
 	Sendmsg4   *ebpf.ProgramSpec `ebpf:"sendmsg4"`
@@ -291,6 +303,7 @@ type GateMapSpecs struct {
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
 	Departed    *ebpf.MapSpec `ebpf:"departed"`
 	Devices     *ebpf.MapSpec `ebpf:"devices"`
+	Environs    *ebpf.MapSpec `ebpf:"environs"`
 	Executables *ebpf.MapSpec `ebpf:"executables"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Grants      *ebpf.MapSpec `ebpf:"grants"`
@@ -336,6 +349,7 @@ type GateMaps struct {
 	Counts      *ebpf.Map `ebpf:"counts"`
 	Departed    *ebpf.Map `ebpf:"departed"`
 	Devices     *ebpf.Map `ebpf:"devices"`
+	Environs    *ebpf.Map `ebpf:"environs"`
 	Executables *ebpf.Map `ebpf:"executables"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Grants      *ebpf.Map `ebpf:"grants"`
@@ -357,6 +371,7 @@ func (m *GateMaps) Close() error {
 		m.Counts,
 		m.Departed,
 		m.Devices,
+		m.Environs,
 		m.Executables,
 		m.Flows,
 		m.Grants,
@@ -388,7 +403,9 @@ type GatePrograms struct {
 	Connect6   *ebpf.Program `ebpf:"connect6"`
 	Device     *ebpf.Program `ebpf:"device"`
 	Egress     *ebpf.Program `ebpf:"egress"`
+	Ended      *ebpf.Program `ebpf:"ended"`
 	Exec       *ebpf.Program `ebpf:"exec"`
+	Forked     *ebpf.Program `ebpf:"forked"`
 	Identify   *ebpf.Program `ebpf:"identify"`
 	Ingress    *ebpf.Program `ebpf:"ingress"`
 	Sendmsg4   *ebpf.Program `ebpf:"sendmsg4"`
@@ -405,7 +422,9 @@ func (p *GatePrograms) Close() error {
 		p.Connect6,
 		p.Device,
 		p.Egress,
+		p.Ended,
 		p.Exec,
+		p.Forked,
 		p.Identify,
 		p.Ingress,
 		p.Sendmsg4,

@@ -38,6 +38,13 @@ type JudgeDeviceKey struct {
 	Zero  uint32
 }
 
+type JudgeEnvironKey struct {
+	_    structs.HostLayout
+	Cgid uint64
+	Tgid uint32
+	Zero uint32
+}
+
 type JudgeExecKey struct {
 	_    structs.HostLayout
 	Cgid uint64
@@ -113,7 +120,7 @@ type JudgePeer struct {
 	Rule     uint32
 	Revision uint32
 	Verdict  uint8
-	Zero     uint8
+	Taint    uint8
 	ArgsLen  uint16
 	Args     [256]uint8
 }
@@ -138,7 +145,7 @@ type JudgeQuery struct {
 	Revision uint32
 	Port     uint16
 	Fallback uint8
-	Zero     uint8
+	Tainted  uint8
 }
 
 type JudgeRule struct {
@@ -189,6 +196,7 @@ const (
 	JudgeMapCounts      = "counts"
 	JudgeMapDeparted    = "departed"
 	JudgeMapDevices     = "devices"
+	JudgeMapEnvirons    = "environs"
 	JudgeMapExecutables = "executables"
 	JudgeMapFlows       = "flows"
 	JudgeMapGrants      = "grants"
@@ -258,6 +266,7 @@ type JudgeMapSpecs struct {
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
 	Departed    *ebpf.MapSpec `ebpf:"departed"`
 	Devices     *ebpf.MapSpec `ebpf:"devices"`
+	Environs    *ebpf.MapSpec `ebpf:"environs"`
 	Executables *ebpf.MapSpec `ebpf:"executables"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Grants      *ebpf.MapSpec `ebpf:"grants"`
@@ -303,6 +312,7 @@ type JudgeMaps struct {
 	Counts      *ebpf.Map `ebpf:"counts"`
 	Departed    *ebpf.Map `ebpf:"departed"`
 	Devices     *ebpf.Map `ebpf:"devices"`
+	Environs    *ebpf.Map `ebpf:"environs"`
 	Executables *ebpf.Map `ebpf:"executables"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Grants      *ebpf.Map `ebpf:"grants"`
@@ -324,6 +334,7 @@ func (m *JudgeMaps) Close() error {
 		m.Counts,
 		m.Departed,
 		m.Devices,
+		m.Environs,
 		m.Executables,
 		m.Flows,
 		m.Grants,

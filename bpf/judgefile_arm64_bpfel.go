@@ -38,6 +38,13 @@ type JudgeFileDeviceKey struct {
 	Zero  uint32
 }
 
+type JudgeFileEnvironKey struct {
+	_    structs.HostLayout
+	Cgid uint64
+	Tgid uint32
+	Zero uint32
+}
+
 type JudgeFileExecKey struct {
 	_    structs.HostLayout
 	Cgid uint64
@@ -169,7 +176,7 @@ type JudgeFilePeer struct {
 	Rule     uint32
 	Revision uint32
 	Verdict  uint8
-	Zero     uint8
+	Taint    uint8
 	ArgsLen  uint16
 	Args     [256]uint8
 }
@@ -243,6 +250,7 @@ const (
 	JudgeFileMapCounts      = "counts"
 	JudgeFileMapDeparted    = "departed"
 	JudgeFileMapDevices     = "devices"
+	JudgeFileMapEnvirons    = "environs"
 	JudgeFileMapExecutables = "executables"
 	JudgeFileMapFlows       = "flows"
 	JudgeFileMapGrants      = "grants"
@@ -316,6 +324,7 @@ type JudgeFileMapSpecs struct {
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
 	Departed    *ebpf.MapSpec `ebpf:"departed"`
 	Devices     *ebpf.MapSpec `ebpf:"devices"`
+	Environs    *ebpf.MapSpec `ebpf:"environs"`
 	Executables *ebpf.MapSpec `ebpf:"executables"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Grants      *ebpf.MapSpec `ebpf:"grants"`
@@ -365,6 +374,7 @@ type JudgeFileMaps struct {
 	Counts      *ebpf.Map `ebpf:"counts"`
 	Departed    *ebpf.Map `ebpf:"departed"`
 	Devices     *ebpf.Map `ebpf:"devices"`
+	Environs    *ebpf.Map `ebpf:"environs"`
 	Executables *ebpf.Map `ebpf:"executables"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Grants      *ebpf.Map `ebpf:"grants"`
@@ -389,6 +399,7 @@ func (m *JudgeFileMaps) Close() error {
 		m.Counts,
 		m.Departed,
 		m.Devices,
+		m.Environs,
 		m.Executables,
 		m.Flows,
 		m.Grants,

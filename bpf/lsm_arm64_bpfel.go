@@ -38,6 +38,13 @@ type LsmDeviceKey struct {
 	Zero  uint32
 }
 
+type LsmEnvironKey struct {
+	_    structs.HostLayout
+	Cgid uint64
+	Tgid uint32
+	Zero uint32
+}
+
 type LsmExecKey struct {
 	_    structs.HostLayout
 	Cgid uint64
@@ -151,7 +158,7 @@ type LsmPeer struct {
 	Rule     uint32
 	Revision uint32
 	Verdict  uint8
-	Zero     uint8
+	Taint    uint8
 	ArgsLen  uint16
 	Args     [256]uint8
 }
@@ -225,6 +232,7 @@ const (
 	LsmMapCounts                    = "counts"
 	LsmMapDeparted                  = "departed"
 	LsmMapDevices                   = "devices"
+	LsmMapEnvirons                  = "environs"
 	LsmMapExecutables               = "executables"
 	LsmMapFlows                     = "flows"
 	LsmMapGrants                    = "grants"
@@ -391,6 +399,7 @@ type LsmMapSpecs struct {
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
 	Departed    *ebpf.MapSpec `ebpf:"departed"`
 	Devices     *ebpf.MapSpec `ebpf:"devices"`
+	Environs    *ebpf.MapSpec `ebpf:"environs"`
 	Executables *ebpf.MapSpec `ebpf:"executables"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Grants      *ebpf.MapSpec `ebpf:"grants"`
@@ -439,6 +448,7 @@ type LsmMaps struct {
 	Counts      *ebpf.Map `ebpf:"counts"`
 	Departed    *ebpf.Map `ebpf:"departed"`
 	Devices     *ebpf.Map `ebpf:"devices"`
+	Environs    *ebpf.Map `ebpf:"environs"`
 	Executables *ebpf.Map `ebpf:"executables"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Grants      *ebpf.Map `ebpf:"grants"`
@@ -462,6 +472,7 @@ func (m *LsmMaps) Close() error {
 		m.Counts,
 		m.Departed,
 		m.Devices,
+		m.Environs,
 		m.Executables,
 		m.Flows,
 		m.Grants,

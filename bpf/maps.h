@@ -30,6 +30,7 @@ HASH(grants, struct grant_key, struct grant, MAX_GRANTS);
 HASH(flows, struct tuple, struct peer, MAX_FLOWS);
 HASH(executables, struct exec_key, struct exec_value, MAX_EXECUTABLES);
 HASH(devices, struct device_key, __u32, MAX_DEVICES);
+HASH(environs, struct environ_key, __u32, MAX_ENVIRONS);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

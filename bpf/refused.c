@@ -29,7 +29,6 @@ struct {
 } refusals SEC(".maps");
 
 static __u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
-static long (*bpf_probe_read_user_str)(void *to, __u32 size, const void *from) = (void *)114;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -11,7 +11,7 @@ struct subject {
 	__u64 args;	/* address in the task */
 	__u64 args_len; /* as long as the task says: not bounded */
 	__u32 tgid;
-	__u32 zero;
+	__u32 taint; /* the caller's to fill in, where it matters */
 };
 
 static __always_inline void identify_inode(struct file_id *id, struct inode *inode)
@@ -68,7 +68,7 @@ static __always_inline void fill_peer(struct peer *p, const struct subject *s)
 {
 	p->exe = s->exe;
 	p->tgid = s->tgid;
-	p->zero = 0;
+	p->taint = s->taint;
 	p->args_len = read_args(p->args, ARGS_MAX, s);
 }
 

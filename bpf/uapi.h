@@ -184,6 +184,7 @@ static long (*bpf_sk_storage_delete)(void *map, void *sk) = (void *)108;
 static long (*bpf_send_signal)(__u32 sig) = (void *)109;
 static long (*bpf_probe_read_user)(void *to, __u32 len, const void *from) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *to, __u32 len, const void *from) = (void *)113;
+static long (*bpf_probe_read_user_str)(void *to, __u32 len, const void *from) = (void *)114;
 static long (*bpf_probe_read_kernel_str)(void *to, __u32 len, const void *from) = (void *)115;
 static long (*bpf_sk_assign)(void *ctx, void *sk, __u64 flags) = (void *)124;
 static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;

@@ -15,9 +15,7 @@ import (
 // Peer is who is behind an accepted connection, as the kernel knows it.
 type Peer struct {
 	Subject policy.Subject
-	// Is reports whether the caller is a command that a rule names; nil: no command is known, so only rules without
-	// commands apply.
-	Is func(command string) bool
+	policy.Caller
 }
 
 // Limit is a cap on connections that several servers can share.

@@ -144,7 +144,7 @@ func (c *conn) begin() {
 // aim judges a destination and goes on as the verdict says.
 func (c *conn) aim(t target) {
 	c.to = t
-	c.rule = c.s.judge(c.pol, t, c.peer.Is)
+	c.rule = c.s.judge(c.pol, t, c.peer.Caller)
 	if t.name == "" && c.rule.rule == nil && !c.connect && !c.bySNI && isTLS(c.rule.mode) {
 		c.bySNI = true
 		c.readHead(stHead)
@@ -163,11 +163,14 @@ func (c *conn) aim(t target) {
 	case policy.Ask:
 		c.ask()
 	default:
-		why := "no rule allows it"
-		if c.rule.rule != nil {
+		by, why := c.rule.rule, "no rule allows it"
+		switch {
+		case c.rule.withheld != nil:
+			by, why = c.rule.withheld, c.peer.Subject.Withheld()
+		case by != nil:
 			why = "a deny rule forbids it"
 		}
-		c.refuse(rulePos(c.pol, c.rule.rule), why, alertAccess)
+		c.refuse(rulePos(c.pol, by), why, alertAccess)
 	}
 }
 
@@ -331,7 +334,7 @@ func (l *loop) rejudge() (closed int) {
 }
 
 func (c *conn) rejudge(p *policy.Compiled) {
-	r := c.s.judge(p, c.to, c.peer.Is)
+	r := c.s.judge(p, c.to, c.peer.Caller)
 	c.pol = p
 	fine := r.verdict == policy.Allow || c.consent != "" && (r.rule == nil || r.verdict == policy.Ask)
 	if fine && (sameProtocol(r.mode, c.rule.mode) || r.rule == nil) && (r.ech || !c.rule.ech) {
@@ -354,7 +357,7 @@ func (c *conn) rejudge(p *policy.Compiled) {
 // readmit judges the addresses that were found for the destination again. Which of them it went to does not matter: a client
 // that connects anew gets those that are left.
 func (c *conn) readmit() {
-	_, bad, by, why := c.s.admitted(c.pol, c.addrs, c.to.port, c.peer.Is)
+	_, bad, by, why := c.s.admitted(c.pol, c.addrs, c.to.port, c.peer.Caller)
 	if why == "" {
 		return
 	}

@@ -61,7 +61,7 @@ func (c *conn) admitName(e cachedName) {
 
 // admit keeps the addresses that the guard lets through; with none left the connection is refused.
 func (c *conn) admit(addrs []netip.Addr) {
-	ok, bad, by, why := c.s.admitted(c.pol, addrs, c.to.port, c.peer.Is)
+	ok, bad, by, why := c.s.admitted(c.pol, addrs, c.to.port, c.peer.Caller)
 	switch {
 	case len(ok) > 0:
 		c.addrs = ok

@@ -92,9 +92,9 @@ func embedded(a netip.Addr) []netip.Addr {
 // denies it; an inward address only when an allow rule's CIDR lies within the inward range, so that it names that range and
 // does not merely contain it (0.0.0.0/0 is not permission to reach cloud metadata). why says what is wrong, for the record,
 // and by is the deny rule that says so, nil when the guard itself does.
-func admits(n *policy.Network, rules func([]*policy.NetRule) []*policy.NetRule, a netip.Addr, port uint16, is func(string) bool) (ok bool, by *policy.NetRule, why string) {
+func admits(n *policy.Network, rules func([]*policy.NetRule) []*policy.NetRule, a netip.Addr, port uint16, who policy.Caller) (ok bool, by *policy.NetRule, why string) {
 	a = a.Unmap()
-	verdict, rule := n.Judge(rules(n.MatchAddr(a)), port, is)
+	verdict, rule := n.Judge(rules(n.MatchAddr(a)), port, who)
 	if rule != nil && verdict == policy.Deny {
 		return false, rule, "a rule denies " + rule.Prefix.String()
 	}

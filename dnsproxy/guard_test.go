@@ -98,7 +98,7 @@ network:
 		{wide, "93.184.216.34", 443, true},
 	} {
 		s := &Server{}
-		ok, _, why := admits(&tc.policy.Network, s.live, netip.MustParseAddr(tc.addr), tc.port, func(c string) bool { return c == "node" })
+		ok, _, why := admits(&tc.policy.Network, s.live, netip.MustParseAddr(tc.addr), tc.port, policy.Caller{Is: func(c string) bool { return c == "node" }})
 		if ok != tc.want || ok != (why == "") {
 			t.Errorf("%s:%d: %v %q, want %v", tc.addr, tc.port, ok, why, tc.want)
 		}

@@ -104,7 +104,7 @@ func (c *conn) aimBySNI(h hello) {
 // checkLiteralSNI lets a TLS connection to an address that a rule covers go on, unless it asks for a name that is denied.
 func (c *conn) checkLiteralSNI(h hello) {
 	if h.name != "" {
-		if v, rule := c.pol.Network.Judge(c.s.live(c.pol.Network.Match(h.name)), c.to.port, c.peer.Is); rule != nil && v == policy.Deny {
+		if v, rule := c.pol.Network.Judge(c.s.live(c.pol.Network.Match(h.name)), c.to.port, c.peer.Caller); rule != nil && v == policy.Deny {
 			c.refuse(rulePos(c.pol, rule), "the ClientHello names "+h.name+", which a deny rule forbids", alertUnrecognize)
 			return
 		}

@@ -357,6 +357,15 @@ func TestCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.wantOne(policy.Allow, fmt.Sprintf("cmd.example:%d", port), "")
+	w.forget()
+	w.taint = "PYTHONPATH"
+	if c, err := w.toName("cmd.example", port); err == nil {
+		_, _ = io.Copy(io.Discard, c)
+		c.Close()
+	}
+	if d := w.wantOne(policy.Deny, fmt.Sprintf("cmd.example:%d", port), "PYTHONPATH was set when it was started, so that other code may run as it; start it without"); d.Rule == "default" {
+		t.Errorf("the record does not name the rule that is withheld: %+v", d)
+	}
 }
 
 // A connection ends when its rule expires and when a new policy does not allow it.

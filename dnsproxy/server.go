@@ -185,22 +185,33 @@ type ruling struct {
 	rule    *policy.NetRule // nil: the default
 	mode    policy.Protocol
 	ech     bool
+
+	withheld *policy.NetRule // denied, although this rule lets the caller's command through: the caller is tainted
 }
 
 // judge applies the policy to a name or a literal.
-func (s *Server) judge(p *policy.Compiled, t target, is func(string) bool) ruling {
+func (s *Server) judge(p *policy.Compiled, t target, who policy.Caller) ruling {
 	var rules []*policy.NetRule
 	if t.name != "" {
 		rules = p.Network.Match(t.name)
 	} else {
 		rules = p.Network.MatchAddr(t.addr)
 	}
-	v, rule := p.Network.Judge(s.live(rules), t.port, is)
+	rules = s.live(rules)
+	v, rule := p.Network.Judge(rules, t.port, who)
+	r := ruling{verdict: v, rule: rule}
+	if who.Tainted && v == policy.Deny {
+		if v, rule := p.Network.Judge(rules, t.port, policy.Caller{Is: who.Is}); v != policy.Deny {
+			r.withheld = rule
+		}
+	}
 	if rule == nil {
 		// A person who approves "name:443" means TLS to that name, as the rule that is suggested says.
-		return ruling{verdict: v, mode: policy.ProtocolOf(t.port)}
+		r.mode = policy.ProtocolOf(t.port)
+		return r
 	}
-	return ruling{verdict: v, rule: rule, mode: rule.Protocol, ech: rule.ECH}
+	r.mode, r.ech = rule.Protocol, rule.ECH
+	return r
 }
 
 // rulePos returns the "file:line" of a rule, "default" for nil.
@@ -219,9 +230,9 @@ func (s *Server) decision(p *policy.Compiled, plane policy.Plane, action, object
 }
 
 // admitted splits resolved addresses into those that may be dialled and a reason for the first that may not.
-func (s *Server) admitted(p *policy.Compiled, addrs []netip.Addr, port uint16, is func(string) bool) (ok []netip.Addr, refused netip.Addr, by *policy.NetRule, why string) {
+func (s *Server) admitted(p *policy.Compiled, addrs []netip.Addr, port uint16, who policy.Caller) (ok []netip.Addr, refused netip.Addr, by *policy.NetRule, why string) {
 	for _, a := range addrs {
-		good, rule, reason := admits(&p.Network, s.live, a, port, is)
+		good, rule, reason := admits(&p.Network, s.live, a, port, who)
 		if good {
 			ok = append(ok, a.Unmap())
 		} else if why == "" {

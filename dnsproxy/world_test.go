@@ -47,6 +47,7 @@ type world struct {
 	routes  map[netip.AddrPort]string // internet address -> where it really is
 	dialled []netip.AddrPort
 	command string // what the client is
+	taint   string // what other code may run in it by
 	nobody  bool   // the kernel knows no peer
 }
 
@@ -72,7 +73,7 @@ func newWorld(t testing.TB, yaml string, opts ...worldOption) *world {
 	cfg := Config{
 		Policy: compile(t, yaml),
 		Identify: func(client, local netip.AddrPort) (Peer, bool) {
-			return Peer{Subject: policy.Subject{PID: 42, Exe: "/usr/bin/" + w.command}, Is: func(c string) bool { return c == w.command }}, !w.nobody
+			return Peer{Subject: policy.Subject{PID: 42, Exe: "/usr/bin/" + w.command, Taint: w.taint}, Caller: policy.Caller{Is: func(c string) bool { return c == w.command }, Tainted: w.taint != ""}}, !w.nobody
 		},
 		Record: func(d policy.Decision) {
 			w.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -91,6 +92,20 @@ func cConstant(t *testing.T, name string) int {
 	return n
 }
 
+// cVariables returns the variables of bpf/environ.h.
+func cVariables(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../bpf/environ.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range regexp.MustCompile(`\{"(\w+)"\}`).FindAllSubmatch(text, -1) {
+		names = append(names, string(m[1]))
+	}
+	return names
+}
+
 func TestNumbersMatchTheHeaders(t *testing.T) {
 	hookNames := cEnum(t, "abi.h", "hook")
 	if want := int(hooks) + 1; len(hookNames) != want { // and HOOKS itself
@@ -101,7 +116,7 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 			t.Errorf("hook %d is %s in C, %s in Go", h, hookNames[h], want)
 		}
 	}
-	goReasons := []string{"RULE", "CONNECTIONS", "NOT_DNS", "PROTOCOL", "ADDRESS", "EGRESS", "INGRESS", "NO_MEMORY", "RESERVED", "MARKED", "GAINS", "DELETED", "FOREIGN", "HELPER", "KERNEL", "GUARD"}
+	goReasons := []string{"RULE", "CONNECTIONS", "NOT_DNS", "PROTOCOL", "ADDRESS", "EGRESS", "INGRESS", "NO_MEMORY", "RESERVED", "MARKED", "GAINS", "DELETED", "FOREIGN", "HELPER", "KERNEL", "GUARD", "TAINTED"}
 	reasonNames := cEnum(t, "abi.h", "reason")
 	if len(reasonNames) != int(reasons) || len(goReasons) != int(reasons) {
 		t.Fatalf("%d reasons in C, %d in Go", len(reasonNames), reasons)
@@ -123,12 +138,18 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 	if got := cEnum(t, "abi.h", "verdict"); got[policy.Deny] != "DENY" || got[policy.Ask] != "ASK" || got[policy.Allow] != "ALLOW" {
 		t.Errorf("verdicts in C: %v", got)
 	}
+	if got := cEnum(t, "abi.h", "taint"); len(got) != int(taintVariable)+1 || got[TaintLong] != "TAINT_LONG" || got[taintVariable] != "TAINT_VARIABLE" {
+		t.Errorf("taints in C: %v", got)
+	}
+	if got := cVariables(t); !slices.Equal(got, variables[:]) {
+		t.Errorf("variables in C: %v", got)
+	}
 	if got := cEnum(t, "../bpf/steer.c", "slot"); len(got) != len(Sockets{}.slots())+1 || strings.Join(got, " ") !=
 		"SLOT_TCP4 SLOT_TCP6 SLOT_DNS_TCP4 SLOT_DNS_TCP6 SLOT_DNS_UDP4 SLOT_DNS_UDP6 SLOT_CONNECT4 SLOT_CONNECT6 SLOTS" {
 		t.Errorf("slots in C: %v", got)
 	}
 	for name, value := range map[string]int{
-		"RINGS": rings, "EXEC_FILE": execFile, "EXEC_TREE": execTree, "EXEC_QUIET": execQuiet, "EXEC_DENY": execDeny, "EXEC_HELPER": execHelper,
+		"RINGS": rings, "VARIABLES": len(variables), "EXEC_FILE": execFile, "EXEC_TREE": execTree, "EXEC_QUIET": execQuiet, "EXEC_DENY": execDeny, "EXEC_HELPER": execHelper,
 	} {
 		if got := cConstant(t, name); got != value {
 			t.Errorf("%s is %d in C, %d in Go", name, got, value)
@@ -143,7 +164,7 @@ func TestOneMoreThanTheLastIsNamed(t *testing.T) {
 	if s := hooks.String(); s != "hook 9" {
 		t.Errorf("%q", s)
 	}
-	if s := reasons.String(); s != "reason 16" {
+	if s := reasons.String(); s != "reason 17" {
 		t.Errorf("%q", s)
 	}
 }

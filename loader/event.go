@@ -60,6 +60,7 @@ const (
 	ReasonHelper                    // a helper that its command did not start
 	ReasonKernel                    // a file that sets something of the kernel
 	ReasonGuard                     // what no sandbox may do
+	ReasonTainted                   // the rule is for a command, and other code may run as it
 	reasons
 )
 
@@ -85,6 +86,7 @@ func (r Reason) String() string {
 		"it is a helper, and none of the commands that it helps has started it",
 		"it sets something of the kernel: no policy allows to write there",
 		"no sandbox may do this, whatever its policy",
+		"the rule is for a command, and other code may run as it",
 	}[r]
 }
 
@@ -103,6 +105,7 @@ type Event struct {
 	Parent   int    // of the process that executed (exec)
 	Exe      FileID // exec: what was executed, for a script its interpreter
 	Args     string // command line, arguments joined by a space, at most 256 bytes
+	Taint    Taint  // connect, exec: what other code may run in the process by
 	Path     string // exec: the path as the caller gave it, at most 255 bytes
 
 	Addr     netip.Addr // connect, sendto, bind, packet; the far end, for bind the near one
@@ -162,6 +165,7 @@ func decodeEvent(raw []byte) (uint64, Event, error) {
 		Parent:   int(e.Parent),
 		Exe:      fileID(e.Exe),
 		Args:     joinArgs(text[:e.ArgsLen]),
+		Taint:    Taint(e.Taint),
 		Path:     string(text[room : room+int(e.PathLen)]),
 		Port:     e.Port,
 		Protocol: uint16(e.Protocol),

@@ -32,9 +32,12 @@ type prefixRules struct {
 	ports  []PortRule
 }
 
-func (r *reference) decide(exe FileID, to netip.Addr, port uint16, now time.Time) (policy.Verdict, policy.RuleID) {
+func (r *reference) decide(exe FileID, tainted bool, to netip.Addr, port uint16, now time.Time) (policy.Verdict, policy.RuleID) {
 	for _, who := range []FileID{exe, {}} {
 		for _, g := range r.grants {
+			if tainted && who == exe && g.Verdict != policy.Deny {
+				continue
+			}
 			if g.Exe == who && g.Addr == to && g.Port == port && (g.Until.IsZero() || g.Until.After(now)) {
 				return g.Verdict, g.Rule
 			}
@@ -48,7 +51,7 @@ func (r *reference) decide(exe FileID, to netip.Addr, port uint16, now time.Time
 		}
 		v, id := e.Verdict, e.Rule
 		for _, m := range r.sets[e.Set] {
-			if m.File == exe {
+			if m.File == exe && (!tainted || m.Verdict < v) {
 				v, id = m.Verdict, m.Rule
 			}
 		}
@@ -157,15 +160,16 @@ func TestDecisionCore(t *testing.T) {
 		}
 		for range 300 {
 			exe, to, port := exes[one(3)], append(names, literals...)[one(12)], uint16(1+one(3))
-			wantV, wantR := r.decide(exe, to, port, time.Now())
+			tainted := one(2)
+			wantV, wantR := r.decide(exe, tainted == 1, to, port, time.Now())
 			gotV, gotR := judge(bpf.JudgeQuery{
 				Exe:  bpf.JudgeFileId(exe.key()),
-				Cgid: b.cgid, Now: bootNow(), Addr: words(to), Revision: uint32(round), Port: port, Fallback: uint8(r.fallback),
+				Cgid: b.cgid, Now: bootNow(), Addr: words(to), Revision: uint32(round), Port: port, Fallback: uint8(r.fallback), Tainted: uint8(tainted),
 			})
 			verdicts[wantV]++
 			if gotV != wantV || gotR != wantR {
-				t.Fatalf("round %d: %s port %d by %+v: program says %s by rule %d, reference %s by rule %d\n%+v",
-					round, to, port, exe, gotV, gotR, wantV, wantR, r)
+				t.Fatalf("round %d: %s port %d by %+v, tainted %d: program says %s by rule %d, reference %s by rule %d\n%+v",
+					round, to, port, exe, tainted, gotV, gotR, wantV, wantR, r)
 			}
 		}
 		must(t, b.Close())

@@ -34,8 +34,15 @@ var attachments = map[string]ebpf.AttachType{
 	bpf.GateProgDevice:     ebpf.AttachCGroupDevice,
 }
 
-// linkCount is how many links complete pins have: those to the cgroup and the system-wide one on exec.
-var linkCount = len(attachments) + 1
+// tracepoints are the programs that are attached to tracepoints of the whole system, and where.
+var tracepoints = map[string]string{
+	bpf.GateProgExec:   "sched_process_exec",
+	bpf.GateProgForked: "sched_process_fork",
+	bpf.GateProgEnded:  "sched_process_exit",
+}
+
+// linkCount is how many links complete pins have.
+var linkCount = len(attachments) + len(tracepoints)
 
 // detachTime is how long the kernel may take to detach programs whose pins were just removed.
 const detachTime = 2 * time.Second
@@ -152,11 +159,16 @@ func attach(dir string, objects *ebpf.Collection, parent cgroup) error {
 			return err
 		}
 	}
-	l, err := link.AttachTracing(link.TracingOptions{Program: objects.Programs[bpf.GateProgExec], AttachType: ebpf.AttachTraceRawTp})
-	if err != nil {
-		return fmt.Errorf("attach BPF program exec to the tracepoint sched_process_exec: %w", err)
+	for name, where := range tracepoints {
+		l, err := link.AttachTracing(link.TracingOptions{Program: objects.Programs[name], AttachType: ebpf.AttachTraceRawTp})
+		if err != nil {
+			return fmt.Errorf("attach BPF program %s to the tracepoint %s: %w", name, where, err)
+		}
+		if err := pinLink(l, filepath.Join(dir, name)); err != nil {
+			return err
+		}
 	}
-	return pinLink(l, filepath.Join(dir, bpf.GateProgExec))
+	return nil
 }
 
 func pinLink(l link.Link, path string) error {

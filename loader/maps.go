@@ -16,7 +16,7 @@ type mapSet struct {
 	sandboxes, conns, counts, strays         *ebpf.Map
 	rules, prefixes, members, grants, flows  *ebpf.Map
 	executables, devices, askers, identities *ebpf.Map
-	departed                                 *ebpf.Map
+	departed, environs                       *ebpf.Map
 	nodes, names                             *ebpf.Map // nil where no LSM programs are loaded
 }
 
@@ -37,6 +37,7 @@ func (m *mapSet) byName() map[string]**ebpf.Map {
 		bpf.GateMapAskers:      &m.askers,
 		bpf.GateMapIdentities:  &m.identities,
 		bpf.GateMapDeparted:    &m.departed,
+		bpf.GateMapEnvirons:    &m.environs,
 	}
 }
 

@@ -17,6 +17,7 @@ type Peer struct {
 	PID      int // of the process, in the host's pid namespace
 	Exe      FileID
 	Args     string // command line, arguments joined by a space, at most 256 bytes
+	Taint    Taint  // what other code may run in the process by; not known of who asks by UDP
 	Verdict  policy.Verdict
 	Rule     policy.RuleID
 	Revision uint32
@@ -25,7 +26,7 @@ type Peer struct {
 func peer(p *bpf.GatePeer) Peer {
 	return Peer{
 		PID: int(p.Tgid), Exe: fileID(p.Exe), Args: joinArgs(p.Args[:min(int(p.ArgsLen), len(p.Args))]),
-		Verdict: policy.Verdict(p.Verdict), Rule: policy.RuleID(p.Rule), Revision: p.Revision,
+		Taint: Taint(p.Taint), Verdict: policy.Verdict(p.Verdict), Rule: policy.RuleID(p.Rule), Revision: p.Revision,
 	}
 }
 

@@ -42,6 +42,7 @@ func (l *Loader) Sweep() error {
 		sweep[bpf.GateTuple, bpf.GatePeer](m.flows, func(k bpf.GateTuple) uint64 { return k.Cgid }, dead),
 		sweep[bpf.GateExecKey, bpf.GateExecValue](m.executables, func(k bpf.GateExecKey) uint64 { return k.Cgid }, dead),
 		sweep[bpf.GateDeviceKey, uint32](m.devices, func(k bpf.GateDeviceKey) uint64 { return k.Cgid }, dead),
+		sweep[bpf.GateEnvironKey, uint32](m.environs, func(k bpf.GateEnvironKey) uint64 { return k.Cgid }, dead),
 	)
 	if m.nodes != nil {
 		err = errors.Join(err,

@@ -157,6 +157,18 @@ func victimTry(f []string) (string, error) {
 		return "", manyGuards(n, f[2], f[3:])
 	case "word":
 		return strconv.FormatUint(atomic.LoadUint64(&victimWord), 10), nil
+	case "reach": // addr:port, with a socket of its own
+		fd, to := victimTarget("-1", f[1])
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return "", err
+		}
+		defer unix.Close(fd)
+		return "", unix.Connect(fd, to)
+	case "start": // NAME=VALUE... -- try: in a process that is executed with this environment
+		return victimStart(f[1:])
+	case "fork", "fork-orphan": // addr:port: connects in a process that is not executed, and that its parent does not wait for
+		return "", victimFork(f[1], f[0] == "fork-orphan")
 	case "exec": // argv... -> how it ended
 		cmd := exec.Command(f[1], f[2:]...)
 		err := cmd.Run()

@@ -144,18 +144,23 @@ type Limits struct {
 	ID     RuleID  // where `limits` stands
 }
 
-// Judge returns the verdict of rules (as Match or MatchAddr returned them) for a port and a caller. is reports
-// whether the caller is the named command; nil means that no command is known, so only rules without commands apply.
-// The returned rule is nil when the default decided.
-func (n *Network) Judge(rules []*NetRule, port uint16, is func(command string) bool) (Verdict, *NetRule) {
-	return n.JudgeAt(rules, port, is, 0)
+// Caller is who wants to connect, as far as rules with `commands` care.
+type Caller struct {
+	Is      func(command string) bool // whether it is the named command; nil: it is none, so only rules without commands apply
+	Tainted bool                      // code that is not the command's may run as it (Subject.Taint): what only the command may do is withheld
+}
+
+// Judge returns the verdict of rules (as Match or MatchAddr returned them) for a port and a caller. The returned rule is
+// nil when the default decided.
+func (n *Network) Judge(rules []*NetRule, port uint16, who Caller) (Verdict, *NetRule) {
+	return n.JudgeAt(rules, port, who, 0)
 }
 
 // JudgeAt is Judge at an age of the sandbox: rules that have expired by then say nothing.
-func (n *Network) JudgeAt(rules []*NetRule, port uint16, is func(command string) bool, age time.Duration) (Verdict, *NetRule) {
+func (n *Network) JudgeAt(rules []*NetRule, port uint16, who Caller, age time.Duration) (Verdict, *NetRule) {
 	var best *NetRule
 	for _, r := range rules {
-		if r.Expires != 0 && age >= r.Expires || !r.hasPort(port) || !r.hasCommand(is) {
+		if r.Expires != 0 && age >= r.Expires || !r.hasPort(port) || !r.covers(who) {
 			continue
 		}
 		// Match returns the most specific first, so the first of a verb is the one to name.
@@ -181,15 +186,15 @@ func (r *NetRule) hasPort(port uint16) bool {
 	return false
 }
 
-func (r *NetRule) hasCommand(is func(string) bool) bool {
+func (r *NetRule) covers(who Caller) bool {
 	if len(r.Commands) == 0 {
 		return true
 	}
-	if is == nil {
+	if who.Is == nil || who.Tainted && r.Verdict != Deny {
 		return false
 	}
 	for _, c := range r.Commands {
-		if is(c) {
+		if who.Is(c) {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -64,6 +65,24 @@ type Subject struct {
 	PID  int    `json:"pid,omitempty"`  // in the host's pid namespace; 0: not known
 	Exe  string `json:"exe,omitempty"`  // path of the executable's inode as the policy resolved it
 	Args string `json:"args,omitempty"` // command line, arguments joined by a space; bytes from inside, escape before showing
+
+	// Taint is what was in its environment when it was executed by which code that is not the executable's may run in it: a
+	// variable's name, or a word in parentheses where that could not be found out. It is told of who connects.
+	Taint string `json:"taint,omitempty"`
+}
+
+// Withheld says why a rule for a command is not for the subject, which is tainted, and what to do.
+func (s Subject) Withheld() string {
+	why, remedy := "how it was started is not known", "start it again"
+	switch {
+	case s.Taint == "(unread)":
+		why = "its environment could not be read when it was started"
+	case s.Taint == "(long)":
+		why, remedy = "its environment is too long to be looked through", "start it with less"
+	case !strings.HasPrefix(s.Taint, "("):
+		why, remedy = s.Taint+" was set when it was started", "start it without"
+	}
+	return "the rule is for a command alone, and " + why + ", so that other code may run as it; " + remedy
 }
 
 // Decision is the one record of the product: what was attempted, by whom, what was decided and which rule

@@ -167,7 +167,7 @@ func TestNetworkAgainstReference(t *testing.T) {
 				is = func(c string) bool { return c == command }
 			}
 			wantVerdict, wantTarget := refJudge(rules, byDefault, name, addr, port, command)
-			verdict, rule := n.Judge(found, port, is)
+			verdict, rule := n.Judge(found, port, Caller{Is: is})
 			target := ""
 			if rule != nil {
 				target = rule.target()

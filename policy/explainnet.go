@@ -13,9 +13,9 @@ func (c *Compiled) explainConnect(a *Answer, age time.Duration) {
 		c.explainSocket(a)
 		return
 	}
-	var is func(string) bool
+	var who Caller
 	if q.Command != "" {
-		is = func(rule string) bool { return sameCommand(rule, q.Command) }
+		who.Is = func(rule string) bool { return sameCommand(rule, q.Command) }
 	}
 	rules := n.MatchAddr(q.Addr)
 	if q.Name != "" {
@@ -29,7 +29,7 @@ func (c *Compiled) explainConnect(a *Answer, age time.Duration) {
 		}
 		return gone
 	})
-	verdict, rule := n.Judge(rules, q.Port, is)
+	verdict, rule := n.Judge(rules, q.Port, who)
 	if rule == nil {
 		a.set(verdict, c.Rule(0), "%s", c.whyNoRule(q, rules))
 		if lapsed != nil {

@@ -127,18 +127,20 @@ network:
 		is   func(string) bool
 		want Verdict
 		rule string
+
+		tainted Verdict // of the same caller when it is tainted
 	}{
-		{"a.example.org", 443, nil, Ask, "*.example.org"}, // ask beats a more specific allow
-		{"a.example.org", 80, nil, Deny, "**.example.org"},
-		{"a.example.org", 22, git, Allow, "a.example.org"},
-		{"a.example.org", 22, nil, Ask, ""},
-		{"a.example.org", 22, curl, Deny, "*.example.org"},
-		{"a.example.org", 21, nil, Allow, "*.example.org"},
-		{"bad.example.org", 9, nil, Deny, "bad.example.org"},
-		{"bad.example.org", 80, nil, Deny, "bad.example.org"}, // the most specific of one verb is named
-		{"other.net", 443, nil, Ask, ""},
+		{"a.example.org", 443, nil, Ask, "*.example.org", Ask}, // ask beats a more specific allow
+		{"a.example.org", 80, nil, Deny, "**.example.org", Deny},
+		{"a.example.org", 22, git, Allow, "a.example.org", Ask},
+		{"a.example.org", 22, nil, Ask, "", Ask},
+		{"a.example.org", 22, curl, Deny, "*.example.org", Deny},
+		{"a.example.org", 21, nil, Allow, "*.example.org", Allow},
+		{"bad.example.org", 9, nil, Deny, "bad.example.org", Deny},
+		{"bad.example.org", 80, nil, Deny, "bad.example.org", Deny}, // the most specific of one verb is named
+		{"other.net", 443, nil, Ask, "", Ask},
 	} {
-		v, r := n.Judge(n.Match(tt.name), tt.port, tt.is)
+		v, r := n.Judge(n.Match(tt.name), tt.port, Caller{Is: tt.is})
 		name := ""
 		if r != nil {
 			name = r.Name
@@ -146,12 +148,15 @@ network:
 		if v != tt.want || name != tt.rule {
 			t.Errorf("%s:%d is %v by %q, want %v by %q", tt.name, tt.port, v, name, tt.want, tt.rule)
 		}
+		if v, _ := n.Judge(n.Match(tt.name), tt.port, Caller{Is: tt.is, Tainted: true}); v != tt.tainted {
+			t.Errorf("%s:%d is %v for one that is tainted, want %v", tt.name, tt.port, v, tt.tainted)
+		}
 	}
 	ftp := n.Match("a.example.org")
-	if v, _ := n.JudgeAt(ftp, 21, nil, time.Hour-1); v != Allow {
+	if v, _ := n.JudgeAt(ftp, 21, Caller{}, time.Hour-1); v != Allow {
 		t.Errorf("before it expires: %v", v)
 	}
-	if v, r := n.JudgeAt(ftp, 21, nil, time.Hour); v != Ask || r != nil {
+	if v, r := n.JudgeAt(ftp, 21, Caller{}, time.Hour); v != Ask || r != nil {
 		t.Errorf("when it has expired: %v by %v", v, r)
 	}
 }

@@ -81,6 +81,7 @@ type Desk struct {
 type key struct {
 	plane               policy.Plane
 	action, object, exe string
+	taint               string // other code may run as exe: an answer about one is none about the other
 }
 
 type question struct {
@@ -103,7 +104,7 @@ func New(p Prompter, record func(policy.Decision), remember func(policy.Decision
 // Ask waits for the answer to d, at most until ctx ends: then it denies. Equal questions that wait at the same time are
 // shown once and share the answer.
 func (k *Desk) Ask(ctx context.Context, d policy.Decision) policy.Verdict {
-	id := key{d.Plane, d.Action, d.Object, d.Subject.Exe}
+	id := key{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint}
 	k.mu.Lock()
 	if v, ok := k.answered[id]; ok {
 		k.mu.Unlock()

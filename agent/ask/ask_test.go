@@ -86,10 +86,10 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestEqualQuestions has three connections wait for one answer, and another program's that is its own question.
+// TestEqualQuestions has three connections wait for one answer, and another program's, and one's that is tainted, which are their own questions.
 func TestEqualQuestions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &person{answers: []Answer{Once, Deny}, think: time.Second}
+		p := &person{answers: []Answer{Once, Deny, Deny}, think: time.Second}
 		d, _ := desk(p)
 		var mu sync.Mutex
 		var got []policy.Verdict
@@ -110,8 +110,13 @@ func TestEqualQuestions(t *testing.T) {
 		if v := d.Ask(t.Context(), other); v != policy.Deny {
 			t.Errorf("the other program got %v", v)
 		}
+		tainted := wants("a")
+		tainted.Subject.Taint = "LD_PRELOAD"
+		if v := d.Ask(t.Context(), tainted); v != policy.Deny {
+			t.Errorf("one that other code may run as got %v", v)
+		}
 		wg.Wait()
-		if !slices.Equal(got, []policy.Verdict{policy.Allow, policy.Allow, policy.Allow}) || len(p.shown) != 2 {
+		if !slices.Equal(got, []policy.Verdict{policy.Allow, policy.Allow, policy.Allow}) || len(p.shown) != 3 {
 			t.Errorf("verdicts %v, shown %v", got, p.shown)
 		}
 	})

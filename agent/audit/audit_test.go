@@ -318,7 +318,7 @@ func TestEncoding(t *testing.T) {
 	for _, d := range []policy.Decision{
 		{},
 		*record(1),
-		{Seq: 1 << 63, Time: time.Unix(1, 0).UTC(), Verdict: policy.Allow, Count: 3, Reason: "why", Subject: policy.Subject{Args: "a"}},
+		{Seq: 1 << 63, Time: time.Unix(1, 0).UTC(), Verdict: policy.Allow, Count: 3, Reason: "why", Subject: policy.Subject{Args: "a", Taint: "LD_PRELOAD"}},
 		{Time: time.Unix(0, 120).UTC(), Object: "\"\\\x00\x1b[31m\n\u202e\u009b\u2028😀\U000e0041日本<&>", Verdict: policy.Ask},
 	} {
 		got := AppendJSON(nil, &d)

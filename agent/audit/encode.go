@@ -35,6 +35,9 @@ func AppendJSON(dst []byte, d *policy.Decision) []byte {
 	if d.Subject.Args != "" {
 		dst = field(dst, "args", d.Subject.Args)
 	}
+	if d.Subject.Taint != "" {
+		dst = field(dst, "taint", d.Subject.Taint)
+	}
 	if len(dst) > start { // the first field has no comma before it
 		dst = append(dst[:start], dst[start+1:]...)
 	}

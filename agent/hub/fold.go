@@ -21,7 +21,8 @@ const (
 type kindOf struct {
 	plane          policy.Plane
 	action, object string
-	exe, rule      string
+	exe, taint     string
+	rule           string
 	verdict        policy.Verdict
 }
 
@@ -52,7 +53,7 @@ func (w *window) fold(d *policy.Decision, now time.Time) bool {
 		w.room = min(allEach, w.room+int(min(now.Sub(w.since), time.Hour).Seconds()*lasting))
 		w.since = now
 	}
-	k := kindOf{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Rule, d.Verdict}
+	k := kindOf{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint, d.Rule, d.Verdict}
 	s := w.seen[k]
 	if s == nil && w.room <= 0 {
 		// Too many different ones: what they have in common is counted, what tells them apart is given up.

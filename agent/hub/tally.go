@@ -24,7 +24,7 @@ func (t *tally) add(d *policy.Decision) {
 		return
 	}
 	t.total += attempts(d)
-	k := kindOf{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Rule, d.Verdict}
+	k := kindOf{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint, d.Rule, d.Verdict}
 	i, ok := t.index[k]
 	if ok {
 		t.rows[i].Times += attempts(d)

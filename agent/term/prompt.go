@@ -122,6 +122,9 @@ func (p *Prompter) question(q ask.Question, cols int) string {
 	row("to", q.Action+" "+q.Object)
 	row("program", orUnknown(q.Subject.Exe))
 	row("command", orUnknown(q.Subject.Args))
+	if q.Subject.Taint != "" {
+		row("tainted", "other code may run as it, by its environment: "+q.Subject.Taint)
+	}
 	row("rule", q.Rule)
 	var wait []string
 	if !q.Until.IsZero() {

@@ -135,10 +135,10 @@ func (l *learner) nearest(name string, addr netip.Addr, port uint16) *policy.Net
 	return nil
 }
 
-// who limits a rule to the program that used it. One that the policy does not list by itself can't be named in a rule;
-// then the rule is as wide as the one that it comes from.
+// who limits a rule to the program that used it. One that the policy does not list by itself can't be named in a rule,
+// and a rule for a command is not for a tainted one; then the rule is as wide as the one that it comes from.
 func (l *learner) who(h *host, f *fact, from *policy.NetRule) {
-	if command, ok := l.command[f.Subject.Exe]; ok && f.Subject.Exe != "" {
+	if command, ok := l.command[f.Subject.Exe]; ok && f.Subject.Exe != "" && f.Subject.Taint == "" {
 		h.commands = []string{command}
 		return
 	}
