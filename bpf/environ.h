@@ -101,11 +101,13 @@ static long scan_environ(__u32 nth, struct environ_scan *s)
 	if (s->at >= s->end)
 		return 1;
 	n = bpf_probe_read_user_str(part.text, sizeof(part.text), (void *)s->at);
-	if (n <= 0) {
+	if (n < 0) {
 		s->taint = TAINT_UNREAD;
 		return 1;
 	}
-	if (!s->within) {
+	if (!n) {
+		n = 1; /* so says Linux before 6.13 of an empty one */
+	} else if (!s->within) {
 		s->taint = taint_of_variable(&part);
 		if (s->taint)
 			return 1;

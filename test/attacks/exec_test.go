@@ -45,9 +45,9 @@ func execPlanes() []*plane {
 		{name: "a program that the policy names in a writable tree, overwritten", do: "copy /usr/bin/id {ws}/tool && run {ws}/tool",
 			open: "the policy names a file that the sandbox may write, and the start warns of it; level full can hold it to its content"},
 		{name: "what only python3 may connect to, through python3's environment (`PYTHONPATH`)", user: true, do: "with PYTHONPATH={d} /usr/bin/python3 -c pass", harm: arrived, setup: sitecustomize,
-			open: "who may start an interpreter may tell it what to do; level full taints a command's rule when such variables are set"},
+			note: "`EPERM` for its code", record: "network " + ownName + ":7"},
 		{name: "what only node may connect to, through node's environment (`NODE_OPTIONS`)", user: true, do: "with NODE_OPTIONS=--require={d}/evil.js /usr/bin/node -p 1", harm: arrived, setup: required,
-			open: "likewise"},
+			inside: "exit status 1", record: "network " + ownName + ":7"},
 	}
 	return []*plane{{
 		name: "programs", table: programs, host: programsOfHost,

@@ -42,9 +42,10 @@ type Event struct {
 	Action  string    `json:"action"`
 	Object  string    `json:"object"`
 	Subject struct {
-		PID  int    `json:"pid"`
-		Exe  string `json:"exe"`
-		Args string `json:"args"`
+		PID   int    `json:"pid"`
+		Exe   string `json:"exe"`
+		Args  string `json:"args"`
+		Taint string `json:"taint"`
 	} `json:"subject"`
 	Verdict  string `json:"verdict"`
 	Rule     string `json:"rule"`
