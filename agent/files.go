@@ -53,6 +53,9 @@ func fileNode(p sandbox.Judged, id loader.FileID) loader.FileNode {
 		File: id, Name: p.Name, Allow: p.Access, Rules: p.By,
 		Anchor: p.Anchor, Mount: p.Mount, Named: p.Named, Socket: p.Socket,
 	}
+	if p.Map {
+		n.Allow |= loader.Map
+	}
 	if p.List || p.Access&policy.Read != 0 {
 		n.Allow |= loader.List
 	}

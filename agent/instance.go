@@ -116,6 +116,7 @@ func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error)
 	i.record()
 	i.guard, err = l.NewGuard(i.box.CgroupDir(), loader.Options{
 		MaxConns: maxConns, Default: i.policy.Network.Default, Revision: firstRevision, OnEvent: i.recorder.event,
+		Listed: i.policy.Exec.Listed != 0,
 	})
 	if err != nil {
 		return err

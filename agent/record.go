@@ -60,6 +60,8 @@ func (r *recorder) event(e loader.Event) {
 		d.Action = "open"
 	case e.Hook == loader.HookFile && e.File.Op == loader.OpExecute:
 		d.Plane, d.Action = policy.PlaneExec, "exec"
+	case e.Reason == loader.ReasonUnlisted:
+		d.Action, d.Rule = fileAction(e.File), position(p, p.Exec.Listed)
 	case e.Hook == loader.HookFile:
 		d.Action = fileAction(e.File)
 	case e.Reason == loader.ReasonTainted:

@@ -81,6 +81,7 @@ enum reason {
 	REASON_KERNEL,	    /* a file that sets something of the kernel */
 	REASON_GUARD,	    /* what no sandbox may do, whatever its policy */
 	REASON_TAINTED,	    /* the rule is for a command, and other code may run as it */
+	REASON_UNLISTED,    /* a library that the policy does not list */
 };
 
 /*
@@ -111,7 +112,8 @@ struct sandbox {
 	__u32 files;  /* the revision of `nodes` and `names` in force; 0: none yet, files are not judged */
 	__u8 verdict; /* network default: DENY or ASK */
 	__u8 trees;   /* 1: `executables` has TREE entries of this sandbox */
-	__u16 zero;
+	__u8 listed;  /* 1: only files with ACCESS_MAP are mapped to be executed, and programs */
+	__u8 zero;
 };
 
 /* rules: what may be done to a synthetic address, which stands for one name. Port 0: any port. */
@@ -233,6 +235,9 @@ enum access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXECUTE = 4, ACCESSES = 
 
 /* To list a directory: who may read may do that too, but the directories that lead to a mount can only be listed. */
 enum { ACCESS_LIST = 8 };
+
+/* To map a file to execute what is in it, where the sandbox is `listed`; elsewhere who may read may do that. */
+enum { ACCESS_MAP = 16 };
 
 /* What was attempted, in an event of HOOK_FILE. */
 enum file_op {

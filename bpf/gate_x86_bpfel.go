@@ -183,7 +183,8 @@ type GateSandbox struct {
 	Files    uint32
 	Verdict  uint8
 	Trees    uint8
-	Zero     uint16
+	Listed   uint8
+	Zero     uint8
 }
 
 type GateTuple struct {

@@ -174,7 +174,8 @@ type JudgeSandbox struct {
 	Files    uint32
 	Verdict  uint8
 	Trees    uint8
-	Zero     uint16
+	Listed   uint8
+	Zero     uint8
 }
 
 type JudgeTuple struct {

@@ -228,7 +228,8 @@ type JudgeFileSandbox struct {
 	Files    uint32
 	Verdict  uint8
 	Trees    uint8
-	Zero     uint16
+	Listed   uint8
+	Zero     uint8
 }
 
 type JudgeFileTuple struct {

@@ -210,7 +210,8 @@ type LsmSandbox struct {
 	Files    uint32
 	Verdict  uint8
 	Trees    uint8
-	Zero     uint16
+	Listed   uint8
+	Zero     uint8
 }
 
 type LsmTuple struct {

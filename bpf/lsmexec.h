@@ -102,7 +102,43 @@ int bprm_check_security(__u64 *ctx)
 	return outside() ? 0 : judge_program((void *)ctx[0]);
 }
 
-/* Memory of no file is the program's own affair: it may make code, but of no file that it may not read. */
+/* A file that is mapped to be executed: what may be read, and where the policy lists what may be mapped that alone. */
+static __noinline int judge_map(struct file *file)
+{
+	struct dentry *d = file->f_path.dentry;
+	struct inode *inode = file->f_inode;
+	struct exec_key key = {};
+	struct exec_value *v;
+	struct sandbox *box;
+	struct refusal r;
+	int verdict;
+
+	box = begin(&r, OP_MAP, ACCESS_READ, &verdict);
+	if (!box)
+		return verdict;
+	if (!box->listed)
+		return judge(d, OP_MAP, ACCESS_READ);
+	if (!inode->i_nlink || nowhere(inode->i_sb))
+		return refuse(&r, box, d, REASON_UNLISTED, EACCES);
+	judge_file(&r.query, d, &r.answer);
+	if (r.answer.verdict == ALLOW) {
+		r.query.want = ACCESS_MAP;
+		judge_file(&r.query, d, &r.answer);
+		if (likely(r.answer.verdict == ALLOW))
+			return 0;
+		/* A program is mapped when it is executed. */
+		key.cgid = r.query.place.cgid;
+		identify_inode(&key.file, inode);
+		v = bpf_map_lookup_elem(&executables, &key);
+		if (v && v->flags & EXEC_FILE && !(v->flags & EXEC_DENY))
+			return 0;
+		r.reason = REASON_UNLISTED;
+	}
+	report(&r, box, d);
+	return -EACCES;
+}
+
+/* Memory of no file is the program's own affair: it may make code, but of no file that it may not map. */
 SEC("lsm/mmap_file")
 int mmap_file(__u64 *ctx)
 {
@@ -110,7 +146,7 @@ int mmap_file(__u64 *ctx)
 
 	if (outside() || !(ctx[2] & PROT_EXEC) || !file)
 		return 0;
-	return judge(file->f_path.dentry, OP_MAP, ACCESS_READ);
+	return judge_map(file);
 }
 
 SEC("lsm/file_mprotect")
@@ -122,7 +158,7 @@ int file_mprotect(__u64 *ctx)
 	if (outside() || !(ctx[2] & PROT_EXEC))
 		return 0;
 	file = area->vm_file;
-	return file ? judge(file->f_path.dentry, OP_MAP, ACCESS_READ) : 0;
+	return file ? judge_map(file) : 0;
 }
 
 #endif

@@ -61,6 +61,7 @@ const (
 	ReasonKernel                    // a file that sets something of the kernel
 	ReasonGuard                     // what no sandbox may do
 	ReasonTainted                   // the rule is for a command, and other code may run as it
+	ReasonUnlisted                  // a library that the policy does not list
 	reasons
 )
 
@@ -87,6 +88,7 @@ func (r Reason) String() string {
 		"it sets something of the kernel: no policy allows to write there",
 		"no sandbox may do this, whatever its policy",
 		"the rule is for a command, and other code may run as it",
+		"only libraries of the baseline and below paths with `execute` are loaded, none that was removed or never had a name",
 	}[r]
 }
 

@@ -18,6 +18,9 @@ import (
 // that lead to what a sandbox sees have it.
 const List policy.Access = 8
 
+// Map is the right to map a file to execute what is in it, which reading it includes unless Options.Listed says otherwise.
+const Map policy.Access = 16
+
 // NameMax is how long a name may be that has a rule of its own, in bytes.
 const NameMax = len(bpf.LsmNameKey{}.Name) - 1
 
@@ -27,7 +30,7 @@ type FileNode struct {
 	Name string // whatever has this name, now or later
 
 	Anchor bool          // nothing is said of what may be done: only that the directory can't be moved, since a node is below it
-	Allow  policy.Access // also List
+	Allow  policy.Access // also List and Map
 	Ask    policy.Access // of what is not allowed
 	Until  time.Time     // zero: for ever. From then on Later is what is allowed, and nothing is asked
 	Later  policy.Access

@@ -17,6 +17,7 @@ type Options struct {
 	MaxConns int            // TCP connections at a time, towards anything but the sandbox itself; 0: none
 	Default  policy.Verdict // of connections that no rule matches: Deny or Ask
 	Revision uint32         // of the rules that are put first
+	Listed   bool           // to map a file to execute it takes the right Map; programs of SetExec have it
 	OnEvent  func(Event)    // called for each event, one at a time, in order; must not block for long, nor call Drain or Close
 }
 
@@ -64,6 +65,9 @@ func (l *Loader) NewGuard(dir *os.File, opt Options) (*Guard, error) {
 		exec:    make(map[bpf.GateExecKey]struct{}),
 		devices: make(map[bpf.GateDeviceKey]struct{}),
 		grants:  make(map[bpf.GateGrantKey]struct{}),
+	}
+	if opt.Listed {
+		g.sandbox.Listed = 1
 	}
 	g.live = newRuleset(g, opt.Revision)
 	// The sandbox's own entry is first in and last out: as long as anything is left, Sweep can see whose it is.

@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strconv"
 	"unsafe"
@@ -79,13 +80,34 @@ func fileTry(f []string) error {
 	case "exchange":
 		return unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, f[2], unix.RENAME_EXCHANGE)
 	case "map": // to execute
+		return withFD(path, unix.O_RDONLY, mapToExecute)
+	case "map-removed":
 		return withFD(path, unix.O_RDONLY, func(fd int) error {
-			m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
-			if err == nil {
-				err = unix.Munmap(m)
+			if err := unix.Unlink(path); err != nil {
+				return err
 			}
-			return err
+			return mapToExecute(fd)
 		})
+	case "map-memory": // a copy
+		code, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.MemfdCreate("copy", 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if _, err := unix.Write(fd, code); err != nil {
+			return err
+		}
+		return mapToExecute(fd)
+	case "map-own": // memory of no file
+		m, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Mprotect(m, unix.PROT_READ|unix.PROT_EXEC), unix.Munmap(m))
 	case "protect": // what was mapped to read
 		return withFD(path, unix.O_RDONLY, func(fd int) error {
 			m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ, unix.MAP_PRIVATE)
@@ -148,6 +170,14 @@ func fileTry(f []string) error {
 
 func tryOpen(path string, flags int) error {
 	return withFD(path, flags, func(int) error { return nil })
+}
+
+func mapToExecute(fd int) error {
+	m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
+	if err == nil {
+		err = unix.Munmap(m)
+	}
+	return err
 }
 
 func withFD(path string, flags int, do func(fd int) error) error {

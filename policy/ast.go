@@ -101,7 +101,7 @@ type ProcessSection struct {
 	Allow   []CommandAllow `key:"allow" doc:"Programs that may be executed."`
 	Ask     Later          `key:"ask" later:"yes" why:"an exec is not held for an answer yet" doc:"Programs that a person is asked about."`
 	Deny    []CommandDeny  `key:"deny" doc:"Programs refused whatever allow says."`
-	Map     Value[Word]    `key:"map" one:"any" later:"listed" why:"each library is not judged yet" doc:"Which libraries and add-ons an allowed program may load: any (default) that it can read."`
+	Map     Value[Word]    `key:"map" one:"any listed" doc:"Which libraries and add-ons an allowed program may load: any (default) that it can read, or those of the baseline and of paths with execute (listed; at level full)."`
 	Limits  *LimitsSection `key:"limits" doc:"Most that the whole sandbox may use."`
 }
 

@@ -138,7 +138,10 @@ func (c *Compiled) saysFiles() map[string]said {
 }
 
 func (c *Compiled) saysPrograms() map[string]said {
-	m := map[string]said{}
+	m := map[string]said{"map": {"any", ""}}
+	if c.Exec.Listed != 0 {
+		m["map"] = said{"listed", c.pos(c.Exec.Listed)}
+	}
 	for _, x := range c.Exec.Allow {
 		what := "without helpers"
 		if len(x.Helpers) > 0 {

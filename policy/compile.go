@@ -89,6 +89,9 @@ func (m *merge) settings(p *Policy) {
 	if p.Filesystem != nil && p.Filesystem.Baseline.V == "none" {
 		m.out.Files.Baseline = false
 	}
+	if p.Process != nil && p.Process.Map.V == "listed" {
+		m.out.Exec.Listed = m.ref(p.Process.Map.At, "map", "listed")
+	}
 	if p.Process != nil && p.Process.Limits != nil {
 		l := p.Process.Limits
 		m.out.Limits = Limits{

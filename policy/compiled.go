@@ -130,8 +130,9 @@ type Command struct {
 
 // Exec is the process section's programs.
 type Exec struct {
-	Allow []Command
-	Deny  []Command
+	Allow  []Command
+	Deny   []Command
+	Listed RuleID // where `map: listed` stands; 0: any
 }
 
 // Limits are the resource limits; zero means not set by the policy.

@@ -134,7 +134,6 @@ var refusals = []struct {
 	{"unknown default", "network: {default: dney}\n", []string{`:1:20: network.default: unknown value dney (nearest: "deny")`}},
 	{"filesystem ask", "filesystem: {ask: [{path: /srv, permissions: [read]}]}\n", []string{":1:19: filesystem.ask: not supported by this version (file operations are not held for an answer yet)"}},
 	{"process ask", "process: {ask: [{command: git}]}\n", []string{":1:16: process.ask: not supported by this version (an exec is not held for an answer yet)"}},
-	{"map listed", "process: {map: listed}\n", []string{":1:16: process.map: listed is not supported by this version (each library is not judged yet)"}},
 	{"publish", "network: {publish: [\"127.0.0.1:3000:3000\"]}\n", []string{":1:20: network.publish: not supported by this version (no server inside can be reached from outside yet)"}},
 	{"sections of later versions", "tools: {default: allow}\ninference: {}\naudit: ~\ndevices: {gpus: [0]}\n", []string{
 		":1:8: tools: not supported by this version (no agent framework is hooked, so no tool call is seen)",

@@ -171,6 +171,15 @@ func (c *Compiled) explainFile(a *Answer) {
 	default:
 		a.set(Deny, c.Rule(0), "no rule covers this path")
 	}
+	if a.Verdict == Allow && want == Read && c.Exec.Listed != 0 && !c.mapped(q.Path) {
+		a.Reason += "; as a library it is not loaded: " + c.Rule(c.Exec.Listed).Text + " at " + c.Rule(c.Exec.Listed).Pos
+	}
+}
+
+// mapped reports whether `map: listed` lets a file that may be read be loaded as a library.
+func (c *Compiled) mapped(at string) bool {
+	access, rule, _ := c.Files.Access(at)
+	return access&Execute != 0 || c.Files.Baseline && underAny(at, BaselineRead) && access&Write == 0 && rule.Denied&Execute == 0
 }
 
 func (c *Compiled) explainExec(a *Answer) {

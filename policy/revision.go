@@ -35,6 +35,9 @@ func revision(c *Compiled) string {
 	for _, x := range c.Exec.Deny {
 		lines = append(lines, fmt.Sprintf("noexec %q", x.Name))
 	}
+	if c.Exec.Listed != 0 {
+		lines = append(lines, "map listed")
+	}
 	slices.Sort(lines)
 	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(lines), "\n")))
 	return hex.EncodeToString(sum[:8])

@@ -127,7 +127,7 @@ func suggestCommand(object string) string {
 }
 
 // readOnly are the actions on files that a `read` permission is enough for.
-var readOnly = []string{"", "access", "chdir", "open", "read", "readdir", "readlink", "stat"}
+var readOnly = []string{"", "access", "chdir", "map", "open", "read", "readdir", "readlink", "stat"}
 
 func suggestPath(d Decision) string {
 	if filePath(d.Object) != nil || !shows(d.Object) {

@@ -26,6 +26,7 @@ type Judged struct {
 	Access policy.Access
 	By     [3]policy.RuleID // what decides on reading, writing, executing
 	List   bool             // may be listed, whatever Access says
+	Map    bool             // may be mapped to be executed, where the policy lists what may be
 	Mount  bool             // the root of a mount
 	Socket bool             // a unix socket of the host that may be connected to
 	Anchor bool             // says nothing of what may be done: one is below it
@@ -117,10 +118,18 @@ func (j *judging) add(at string) (*Judged, error) {
 		return nil, err
 	}
 	p := &Judged{Path: at, File: f}
-	p.Access, _, p.By = j.decide(at)
+	p.Access, p.Map, p.By = j.allowed(at)
 	j.places[at] = p
 	j.list = append(j.list, p)
 	return p, nil
+}
+
+// allowed says what may be done at a path. What the baseline shows may be mapped to be executed unless it may be written; beside
+// it, what a rule lets be executed.
+func (j *judging) allowed(at string) (access policy.Access, mapped bool, by [3]policy.RuleID) {
+	access, denied, by := j.decide(at)
+	listed := j.baseline && underAny(at, policy.BaselineRead) && access&policy.Write == 0 && denied&policy.Execute == 0
+	return access, access&policy.Read != 0 && (listed || access&policy.Execute != 0), by
 }
 
 // addMounts adds the root of every mount, so that nothing is judged by what lies beyond it.
@@ -213,7 +222,7 @@ func (j *judging) addName(at string, p *Judged) error {
 		return err
 	}
 	n := &Judged{Path: at, File: dir, Name: name}
-	n.Access, _, n.By = j.decide(at)
+	n.Access, n.Map, n.By = j.allowed(at)
 	j.list = append(j.list, n)
 	if p != nil {
 		p.Named = true

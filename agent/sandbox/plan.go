@@ -99,6 +99,10 @@ const readWrite = policy.Read | policy.Write
 // enforced, why, and what to do.
 func planView(c *policy.Compiled, workspace, root string, protected []string, h host, full bool) (*viewPlan, error) {
 	p := &planner{host: h, system: h, full: full, said: said{baseline: c.Files.Baseline}}
+	if ref := c.Rule(c.Exec.Listed); c.Exec.Listed != 0 && !full {
+		e := entry{text: ref.Pos + ": " + ref.Text}
+		return nil, e.needsFull("nothing else judges each library that a program loads", "write `map: any`, or remove the key")
+	}
 	if workspace != "" {
 		at, err := h.resolve(workspace)
 		if err != nil {

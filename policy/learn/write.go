@@ -285,6 +285,10 @@ func (l *learner) writeProcess(p *page, res *Result) {
 		l.kept(p, "    ", x.ID)
 		p.line("    - command: %s", policy.Quote(x.Name))
 	}
+	if listed := l.policy.Exec.Listed; listed != 0 {
+		l.kept(p, "  ", listed)
+		p.line("  map: listed")
+	}
 	l.writeLimits(p)
 }
 
