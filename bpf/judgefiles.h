@@ -52,8 +52,8 @@ static long put_name(__u32 nth, struct naming *to)
 	__u64 used = to->used;
 	long len;
 
-	(void)nth;
-	if ((n && n->flags & NODE_MOUNT) || !up || up == d || used > NAMES_KEPT - NAME_KEPT)
+	/* What has no path has a name all the same. */
+	if ((n && n->flags & NODE_MOUNT) || !up || (up == d && nth) || used > NAMES_KEPT - NAME_KEPT)
 		return 1;
 	len = bpf_probe_read_kernel_str(to->text + used, NAME_KEPT, d->d_name.name);
 	if (len <= 0)

@@ -116,23 +116,25 @@ static __noinline int judge_map(struct file *file)
 	box = begin(&r, OP_MAP, ACCESS_READ, &verdict);
 	if (!box)
 		return verdict;
-	if (!box->listed)
-		return judge(d, OP_MAP, ACCESS_READ);
-	if (!inode->i_nlink || nowhere(inode->i_sb))
+	if (nowhere(inode->i_sb) && !box->listed)
+		return 0;
+	if ((nowhere(inode->i_sb) || !inode->i_nlink) && box->listed)
 		return refuse(&r, box, d, REASON_UNLISTED, EACCES);
 	judge_file(&r.query, d, &r.answer);
-	if (r.answer.verdict == ALLOW) {
+	if (r.answer.verdict == ALLOW && box->listed) {
 		r.query.want = ACCESS_MAP;
 		judge_file(&r.query, d, &r.answer);
-		if (likely(r.answer.verdict == ALLOW))
-			return 0;
+		r.reason = REASON_UNLISTED;
+	}
+	if (likely(r.answer.verdict == ALLOW))
+		return 0;
+	if (r.reason == REASON_UNLISTED) {
 		/* A program is mapped when it is executed. */
 		key.cgid = r.query.place.cgid;
 		identify_inode(&key.file, inode);
 		v = bpf_map_lookup_elem(&executables, &key);
 		if (v && v->flags & EXEC_FILE && !(v->flags & EXEC_DENY))
 			return 0;
-		r.reason = REASON_UNLISTED;
 	}
 	report(&r, box, d);
 	return -EACCES;

@@ -59,13 +59,13 @@ func (b *fileBox) node(t testing.TB, path string, allow policy.Access, rule poli
 //	rw/     may be written too    file, other, dir/sub, full/.secret (denied by name and inode), full/new (denied, does not exist)
 //	none/   has no rule but that the root may be listed
 //	prog/   may be executed
-func newFileBox(t *testing.T, opt Options) *fileBox {
+func newFileBox(t *testing.T) *fileBox {
 	t.Helper()
 	l := openLoader(t, privateConfig(t))
 	if l.maps.nodes == nil {
-		t.Fatal("no LSM programs are loaded: ", ProbeLSM())
+		t.Fatal("no LSM programs are loaded: ", l.LevelReason())
 	}
-	b := &fileBox{box: newBox(t, l, opt), l: l}
+	b := &fileBox{box: newBox(t, l, Options{}), l: l}
 	var err error
 	b.dir, err = os.MkdirTemp("/var/tmp", "nemoclaw-lsm-")
 	must(t, err)
@@ -131,7 +131,7 @@ func (b *fileBox) take() []Event {
 // TestFileHooks tries every operation where it is allowed and where it is not. What is refused gives the errno, and one event that names the
 // operation, the path, the rule and the program.
 func TestFileHooks(t *testing.T) {
-	b := newFileBox(t, Options{})
+	b := newFileBox(t)
 	d := b.dir + "/"
 	rel := strings.TrimPrefix(d, "/")
 	const gone = "" // nothing is recorded
@@ -211,6 +211,7 @@ func TestFileHooks(t *testing.T) {
 		{"map none/file", "EACCES", OpOpen, "none/file", 0},
 		{"map ro/file", "ok", 0, gone, 0},
 		{"protect ro/file", "ok", 0, gone, 0},
+		{"map-memory ro/file", "ok", 0, gone, 0},
 		{"watch ro/file", "EACCES", OpWatch, "ro/file", ruleRead},
 		{"watch rw/file", "ok", 0, gone, 0},
 		{"flock ro/file", "EACCES", OpLock, "ro/file", ruleRead},
@@ -246,9 +247,9 @@ func TestFileHooks(t *testing.T) {
 	}
 }
 
-// TestFileExec: what may be executed, by name, script, memory, and without a name.
+// TestFileExec: what may be executed, by name, script, memory, and without a name, and what may be mapped for it.
 func TestFileExec(t *testing.T) {
-	b := newFileBox(t, Options{})
+	b := newFileBox(t)
 	d := b.dir + "/"
 	script := func(path, first string) string {
 		must(t, os.WriteFile(d+path, []byte("#!"+first+"\n"), 0o755))
@@ -271,58 +272,45 @@ func TestFileExec(t *testing.T) {
 	if want := 5 + min(1, len(loader)); len(events) != want {
 		t.Errorf("%d events, want %d: %+v", len(events), want, events)
 	}
-}
 
-// TestFileMaps: what may be mapped to be executed, where that is listed and where it is not.
-func TestFileMaps(t *testing.T) {
-	for _, listed := range []bool{false, true} {
-		b := newFileBox(t, Options{Listed: listed})
-		d := b.dir + "/"
-		must(t, b.SetFiles(append(b.rules(t), b.node(t, "rw/dir", policy.Read|policy.Write|Map, ruleWrite))))
-		must(t, b.SetExec([]ExecEntry{{File: self(t, b.l), Quiet: true}, {File: held(t, b.l, d+"ro/prog")}}))
-		for _, c := range []struct {
-			try, want string // where it is listed
-			path      string // "": it is nowhere
-		}{
-			{"map prog/true", "ok", ""},
-			{"protect prog/true", "ok", ""},
-			{"map ro/file", "EACCES", "ro/file"},
-			{"protect ro/file", "EACCES", "ro/file"},
-			{"map rw/file", "EACCES", "rw/file"},
-			{"map ro/prog", "ok", ""}, // a program
-			{"map rw/dir/sub", "ok", ""},
-			{"map-removed rw/dir/sub", "EACCES", "rw/dir/sub"},
-			{"map-memory ro/prog", "EACCES", "memfd:copy"},
-			{"map-own ro/file", "ok", ""},
-		} {
-			want := c.want
-			if !listed {
-				want = "ok"
-			}
-			op, path, _ := strings.Cut(c.try, " ")
-			b.take()
-			b.wants(want, "file %s %s", op, d+path)
-			events := b.take()
-			if want == "ok" {
-				if len(events) != 0 {
-					t.Errorf("%s, listed %t, events:%s", c.try, listed, describe(events))
-				}
-				continue
-			}
-			if len(events) != 1 || events[0].Reason != ReasonUnlisted || events[0].File.Op != OpMap || !strings.HasSuffix(events[0].File.Below, c.path) {
-				t.Errorf("%s: %+v", c.try, events)
-			}
+	// The same sandbox, where what may be mapped to be executed is listed.
+	b.Guard.mu.Lock()
+	b.sandbox.Listed = 1
+	must(t, b.update())
+	b.Guard.mu.Unlock()
+	must(t, b.SetFiles(append(b.rules(t), b.node(t, "rw/dir", policy.Read|policy.Write|Map, ruleWrite))))
+	must(t, b.SetExec([]ExecEntry{{File: self(t, b.l), Quiet: true}, {File: held(t, b.l, d+"ro/prog")}}))
+	for _, c := range []struct{ try, want, path string }{
+		{"map prog/true", "ok", ""},
+		{"protect prog/true", "ok", ""},
+		{"map ro/file", "EACCES", "ro/file"},
+		{"protect ro/file", "EACCES", "ro/file"},
+		{"map rw/file", "EACCES", "rw/file"},
+		{"map ro/prog", "ok", ""}, // a program
+		{"map rw/dir/sub", "ok", ""},
+		{"map-removed rw/dir/sub", "EACCES", "rw/dir/sub"},
+		{"map-memory ro/prog", "EACCES", "memfd:copy"},
+		{"map-own ro/file", "ok", ""},
+	} {
+		op, path, _ := strings.Cut(c.try, " ")
+		b.take()
+		b.wants(c.want, "file %s %s", op, d+path)
+		events := b.take()
+		switch {
+		case c.path == "" && len(events) == 0:
+		case len(events) != 1 || events[0].Reason != ReasonUnlisted || events[0].File.Op != OpMap || !strings.HasSuffix(events[0].File.Below, c.path) || events[0].Args != b.args:
+			t.Errorf("%s: %+v", c.try, events)
 		}
-		b.wants("ok", "exec %sprog/true", d)
-		b.wants("ok", "exec %sro/prog", d)
-		b.wants("EACCES", "exec %srw/prog", d)
 	}
+	b.wants("ok", "exec %sprog/true", d)
+	b.wants("ok", "exec %sro/prog", d)
+	b.wants("EACCES", "exec %srw/prog", d)
 }
 
 // TestFileSockets: the host's unix sockets are out of reach in a directory that may be written, unless a rule names them;
 // those that were made inside are not. A descriptor is received only if its file could be opened so.
 func TestFileSockets(t *testing.T) {
-	b := newFileBox(t, Options{})
+	b := newFileBox(t)
 	d := b.dir + "/"
 	listen := func(path, give string) {
 		l, err := net.Listen("unix", d+path)
@@ -362,7 +350,7 @@ func TestFileSockets(t *testing.T) {
 
 // TestFileRulesChange: rules change while the sandbox runs, expire by the kernel's clock, and hold for what takes a name later.
 func TestFileRulesChange(t *testing.T) {
-	b := newFileBox(t, Options{})
+	b := newFileBox(t)
 	d := b.dir + "/"
 	b.wants("EACCES", "file read %snone/file", d)
 	with := func(more ...FileNode) {
@@ -393,7 +381,7 @@ func TestFileRulesChange(t *testing.T) {
 
 // TestFileSwap: while rules are exchanged hundreds of times, what both allow is never refused, and what neither allows never allowed.
 func TestFileSwap(t *testing.T) {
-	b := newFileBox(t, Options{})
+	b := newFileBox(t)
 	d := b.dir + "/"
 	both := [2][]FileNode{b.rules(t), append(b.rules(t), b.node(t, "none", policy.Read, ruleRead))}
 	stop := make(chan struct{})

@@ -160,11 +160,9 @@ func (c *Compiled) explainFile(a *Answer) {
 		a.set(Allow, builtin("private directories"), "private to the sandbox and gone with it")
 	case c.Files.Baseline && underAny(q.Path, BaselineDevices):
 		a.set(Allow, builtin("baseline: system"), "a device that every sandbox has")
+	case c.Files.Baseline && underAny(q.Path, BaselineRead) && want == Read:
+		a.set(Allow, builtin("baseline: system"), "the system can be read")
 	case c.Files.Baseline && underAny(q.Path, BaselineRead):
-		if want == Read {
-			a.set(Allow, builtin("baseline: system"), "the system can be read")
-			return
-		}
 		a.set(Deny, c.Rule(0), "the baseline can be read only, and no rule allows to write here")
 	case found && access != 0:
 		a.set(Deny, c.Rule(0), "%s at %s allows %s only", rule.allowedAt, c.Rule(rule.ID).Pos, access)

@@ -91,7 +91,7 @@ func guarantees(t *testing.T) []guarantee {
 		{rule: "`process.allow` with `helpers`", by: "Landlock; BPF at exec", policy: process("  allow:\n    - {command: /workspace/probe}\n    - {command: git, helpers: [id]}\n"),
 			holds: []string{"run /usr/bin/env true"}, escapes: []string{"run /usr/bin/id"}},
 		{rule: "`process.ask`", by: "nothing yet", refused: "not supported by this version", policy: process("  ask:\n    - {command: id}\n")},
-		{rule: "`process.map: listed`", by: "nothing yet", refused: "not supported by this version", policy: process("  map: listed\n")},
+		{rule: "`process.map: listed`", by: "needs level full", refused: "full", policy: process("  map: listed\n")},
 		{rule: "`process.limits`", by: "cgroup v2 or v1, rlimits, tmpfs sizes", policy: process("  allow:\n    - {command: /workspace/probe}\n  limits: {memory: 256MiB, pids: 64, files: 64, cpus: 1, disk: 8MiB}\n"),
 			holds: []string{"fill /tmp/big 32", "forks 200", "files"}},
 		{rule: "`enforcement: full`", by: "needs BPF LSM", refused: "the level here is static", policy: "enforcement: full\n" + harness.Base},

@@ -44,6 +44,7 @@ process:
     - command: unused
   deny:
     - command: sudo
+  map: listed
   limits: {pids: 100, cpus: 0.5}
 `
 

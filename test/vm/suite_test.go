@@ -10,7 +10,7 @@ import (
 
 // The tests of LSM programs: for every kernel, and for one.
 const (
-	lsm     = "ProbeLSM|FileHooks|FileExec|FileMaps|FileSockets|GuardHooks|GuardFailsClosed"
+	lsm     = "ProbeLSM|FileHooks|FileExec|FileSockets|GuardHooks|GuardFailsClosed"
 	moreLSM = "FileRulesChange|FileSwap|GuardWithoutLoader|GuardHookMissing"
 )
 
