@@ -177,13 +177,13 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// total counts all entries of sandboxes in all maps, but for the askers, which forget by themselves.
+// total counts all entries of sandboxes in all maps, but for those that go by themselves: the askers, and what is known of a process.
 func total(t *testing.T, l *Loader) int {
 	t.Helper()
 	n := 0
 	for name, m := range l.maps.byName() {
 		switch name {
-		case bpf.GateMapAskers, bpf.GateMapDeparted, bpf.GateMapStrays, bpf.GateMapIdentities:
+		case bpf.GateMapAskers, bpf.GateMapDeparted, bpf.GateMapStrays, bpf.GateMapIdentities, bpf.GateMapEnvirons:
 		case bpf.GateMapCounts:
 			var key uint64
 			var value []bpf.GateCounters

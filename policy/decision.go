@@ -67,7 +67,7 @@ type Subject struct {
 	Args string `json:"args,omitempty"` // command line, arguments joined by a space; bytes from inside, escape before showing
 
 	// Taint is what was in its environment when it was executed by which code that is not the executable's may run in it: a
-	// variable's name, or a word in parentheses where that could not be found out. It is told of who connects.
+	// variable's name, or a word in parentheses where that could not be found out. It is told of who connects or is executed.
 	Taint string `json:"taint,omitempty"`
 }
 

@@ -43,9 +43,9 @@ type fact struct {
 
 // kind is what makes two records the same fact.
 type kind struct {
-	plane                             policy.Plane
-	action, object, exe, rule, called string
-	verdict                           policy.Verdict
+	plane                                    policy.Plane
+	action, object, exe, taint, rule, called string
+	verdict                                  policy.Verdict
 }
 
 // question is what a person was asked: the object, and who wanted it.
@@ -67,7 +67,7 @@ func (r *Recorder) Add(d *policy.Decision) {
 		return
 	}
 	n := max(d.Count, 1)
-	k := kind{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Rule, d.Called, d.Verdict}
+	k := kind{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint, d.Rule, d.Called, d.Verdict}
 	f := r.index[k]
 	// The object stands in a rule, quoted, and in its evidence.
 	size := 250 + 3*len(d.Object) + len(d.Subject.Exe) + 4*min(len(d.Subject.Args), maxText)
