@@ -62,32 +62,49 @@ struct environ_scan {
 /* A part of an environment. */
 union part {
 	char text[ENVIRON_PART];
-	union variable name;
+	__u64 word[ENVIRON_PART / sizeof(__u64)];
 };
 
-/* What the variable at the beginning of a part taints with. Overwrites what comes after its name. */
-static __always_inline __u32 taint_of_variable(union part *p)
+#define EACH_BYTE 0x0101010101010101ULL
+
+/* The first byte of a word that is '=', as its lowest bit; 0: none is. */
+static __always_inline __u64 find_sign(__u64 word)
 {
-	__u32 i, named = 0, value = 0;
+	__u64 x = word ^ EACH_BYTE * '=', found = (x - EACH_BYTE) & ~x & EACH_BYTE << 7;
 
+	return (found & -found) >> 7;
+}
+
+/*
+ * What the variable at the beginning of a part taints with. One without a value says nothing to any program. A global
+ * function: the verifier looks at it once, and not at what each answer leads to.
+ */
+__noinline int taint_of_variable(const union part *p)
+{
+	union variable name = {};
+	__u64 sign, value = 0;
+	__u32 i, found = 0;
+
+	if (!p)
+		return TAINT_UNREAD;
 #pragma unroll
-	for (i = 0; i < VARIABLE_ROOM; i++) {
-		char c = p->text[i];
+	for (i = 0; i < VARIABLE_ROOM / sizeof(__u64); i++) {
+		__u64 word = p->word[i];
 
-		if (!named && (c == '=' || !c)) {
-			named = 1;
-			value = c ? p->text[i + 1] : 0;
-		}
-		if (named)
-			p->text[i] = 0;
+		if (found)
+			break;
+		sign = find_sign(word);
+		found = sign != 0;
+		name.word[i] = word & (sign - 1); /* all of it where there is none */
+		/* The byte after the sign, or the first of the next word. */
+		value = (word & sign * 0xff << 8) | (sign >> 56 ? p->word[i + 1] & 0xff : 0);
 	}
-	/* Its name is longer than all of these; or it has no value, which says nothing to any program. */
-	if (!value)
+	if (!found || !value)
 		return TAINT_NONE;
 #pragma unroll
 	for (i = 0; i < VARIABLES; i++)
-		if (p->name.word[0] == variables[i].word[0] && p->name.word[1] == variables[i].word[1] &&
-		    p->name.word[2] == variables[i].word[2])
+		if (!((name.word[0] ^ variables[i].word[0]) | (name.word[1] ^ variables[i].word[1]) |
+		      (name.word[2] ^ variables[i].word[2])))
 			return TAINT_VARIABLE + i;
 	return TAINT_NONE;
 }
