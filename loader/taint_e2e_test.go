@@ -3,7 +3,7 @@
 package loader
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -43,11 +43,11 @@ func victimStart(f []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	answer := string(bytes.TrimSpace(out))
+	_, answer, _ := strings.Cut(strings.TrimSpace(string(out)), "\n") // after its "ready"
 	if value, ok := strings.CutPrefix(answer, "ok"); ok {
 		return strings.TrimSpace(value), nil
 	}
-	return "", unix.Errno(errnoOf(answer))
+	return "", errnoOf(answer)
 }
 
 func errnoOf(name string) unix.Errno {
@@ -72,26 +72,26 @@ func victimFork(to string, orphan bool) error {
 	pid := rawFork()
 	if pid == 0 {
 		if orphan && rawFork() != 0 {
-			unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+			_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 		}
 		if orphan {
 			var second unix.Timespec
 			second.Nsec = 50_000_000
-			unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(ptr(&second)), 0, 0)
+			_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(ptr(&second)), 0, 0)
 		}
 		fd, _, _ := unix.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM, 0)
 		_, _, e := unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(ptr(&sa)), unix.SizeofSockaddrInet4)
 		errno[0] = byte(e)
-		unix.RawSyscall(unix.SYS_WRITE, uintptr(answer[1]), uintptr(ptr(&errno)), 1)
-		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(answer[1]), uintptr(ptr(&errno)), 1)
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}
 	unix.Close(answer[1])
 	var status unix.WaitStatus
 	if _, err := unix.Wait4(int(pid), &status, 0, nil); err != nil {
 		return err
 	}
-	if n, err := unix.Read(answer[0], errno[:]); n != 1 {
-		return fmt.Errorf("the copy said nothing: %v", err)
+	if n, err := unix.Read(answer[0], errno[:]); err != nil || n != 1 {
+		return errors.Join(errors.New("the copy said nothing"), err)
 	}
 	if errno[0] != 0 {
 		return unix.Errno(errno[0])

@@ -158,7 +158,7 @@ func victimTry(f []string) (string, error) {
 	case "word":
 		return strconv.FormatUint(atomic.LoadUint64(&victimWord), 10), nil
 	case "reach": // addr:port, with a socket of its own
-		fd, to := victimTarget("-1", f[1])
+		_, to := victimTarget("", f[1])
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 		if err != nil {
 			return "", err
