@@ -210,7 +210,7 @@ func (i *Instance) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) 
 	}
 	return dnsproxy.Peer{
 		Subject: i.subject(p),
-		Is:      i.programs.is(p.Exe),
+		Is:      i.recorder.programs.Load().is(p.Exe),
 	}, true
 }
 
@@ -248,8 +248,9 @@ func (i *Instance) grant(d policy.Decision, v policy.Verdict) {
 			rule = policy.RuleID(n)
 		}
 	}
-	for _, exe := range i.programs.ids {
-		if i.programs.path(exe) != d.Subject.Exe {
+	programs := i.recorder.programs.Load()
+	for _, exe := range programs.ids {
+		if programs.path(exe) != d.Subject.Exe {
 			continue
 		}
 		for _, a := range addrs {

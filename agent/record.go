@@ -50,6 +50,9 @@ func (r *recorder) event(e loader.Event) {
 		return
 	}
 	p := r.policies.of(e)
+	if e.Hook == loader.HookExec && e.Verdict == policy.Allow && e.Rule == 0 {
+		e.Rule = r.programs.Load().rule(e.Exe) // a file rule let it through, which is what a program for a time has
+	}
 	d := policy.Decision{
 		Time: e.Time, Plane: planes[e.Hook], Action: e.Hook.String(), Object: r.object(e), Verdict: e.Verdict,
 		Rule: position(p, e.Rule), Reason: e.Reason.String(), Revision: p.Revision,

@@ -124,7 +124,7 @@ type PolicyText struct {
 	When time.Time `json:"when"`
 	What string    `json:"what"` // what was changed, in words
 
-	Expired []string `json:"expired,omitempty"` // where the rules stand whose time is over
+	Expired []string `json:"expired,omitempty"` // the rules whose time is over: where each stands, and what it says ("box.yaml:7: allow: {...}")
 }
 
 // PolicyChange changes a sandbox's policy. One of its fields is set.

@@ -107,6 +107,7 @@ type ExecEntry struct {
 	Tree  bool // File is a directory
 	Deny  bool // not to be executed, although a tree above it is allowed
 	Quiet bool // executed by the sandbox itself, not by what runs in it: no event
+	Known bool // a file rule says whether it may be executed; this, which command it is
 	Rule  policy.RuleID
 
 	Helper   bool   // only for the commands that it helps, and what they start; where LSM programs judge
@@ -139,6 +140,9 @@ func (g *Guard) SetExec(entries []ExecEntry) error {
 		if e.Tree {
 			flags, trees = execTree, 1
 		}
+		if e.Known {
+			flags = 0
+		}
 		if e.Deny {
 			flags |= execDeny
 		}
@@ -156,6 +160,9 @@ func (g *Guard) SetExec(entries []ExecEntry) error {
 		}
 		if again && !e.Helper && !e.Deny {
 			flags &^= execHelper
+		}
+		if again && e.Known {
+			flags = old.Flags
 		}
 		wanted[key] = bpf.GateExecValue{Rule: uint32(e.Rule), Flags: flags, Commands: e.Commands | old.Commands}
 	}

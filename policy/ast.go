@@ -91,7 +91,7 @@ type FileEntry struct {
 	Rule
 	Path        Value[Path]   `key:"path" req:"yes" doc:"Absolute path; the rule covers everything below it."`
 	Permissions []Value[Word] `key:"permissions" req:"yes" some:"yes" one:"read write execute" doc:"write includes create, delete, rename and attributes."`
-	Expires     Later         `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
+	Expires     Value[Span]   `key:"expires" min:"1s" max:"8760h" doc:"How long the rule holds, after the start of a run, or in a sandbox that lasts after it came into the policy. It needs enforcement level full."`
 }
 
 // ProcessSection is the section `process`.
@@ -110,14 +110,14 @@ type CommandAllow struct {
 	Rule
 	Command Value[CommandName] `key:"command" req:"yes" doc:"A name found on the sandbox's PATH, or an absolute path."`
 	Helpers []Value[Helper]    `key:"helpers" doc:"Programs that this one starts: names, absolute paths, or globs in the last element. At level static anybody inside may start them."`
-	Expires Later              `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
+	Expires Value[Span]        `key:"expires" min:"1s" max:"8760h" doc:"How long the rule holds, after the start of a run, or in a sandbox that lasts after it came into the policy. It needs enforcement level full."`
 }
 
 // CommandDeny is a rule of process.deny.
 type CommandDeny struct {
 	Rule
 	Command Value[CommandName] `key:"command" req:"yes" doc:"A name found on the sandbox's PATH, or an absolute path."`
-	Expires Later              `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
+	Expires Value[Span]        `key:"expires" min:"1s" max:"8760h" doc:"How long the rule holds, after the start of a run, or in a sandbox that lasts after it came into the policy. It needs enforcement level full."`
 }
 
 // LimitsSection is process.limits.

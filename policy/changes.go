@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Section is the part of a policy that a Change is in.
 type Section string
 
-// The sections that are put into force by different means. Network rules can change while a sandbox runs; files and
-// sockets are mounts, and programs and limits are set when it starts.
+// The sections that are put into force by different means. Network rules can change while a sandbox runs; sockets are mounts, and
+// limits are set when it starts. Files and programs are both, by the level of enforcement.
 const (
 	SectionNetwork    Section = "network"
 	SectionSockets    Section = "network.unix"
@@ -102,9 +103,7 @@ func (c *Compiled) saysNetwork() map[string]said {
 		if r.ECH {
 			subject += " with ech"
 		}
-		if r.Expires > 0 {
-			subject += " for " + span(r.Expires) + " after the start"
-		}
+		subject += after(r.Expires)
 		if _, twice := m[subject]; !twice {
 			m[subject] = said{"", c.pos(r.ID)}
 		}
@@ -134,7 +133,20 @@ func (c *Compiled) saysFiles() map[string]said {
 		}
 		m[r.Path] = said{what, c.pos(r.ID)}
 	}
+	for i := range c.Files.written {
+		if g := &c.Files.written[i]; g.Expires != 0 {
+			m[fmt.Sprintf("%s %s: %s%s", g.Verdict, g.Path, g.Access, after(g.Expires))] = said{"", c.pos(firstOf(g.by))}
+		}
+	}
 	return m
+}
+
+// after says when a rule ends.
+func after(expires time.Duration) string {
+	if expires == 0 {
+		return ""
+	}
+	return " for " + span(expires) + " after the start"
 }
 
 func (c *Compiled) saysPrograms() map[string]said {
@@ -144,10 +156,10 @@ func (c *Compiled) saysPrograms() map[string]said {
 		if len(x.Helpers) > 0 {
 			what = "with " + strings.Join(sorted(x.Helpers), ", ")
 		}
-		m["allow "+x.Name] = said{what, c.pos(x.ID)}
+		m["allow "+x.Name+after(x.Expires)] = said{what, c.pos(x.ID)}
 	}
 	for _, x := range c.Exec.Deny {
-		m["deny "+x.Name] = said{"", c.pos(x.ID)}
+		m["deny "+x.Name+after(x.Expires)] = said{"", c.pos(x.ID)}
 	}
 	return m
 }

@@ -37,12 +37,16 @@ type merge struct {
 	*collector
 	out      *Compiled
 	spoken   map[spokenKey]spoken
-	commands map[string]int // index in out.Exec.Allow by name
-	refused  map[string]bool
+	commands map[commandKey]int // index in out.Exec.Allow
+	refused  map[commandKey]bool
 	sockets  map[string]bool
-	allow    map[string]fileGrant
-	deny     map[string]fileGrant
 	steps    int // elementary steps taken: what the tests count instead of the time
+}
+
+// commandKey is what rules for one command have in common: those that end at different times are several.
+type commandKey struct {
+	name    string
+	expires time.Duration
 }
 
 // spokenKey and spoken find two rules of one verb that would speak differently on the same connection.
@@ -66,11 +70,9 @@ func newMerge(file string) *merge {
 			Files: Files{Baseline: true},
 		},
 		spoken:   map[spokenKey]spoken{},
-		commands: map[string]int{},
-		refused:  map[string]bool{},
+		commands: map[commandKey]int{},
+		refused:  map[commandKey]bool{},
 		sockets:  map[string]bool{},
-		allow:    map[string]fileGrant{},
-		deny:     map[string]fileGrant{},
 	}
 }
 
@@ -142,10 +144,10 @@ func (m *merge) add(p *Policy) {
 	}
 	if f := p.Filesystem; f != nil {
 		for i := range f.Allow {
-			m.grant(m.allow, &f.Allow[i], "allow")
+			m.grant(&f.Allow[i], Allow)
 		}
 		for i := range f.Deny {
-			m.grant(m.deny, &f.Deny[i], "deny")
+			m.grant(&f.Deny[i], Deny)
 		}
 	}
 	if x := p.Process; x != nil {
@@ -153,9 +155,10 @@ func (m *merge) add(p *Policy) {
 			m.allowCommand(&x.Allow[i])
 		}
 		for i := range x.Deny {
-			if name := string(x.Deny[i].Command.V); !m.refused[name] {
-				m.refused[name] = true
-				m.out.Exec.Deny = append(m.out.Exec.Deny, Command{ID: m.ref(x.Deny[i].At, "deny", x.Deny[i].Text), Name: name})
+			name, expires := string(x.Deny[i].Command.V), time.Duration(x.Deny[i].Expires.V)
+			if key := (commandKey{name, expires}); !m.refused[key] {
+				m.refused[key] = true
+				m.out.Exec.Deny = append(m.out.Exec.Deny, Command{ID: m.ref(x.Deny[i].At, "deny", x.Deny[i].Text), Name: name, Expires: expires})
 			}
 		}
 	}
@@ -215,11 +218,12 @@ func (r *NetRule) target() string {
 
 func (m *merge) allowCommand(c *CommandAllow) {
 	name := string(c.Command.V)
-	i, there := m.commands[name]
+	key := commandKey{name, time.Duration(c.Expires.V)}
+	i, there := m.commands[key]
 	if !there {
 		i = len(m.out.Exec.Allow)
-		m.commands[name] = i
-		m.out.Exec.Allow = append(m.out.Exec.Allow, Command{ID: m.ref(c.At, "allow", c.Text), Name: name})
+		m.commands[key] = i
+		m.out.Exec.Allow = append(m.out.Exec.Allow, Command{ID: m.ref(c.At, "allow", c.Text), Name: name, Expires: key.expires})
 	}
 	entry := &m.out.Exec.Allow[i]
 	if !there {
@@ -242,8 +246,6 @@ var ownHelpers = map[string][]string{
 // finish builds what needs all rules.
 func (m *merge) finish() {
 	m.out.Network.index = m.indexNetwork(m.out.Network.Rules)
-	m.out.Files.Rules = m.effective()
-	m.out.Files.index = indexFiles(m.out.Files.Rules)
-	m.out.Files.allow, m.out.Files.deny = m.allow, m.deny
+	m.out.Files = m.out.Files.at(0, &m.steps)
 	m.out.Revision = revision(m.out)
 }

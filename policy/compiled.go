@@ -108,6 +108,8 @@ type FileRule struct {
 	Denied Access // what a deny rule took away at and below Path (to tell "not granted" from "denied")
 	DenyID RuleID // the nearest deny rule, when Denied != 0
 
+	Varies bool // it depends on rules that expire
+
 	by, deniedBy [3]RuleID // per access: see RuleFor
 	allowedAt    string    // path of the allow rule that Access comes from
 }
@@ -118,14 +120,16 @@ type Files struct {
 	Rules    []FileRule     // sorted by path
 	index    map[string]int // in Rules, by path
 
-	allow, deny map[string]fileGrant // as written, by path
+	written     []FileGrant          // in the order of the files
+	allow, deny map[string]fileGrant // the same by path
 }
 
-// Command is one entry of process.allow.
+// Command is one entry of process.allow or process.deny.
 type Command struct {
 	ID      RuleID
-	Name    string   // a name or an absolute path, as written
-	Helpers []string // names, absolute paths or globs
+	Name    string        // a name or an absolute path, as written
+	Helpers []string      // names, absolute paths or globs
+	Expires time.Duration // after the sandbox's start; 0: never
 }
 
 // Exec is the process section's programs.

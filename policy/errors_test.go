@@ -142,8 +142,6 @@ var refusals = []struct {
 		":3:8: audit: not supported by this version (where the audit log goes is a flag of the command)",
 		":4:10: devices: not supported by this version (no GPU and no device beside the basics of /dev is passed in)",
 	}},
-	{"expires on a file", "filesystem: {allow: [{path: /srv, permissions: [read], expires: 1h}]}\n", []string{":1:65: filesystem.allow[0].expires: not supported by this version (rules for files and programs are fixed when the sandbox starts)"}},
-	{"expires on a command", "process: {allow: [{command: git, expires: 1h}]}\n", []string{":1:43: process.allow[0].expires: not supported by this version (rules for files and programs are fixed when the sandbox starts)"}},
 	{"hold without a unit", "hold: 60\n", []string{":1:7: hold: 60 has no unit (write 60s for seconds)"}},
 	{"hold too long", "hold: 48h\n", []string{":1:7: hold: 48h is out of range (1s to 24h)"}},
 	{"hold in words", "hold: a minute\n", []string{`:1:7: hold: unknown duration "a minute" (write it as 30s, 5m or 1h30m)`}},

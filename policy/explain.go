@@ -117,6 +117,9 @@ func (c *Compiled) Explain(q Query) Answer { return c.ExplainAt(q, 0) }
 // ExplainAt is Explain for a policy whose times began to run that long ago: rules that expired since then are none.
 func (c *Compiled) ExplainAt(q Query, age time.Duration) Answer {
 	a := Answer{Query: q}
+	if len(c.Ends(0)) > 0 {
+		c = c.At(age)
+	}
 	switch q.Action {
 	case QueryConnect:
 		c.explainConnect(&a, age)

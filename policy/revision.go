@@ -29,15 +29,27 @@ func revision(c *Compiled) string {
 	for _, r := range c.Files.Rules {
 		lines = append(lines, fmt.Sprintf("file %q %d %d", r.Path, r.Access, r.Denied))
 	}
+	for _, g := range c.Files.written {
+		if g.Expires != 0 {
+			lines = append(lines, fmt.Sprintf("file %s %q %d until %d", g.Verdict, g.Path, g.Access, g.Expires))
+		}
+	}
 	for _, x := range c.Exec.Allow {
-		lines = append(lines, fmt.Sprintf("exec %q %q", x.Name, sorted(x.Helpers)))
+		lines = append(lines, fmt.Sprintf("exec %q %q", x.Name, sorted(x.Helpers))+x.until())
 	}
 	for _, x := range c.Exec.Deny {
-		lines = append(lines, fmt.Sprintf("noexec %q", x.Name))
+		lines = append(lines, fmt.Sprintf("noexec %q", x.Name)+x.until())
 	}
 	slices.Sort(lines)
 	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(lines), "\n")))
 	return hex.EncodeToString(sum[:8])
+}
+
+func (x *Command) until() string {
+	if x.Expires == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" until %d", x.Expires)
 }
 
 func sorted(s []string) []string {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,8 @@ type Judged struct {
 	File   *os.File // the place itself; where Name is not empty, the directory
 	Name   string   // whatever has this name in the directory, now or later
 	Access policy.Access
+	Until  time.Time        // when less than Access is allowed, Later; zero: never
+	Later  policy.Access    // no more than at any time from then on
 	By     [3]policy.RuleID // what decides on reading, writing, executing
 	List   bool             // may be listed, whatever Access says
 	Mount  bool             // the root of a mount
@@ -35,10 +38,32 @@ type Judged struct {
 // Judged lists the places of the composed view, once Start has returned: every mount that there is inside, and every rule.
 // The caller closes the files.
 func (s *Sandbox) Judged() ([]Judged, error) {
-	j := &judging{said: &s.view.plan.said, plan: s.view.plan, hidden: s.procMasks(), places: map[string]*Judged{}}
-	var err error
+	places, waits, err := s.judge(s.spec.Policy, &s.view.plan.said)
+	if err == nil {
+		places, err = s.addEnding(places, s.programs.list)
+	}
+	if err == nil && len(waits) > 0 {
+		err = fmt.Errorf("sandbox: %s", waits[0])
+	}
+	if err != nil {
+		closePlaces(places)
+		return nil, err
+	}
+	return places, nil
+}
+
+// closePlaces closes the files of places.
+func closePlaces(places []Judged) {
+	for _, p := range places {
+		p.File.Close()
+	}
+}
+
+// judge lists the places of the view with what rules say of them, and the rules that nothing there could hold.
+func (s *Sandbox) judge(c *policy.Compiled, rules *said) (places []Judged, waits []string, err error) {
+	j := &judging{said: rules, plan: s.view.plan, hidden: s.procMasks(), places: map[string]*Judged{}, ends: s.ends(c, rules)}
 	if j.root, err = unix.Open("/proc/"+strconv.Itoa(s.pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-		return nil, fmt.Errorf("sandbox: opening the root of the view: %w", err)
+		return nil, nil, fmt.Errorf("sandbox: opening the root of the view: %w", err)
 	}
 	defer unix.Close(j.root)
 	mounts, err := mountPoints(s.pid)
@@ -52,13 +77,13 @@ func (s *Sandbox) Judged() ([]Judged, error) {
 		for _, p := range j.list {
 			p.File.Close()
 		}
-		return nil, fmt.Errorf("sandbox: finding what is to be judged: %w", err)
+		return nil, nil, fmt.Errorf("sandbox: finding what is to be judged: %w", err)
 	}
 	list := make([]Judged, len(j.list))
 	for i, p := range j.list {
 		list[i] = *p
 	}
-	return list, nil
+	return list, j.waits, nil
 }
 
 // anchoring are the file systems whose inodes are known by device, number and generation: a number is not used twice at a time,
@@ -97,10 +122,15 @@ type judging struct {
 	root   int
 	list   []*Judged
 	places map[string]*Judged // of files, by path
+	waits  []string           // rules that nothing in the view could hold
+	ends   []end
 }
 
-func (j *judging) open(at string) (*os.File, error) {
-	fd, err := openIn(j.root, at, unix.O_PATH|unix.O_NOFOLLOW)
+// open opens a place of the view. Its path has no symbolic link in it: one that is there was made inside since, and leads elsewhere.
+func (j *judging) open(at string) (*os.File, error) { return j.openAs(at, 0) }
+
+func (j *judging) openAs(at string, flags uint64) (*os.File, error) {
+	fd, err := openStrict(j.root, at, unix.O_PATH|unix.O_NOFOLLOW|flags)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", at, err)
 	}
@@ -117,7 +147,7 @@ func (j *judging) add(at string) (*Judged, error) {
 		return nil, err
 	}
 	p := &Judged{Path: at, File: f}
-	p.Access, _, p.By = j.decide(at)
+	j.say(p)
 	j.places[at] = p
 	j.list = append(j.list, p)
 	return p, nil
@@ -146,9 +176,9 @@ func (j *judging) addMounts(mounts []string) error {
 		case at == "/":
 			p.List = true // as Landlock has it: the directories that lead to the trees
 		case tree != nil && tree.kind == treeSocket:
-			p.Socket, p.Access = true, 0
+			p.Socket, p.Access, p.Until = true, 0, time.Time{}
 		case at == "/dev" || at == "/dev/pts":
-			p.Access = 0
+			p.Access, p.Until = 0, time.Time{}
 			if j.baseline {
 				p.Access = readWrite // which devices, another program judges
 			}
@@ -175,20 +205,20 @@ func (j *judging) addRules() error {
 			continue // left out of /etc
 		}
 		p, err := j.add(at)
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
+		if err != nil && !notThere(err) {
 			return err
 		}
 		if p != nil && p.Mount {
 			continue
 		}
-		if err := j.addName(at, p); err != nil {
+		if err := j.addName(&j.entries[i], p); err != nil {
 			return err
 		}
 		for dir := parent(at); dir != ""; dir = parent(dir) {
 			if above := j.places[dir]; above != nil {
 				break // and so is what is above it
 			}
-			if _, err := j.add(dir); errors.Is(err, unix.ENOENT) {
+			if _, err := j.add(dir); notThere(err) {
 				continue
 			} else if err != nil {
 				return err
@@ -199,26 +229,43 @@ func (j *judging) addRules() error {
 	return nil
 }
 
+// notThere reports whether nothing was opened because nothing has that path: what a symbolic link that was made inside leads to has another.
+func notThere(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
 // addName adds a rule for what takes the place of p, which is nil when nothing is there yet.
-func (j *judging) addName(at string, p *Judged) error {
+func (j *judging) addName(e *entry, p *Judged) error {
+	at := e.path
 	name := path.Base(at)
 	if len(name) > judgedName {
 		return nil // it exists: checkJudged
 	}
-	dir, err := j.open(parent(at))
-	if errors.Is(err, unix.ENOENT) && p == nil {
-		return nil // nor can it come to be with other rights than what is around it: checkJudged
+	dir, err := j.openAs(parent(at), unix.O_DIRECTORY)
+	if notThere(err) && p == nil {
+		j.unheld(e)
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	n := &Judged{Path: at, File: dir, Name: name}
-	n.Access, _, n.By = j.decide(at)
+	j.say(n)
 	j.list = append(j.list, n)
 	if p != nil {
 		p.Named = true
 	}
 	return nil
+}
+
+// unheld notes a rule of which not even the directory is there, unless nothing could come to be there with other rights than the rule's:
+// planning sees to that where it can look, which is everywhere but in the private directories of a sandbox that runs.
+func (j *judging) unheld(e *entry) {
+	access, _ := j.effective(e.path)
+	around, _ := j.effective(parent(e.path))
+	if around&policy.Write != 0 && around&^access != 0 {
+		j.waits = append(j.waits, e.text+": inside there is no directory "+parent(e.path)+" (a symbolic link is none), so there is nothing to anchor the rule to")
+	}
 }
 
 // innermost returns the tree that a path is or lies in, nil when there is none.

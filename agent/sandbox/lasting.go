@@ -31,6 +31,49 @@ type kept struct {
 	WorkDir  string      `json:"work_dir"`
 	Warnings []string    `json:"warnings,omitempty"`
 	Watched  []keptMount `json:"watched,omitempty"`
+	View     *keptView   `json:"view,omitempty"` // where BPF LSM judges files
+}
+
+// keptView is what a change of rules has to fit into.
+type keptView struct {
+	Root      string     `json:"root,omitempty"` // of an image
+	Trees     []keptTree `json:"trees"`
+	Hidden    []string   `json:"hidden,omitempty"`
+	ProcMasks []string   `json:"proc_masks,omitempty"`
+}
+
+// keptTree is a tree.
+type keptTree struct {
+	Path     string   `json:"path"`
+	Source   string   `json:"source,omitempty"`
+	Kind     treeKind `json:"kind"`
+	ReadOnly bool     `json:"read_only,omitempty"`
+	NoExec   bool     `json:"no_exec,omitempty"`
+}
+
+// keepView makes what a change of rules has to fit into.
+func (s *Sandbox) keepView() *keptView {
+	if !s.full {
+		return nil
+	}
+	k := &keptView{Root: s.spec.Root, Hidden: s.view.plan.hidden, ProcMasks: s.view.plan.procMasks}
+	for _, t := range s.view.plan.trees {
+		k.Trees = append(k.Trees, keptTree{t.path, t.source, t.kind, t.readOnly, t.noExec})
+	}
+	return k
+}
+
+// takeView takes over what an earlier daemon composed.
+func (s *Sandbox) takeView(k *keptView) {
+	if k == nil {
+		return
+	}
+	s.full, s.spec.Root = true, k.Root
+	plan := &viewPlan{hidden: k.Hidden, procMasks: k.ProcMasks}
+	for _, t := range k.Trees {
+		plan.trees = append(plan.trees, tree{path: t.Path, source: t.Source, kind: t.Kind, readOnly: t.ReadOnly, noExec: t.NoExec})
+	}
+	s.view.plan = plan
 }
 
 // keptMount is a watchedMount.
@@ -81,7 +124,7 @@ func (r *runDir) bindSocket() (fd int, err error) {
 
 // keep writes down what the next daemon needs.
 func (s *Sandbox) keep() error {
-	k := kept{HostID: s.view.hostID, HostGID: s.view.hostGID, ABI: s.abi, WorkDir: s.workDir, Warnings: s.warnings}
+	k := kept{HostID: s.view.hostID, HostGID: s.view.hostGID, ABI: s.abi, WorkDir: s.workDir, Warnings: s.warnings, View: s.keepView()}
 	for _, w := range s.view.watched {
 		k.Watched = append(k.Watched, keptMount{w.id, w.path, w.pos, w.sources})
 	}
@@ -151,6 +194,7 @@ func (s *Sandbox) adopt() error {
 	}
 	s.abi, s.workDir, s.warnings = k.ABI, k.WorkDir, k.Warnings
 	s.view.hostID, s.view.hostGID = k.HostID, k.HostGID
+	s.takeView(k.View)
 	h, err := hostHierarchies(s.spec.Cgroup2)
 	if err != nil {
 		return err

@@ -70,6 +70,9 @@ type entry struct {
 	access  policy.Access // allowed by the nearest rule
 	denied  policy.Access
 	own     bool // an allow rule stands at this very path
+	ruled   bool // it is the policy's
+	alias   bool // it repeats the denies of another place of the same files
+	varies  bool // it depends on rules that end
 	rule    policy.RuleID
 	by      [3]policy.RuleID // of reading, writing, executing
 	text    string           // where the rule stands and what it says, for messages
@@ -82,6 +85,7 @@ type planner struct {
 	system    host   // whose files the view shows: the machine's, or an image's
 	root      string // real path of the image on the host; "": the view shows the host
 	full      bool   // BPF LSM judges: what mounts can't express is not their affair
+	running   bool   // the sandbox runs already: its private directories are not empty any more
 	workspace string // real path on the host; "" for none
 	said
 	plan viewPlan
@@ -98,7 +102,16 @@ const readWrite = policy.Read | policy.Write
 // planView computes the view. It reads the host through h and changes nothing; an error names the rule that can't be
 // enforced, why, and what to do.
 func planView(c *policy.Compiled, workspace, root string, protected []string, h host, full bool) (*viewPlan, error) {
-	p := &planner{host: h, system: h, full: full, said: said{baseline: c.Files.Baseline}}
+	return (&planner{host: h, full: full}).view(c, workspace, root, protected)
+}
+
+// view is planView.
+func (p *planner) view(c *policy.Compiled, workspace, root string, protected []string) (*viewPlan, error) {
+	p.system, p.said = p.host, said{baseline: c.Files.Baseline}
+	h := p.host
+	if err := p.checkEnds(c); err != nil {
+		return nil, err
+	}
 	if workspace != "" {
 		at, err := h.resolve(workspace)
 		if err != nil {
@@ -152,6 +165,18 @@ func planView(c *policy.Compiled, workspace, root string, protected []string, h 
 	return &p.plan, nil
 }
 
+// checkEnds refuses rules for files and programs that end, where only mounts and Landlock would hold them.
+func (p *planner) checkEnds(c *policy.Compiled) error {
+	for _, x := range c.Expiring() {
+		if x.Local && !p.full {
+			ref := c.Rule(x.ID)
+			e := entry{text: ref.Pos + ": " + ref.Text}
+			return e.needsFull("mounts and Landlock stay what they are when the sandbox starts, so the rule could not end", "leave `expires` out")
+		}
+	}
+	return nil
+}
+
 func (p *planner) warn(where, text string) {
 	if where != "" {
 		text = where + ": " + text
@@ -166,12 +191,15 @@ func (p *planner) addRule(c *policy.Compiled, r *policy.FileRule) error {
 		id = r.DenyID // it is what may turn out not to be enforceable
 	}
 	ref := c.Rule(id)
-	e := entry{access: r.Access, denied: r.Denied, own: r.Denied == 0, rule: id, text: ref.Pos + ": " + ref.Text, written: r.Path}
+	e := entry{access: r.Access, denied: r.Denied, own: r.Denied == 0, ruled: true, varies: r.Varies, rule: id, text: ref.Pos + ": " + ref.Text, written: r.Path}
 	for i := range e.by {
 		e.by[i] = r.RuleFor(1 << i)
 	}
 	if err := p.locate(&e); err != nil {
 		return err
+	}
+	if r.Varies && r.Denied != 0 && (slices.Contains(policy.PrivateDirs, e.path) || slices.Contains(policy.BaselineRead, e.path) || e.path == "/") {
+		return e.refuse("what every sandbox has can't be denied for a time: it is there from the start or not at all", "name what is below "+e.path)
 	}
 	p.entries = append(p.entries, e)
 	return nil
@@ -292,7 +320,7 @@ func (p *planner) addAliases() {
 		default:
 			e.path = workspaceDir + strings.TrimPrefix(e.source, p.workspace)
 		}
-		e.access, e.own = 0, false
+		e.access, e.own, e.alias = 0, false, true
 		p.entries = append(p.entries, e)
 	}
 }
@@ -363,6 +391,14 @@ func (p *planner) treeAt(at string) *tree {
 // refuse says that a rule can't be enforced.
 func (e *entry) refuse(why, remedy string) error {
 	return fmt.Errorf("sandbox: %s: this rule can't be enforced here: %s; %s", e.text, why, remedy)
+}
+
+// needs says that a rule can't be enforced without BPF LSM, or, where that is there, not even with it.
+func (p *planner) needs(e *entry, why, remedy string) error {
+	if p.full {
+		return e.refuse(why, remedy)
+	}
+	return e.needsFull(why, remedy)
 }
 
 // needsFull says that a rule can't be enforced without BPF LSM.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,7 @@ type Program struct {
 	File    *os.File
 	Rule    policy.RuleID
 	Kind    ProgramKind
+	Until   time.Duration   // after Spec.Started: from then on it may not be; 0: it always may
 	Helps   []policy.RuleID // of a helper: the rules of all commands that it helps
 	Script  bool            // starts with #!: what the kernel executes is its interpreter
 }
@@ -162,6 +164,7 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 	}
 	if i, ok := p.known[f.inode]; ok {
 		f.close()
+		p.until(i, longer(p.list[i].Until, a.Expires))
 		if first := p.list[i]; kind == KindCommand && first.Command != a.Name {
 			first.Command, first.Rule = a.Name, a.ID // a second name of the same program
 			p.list = append(p.list, first)
@@ -199,7 +202,7 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		return fmt.Errorf("sandbox: %s: letting %s be executed: %w", where, f.name, err)
 	}
 	program := Program{
-		Command: a.Name, Path: real, File: os.NewFile(uintptr(f.fd), real), Rule: a.ID, Kind: kind,
+		Command: a.Name, Path: real, File: os.NewFile(uintptr(f.fd), real), Rule: a.ID, Kind: kind, Until: a.Expires,
 		Script: bytes.HasPrefix(head, []byte("#!")),
 	}
 	if kind == KindHelper {
@@ -208,6 +211,24 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 	p.known[f.inode] = len(p.list)
 	p.list = append(p.list, program)
 	return nil
+}
+
+// longer is the later of two ends; 0 is none.
+func longer(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	return max(a, b)
+}
+
+// until says how long a program may be executed, under all names that it has.
+func (p *programs) until(i int, end time.Duration) {
+	same := p.list[i].File
+	for n := range p.list {
+		if p.list[n].File == same {
+			p.list[n].Until = end
+		}
+	}
 }
 
 // isLoader tells a dynamic loader by the name that loaders have (ld-linux-x86-64.so.2, ld-musl-x86_64.so.1, ...): called as
