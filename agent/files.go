@@ -181,7 +181,7 @@ func (i *Instance) setLocal(c *policy.Compiled) (undo func() error, done func(),
 	}
 	return undo, func() {
 		old.close()
-		i.c.Warn(i.local.held.Warnings...)
+		i.warnings.Store(&i.local.held.Warnings)
 		if i.c.Lasting {
 			if err := i.keep(); err != nil {
 				i.c.Warn(err.Error()) // the next daemon looks for all of it anew

@@ -65,6 +65,8 @@ type Instance struct {
 	idle     *os.File // says that something came to a socket that nothing had come to yet
 	wire     tripwire
 
+	warnings atomic.Pointer[[]string] // of local, where that is not what the sandbox was started with
+
 	ending  atomic.Bool // end was called
 	changes sync.Mutex  // one change of rules at a time
 	ends    *time.Timer // of the next rule for files or programs that ends

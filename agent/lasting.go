@@ -56,7 +56,6 @@ func Start(c Config, l *loader.Loader) (*Instance, error) {
 	if err != nil {
 		return nil, errors.Join(err, i.end(func() {}, func() {}))
 	}
-	i.c.Warn(i.box.Warnings()...)
 	i.wire.set(i, nil)
 	return i, nil
 }
@@ -206,6 +205,15 @@ func (i *Instance) ChangesLocal(c *policy.Compiled) bool {
 // Base is the policy whose rules for files and programs are in force, with everything else that is as it was at the start: of the
 // one in force it has all but the network rules.
 func (i *Instance) Base() *policy.Compiled { return i.recorder.policies.local() }
+
+// Warnings lists what of the policy in force can't act, and what it asks for and the host does not have. Each names its rule.
+func (i *Instance) Warnings() []string {
+	list := i.Policy().Warnings()
+	if found := i.warnings.Load(); found != nil {
+		return append(list, *found...)
+	}
+	return append(list, i.box.Warnings()...)
+}
 
 // Policy is the one whose network rules are in force.
 func (i *Instance) Policy() *policy.Compiled { return i.recorder.policies.latest() }

@@ -164,6 +164,8 @@ type PolicyResult struct {
 	Live    bool       `json:"live"`              // in force already
 	Restart []string   `json:"restart,omitempty"` // what needs a restart, and why; empty when nothing does
 	Closed  int        `json:"closed,omitempty"`  // connections that the change ended
+
+	Warnings []string `json:"warnings,omitempty"` // what is new of what the policy asks for and the host does not have
 }
 
 // Proposal is something that was asked for and that nobody was there to answer.

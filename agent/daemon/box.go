@@ -218,7 +218,6 @@ func (b *box) begin(ctx context.Context) error {
 	if err := b.d.audit.Flush(); err != nil {
 		return err
 	}
-	b.warn(compiled.Warnings()...)
 	i, err := agent.Start(b.config(compiled, root), b.d.loader)
 	if err != nil {
 		return err

@@ -187,6 +187,10 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		return res, &api.Error{Code: api.NeedsRestart, Message: fmt.Sprintf("at enforcement level %s this can't change while %s runs:\n  %s\nNothing was changed. With --restart the sandbox is stopped and started under the new policy",
 			i.Level(), b.name, strings.Join(res.Restart, "\n  "))}
 	}
+	var warned []string
+	if notRunning == nil {
+		warned = i.Warnings()
+	}
 	r, err := b.revisions.Append([]byte(text), revisions.Change{Name: file, Hash: next.Revision, Who: who.Name, What: what}, latest.Number)
 	if err != nil {
 		return res, err
@@ -217,6 +221,7 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 	}
 	if err == nil {
 		b.dropAnswered(next)
+		res.Warnings = b.newWarnings(warned)
 	}
 	res.Policy = b.policyText(r, text)
 	return res, err
@@ -284,13 +289,30 @@ func (b *box) takeBack(was revisions.Revision, text string, failed revisions.Rev
 	return err
 }
 
+// newWarnings lists what is to be known of the rules in force beside what was known before. That a rule stands on another line is
+// nothing new.
+func (b *box) newWarnings(before []string) []string {
+	i, err := b.running()
+	if err != nil {
+		return nil
+	}
+	what := func(warning string) string {
+		_, said, _ := strings.Cut(warning, ": ")
+		return said
+	}
+	return slices.DeleteFunc(i.Warnings(), func(w string) bool {
+		return slices.ContainsFunc(before, func(known string) bool { return known == w || what(known) == what(w) && what(w) != "" })
+	})
+}
+
 // dropAnswered forgets proposals that a policy now answers.
 func (b *box) dropAnswered(c *policy.Compiled) {
 	b.proposals.drop(func(p *api.Proposal) bool {
-		if p.Plane != string(policy.PlaneNetwork) {
+		action, known := map[string]policy.Action{string(policy.PlaneNetwork): policy.QueryConnect, string(policy.PlaneExec): policy.QueryExec}[p.Plane]
+		if !known {
 			return false
 		}
-		q, err := policy.NewQuery(policy.QueryConnect, p.Object, "")
+		q, err := policy.NewQuery(action, p.Object, "")
 		if err != nil {
 			return false
 		}

@@ -34,48 +34,6 @@ type kept struct {
 	View     *keptView   `json:"view,omitempty"` // where BPF LSM judges files
 }
 
-// keptView is what a change of rules has to fit into.
-type keptView struct {
-	Root      string     `json:"root,omitempty"` // of an image
-	Trees     []keptTree `json:"trees"`
-	Hidden    []string   `json:"hidden,omitempty"`
-	ProcMasks []string   `json:"proc_masks,omitempty"`
-}
-
-// keptTree is a tree.
-type keptTree struct {
-	Path     string   `json:"path"`
-	Source   string   `json:"source,omitempty"`
-	Kind     treeKind `json:"kind"`
-	ReadOnly bool     `json:"read_only,omitempty"`
-	NoExec   bool     `json:"no_exec,omitempty"`
-}
-
-// keepView makes what a change of rules has to fit into.
-func (s *Sandbox) keepView() *keptView {
-	if !s.full {
-		return nil
-	}
-	k := &keptView{Root: s.spec.Root, Hidden: s.view.plan.hidden, ProcMasks: s.view.plan.procMasks}
-	for _, t := range s.view.plan.trees {
-		k.Trees = append(k.Trees, keptTree{t.path, t.source, t.kind, t.readOnly, t.noExec})
-	}
-	return k
-}
-
-// takeView takes over what an earlier daemon composed.
-func (s *Sandbox) takeView(k *keptView) {
-	if k == nil {
-		return
-	}
-	s.full, s.spec.Root = true, k.Root
-	plan := &viewPlan{hidden: k.Hidden, procMasks: k.ProcMasks}
-	for _, t := range k.Trees {
-		plan.trees = append(plan.trees, tree{path: t.Path, source: t.Source, kind: t.Kind, readOnly: t.ReadOnly, noExec: t.NoExec})
-	}
-	s.view.plan = plan
-}
-
 // keptMount is a watchedMount.
 type keptMount struct {
 	ID      uint64       `json:"mount"`

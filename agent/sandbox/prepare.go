@@ -213,7 +213,8 @@ func (s *Sandbox) restrict() (err error) {
 		}
 		s.trees = append(s.trees, at)
 	}
-	s.warnings = slices.Concat(s.view.plan.warnings, s.cgroup.warnings, s.programs.warnings, s.view.notes)
+	s.notes = slices.Concat(s.cgroup.warnings, s.view.notes)
+	s.warnings = slices.Concat(s.view.plan.warnings, s.programs.warnings, s.notes)
 	s.workDir = policy.Home
 	if s.view.plan.tree(workspaceDir) != nil {
 		s.workDir = workspaceDir

@@ -18,7 +18,7 @@ type Rules struct {
 	Places   []Judged
 	Programs []Program
 	Trees    []ExecTree
-	Warnings []string // what the policy asks for and the host does not have
+	Warnings []string // as Sandbox.Warnings, of these rules
 }
 
 // Close closes the files.
@@ -103,7 +103,7 @@ func (s *Sandbox) find(c *policy.Compiled, plan *viewPlan) (r *Rules, waits []st
 	if r.Places, err = s.addEnding(r.Places, r.Programs); err != nil {
 		return r, nil, err
 	}
-	r.Warnings = slices.Concat(plan.warnings, programs.warnings)
+	r.Warnings = slices.Concat(plan.warnings, programs.warnings, s.notes)
 	for _, g := range plan.exec {
 		at, err := openExec(root, g.path)
 		if notThere(err) {
@@ -230,4 +230,47 @@ func ruleAt(old, next *viewPlan, at string) string {
 		}
 	}
 	return at
+}
+
+// keptView is what a change of rules has to fit into.
+type keptView struct {
+	Root      string     `json:"root,omitempty"` // of an image
+	Trees     []keptTree `json:"trees"`
+	Hidden    []string   `json:"hidden,omitempty"`
+	ProcMasks []string   `json:"proc_masks,omitempty"`
+	Notes     []string   `json:"notes,omitempty"`
+}
+
+// keptTree is a tree.
+type keptTree struct {
+	Path     string   `json:"path"`
+	Source   string   `json:"source,omitempty"`
+	Kind     treeKind `json:"kind"`
+	ReadOnly bool     `json:"read_only,omitempty"`
+	NoExec   bool     `json:"no_exec,omitempty"`
+}
+
+// keepView makes what a change of rules has to fit into.
+func (s *Sandbox) keepView() *keptView {
+	if !s.full {
+		return nil
+	}
+	k := &keptView{Root: s.spec.Root, Hidden: s.view.plan.hidden, ProcMasks: s.view.plan.procMasks, Notes: s.notes}
+	for _, t := range s.view.plan.trees {
+		k.Trees = append(k.Trees, keptTree{t.path, t.source, t.kind, t.readOnly, t.noExec})
+	}
+	return k
+}
+
+// takeView takes over what an earlier daemon composed.
+func (s *Sandbox) takeView(k *keptView) {
+	if k == nil {
+		return
+	}
+	s.full, s.spec.Root, s.notes = true, k.Root, k.Notes
+	plan := &viewPlan{hidden: k.Hidden, procMasks: k.ProcMasks}
+	for _, t := range k.Trees {
+		plan.trees = append(plan.trees, tree{path: t.Path, source: t.Source, kind: t.Kind, readOnly: t.ReadOnly, noExec: t.NoExec})
+	}
+	s.view.plan = plan
 }

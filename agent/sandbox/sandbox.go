@@ -60,7 +60,8 @@ type Sandbox struct {
 	programs *programs
 	trees    []ExecTree
 	warnings []string
-	full     bool // BPF LSM is to judge files
+	notes    []string // those of them that have nothing to do with rules
+	full     bool     // BPF LSM is to judge files
 	workDir  string
 	adopted  bool // the init is another's child
 

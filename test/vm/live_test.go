@@ -18,6 +18,7 @@ def attempt(do, at):
     if do == 'run': return subprocess.run([at], capture_output=True, text=True).stdout.strip() and 'done'
     if do == 'link': os.symlink('.', at); return 'done'
     if do == 'held': held.seek(0); return held.read().strip()
+    if do == 'twin': os.link('/workspace/secret', at); return 'done'
     if do == 'pid': return str(os.getpid())
 while True:
     with open('/workspace/in') as f: line = f.readline().split()
@@ -97,10 +98,11 @@ EOF
 	change("add --path /srv/data --permissions read", "")
 	try("read /srv/data/x", "data")
 	try("read /workspace/secret", "secret")
+	try("twin /workspace/twin", "done")
 	change("add --deny --path /workspace/secret --permissions read,write", "")
 	change("add --deny --path /workspace/held --permissions read,write", "")
 	change("add --deny --path /workspace/later --permissions write", "")
-	for _, what := range []string{"read /workspace/secret", "write /workspace/secret", "read /workspace/held", "write /workspace/later"} {
+	for _, what := range []string{"read /workspace/secret", "read /workspace/twin", "write /workspace/secret", "read /workspace/held", "write /workspace/later"} {
 		try(what, refused)
 	}
 	try("held x", "fine") // what is open stays open
@@ -111,6 +113,10 @@ EOF
 	try("run /usr/bin/id", "done")
 	change("remove --exec id", "")
 	try("run /usr/bin/id", refused)
+
+	if _, stderr, status := m.Run("nemoclaw box policy add --exec nosuch"); status != 0 || !strings.Contains(stderr, "warning: box.yaml:") || !strings.Contains(stderr, "nosuch is not allowed to run") {
+		t.Errorf("a program that is not there: status %d\n%s", status, stderr)
+	}
 
 	// What can't be live says why, and changes nothing, not even the part that could be.
 	m.Must("sed 's/read\\]}$/read, write]}/; s/enforcement: full/&\\nname: box/; s/{command: python3}/&, {command: id}/' /srv/box.yaml >/srv/more.yaml")
@@ -159,8 +165,8 @@ EOF
 	try("read /workspace/secret", refused)
 	ends("read /workspace/secret", "secret")
 	change("add --exec id --expires 12s", "")
-	change("add --deny --path /workspace/secret --permissions read,write --expires 1h", "")
 	try("run /usr/bin/id", "done")
+	change("add --deny --path /workspace/secret --permissions read,write --expires 1h", "")
 	m.Must("kill -9 $(cat /srv/pid)")
 	try("read /workspace/held", refused)
 	ends("run /usr/bin/id", refused)
