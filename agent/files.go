@@ -92,6 +92,7 @@ func fileNode(p sandbox.Judged, id loader.FileID) loader.FileNode {
 func (i *Instance) execEntries(c *policy.Compiled, list []sandbox.Program, trees []sandbox.ExecTree) ([]loader.ExecEntry, *programs, error) {
 	var fds []int
 	var entries []loader.ExecEntry
+	now := c.At(time.Since(i.c.Started))
 	helped := newHelped(list)
 	for _, p := range list {
 		fds = append(fds, int(p.File.Fd()))
@@ -102,9 +103,9 @@ func (i *Instance) execEntries(c *policy.Compiled, list []sandbox.Program, trees
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s, which may be executed: %w", t.Path, err)
 		}
-		_, rule, _ := c.At(time.Since(i.c.Started)).Files.Access(t.Path)
+		_, rule, _ := now.Files.Access(t.Path)
 		fds = append(fds, int(t.File.Fd()))
-		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
+		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Known: rule.Varies && !st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
 	}
 	ids, err := i.loader.IdentifyAll(fds)
 	if err != nil {

@@ -51,7 +51,7 @@ func (r *recorder) event(e loader.Event) {
 	}
 	p := r.policies.of(e)
 	if e.Hook == loader.HookExec && e.Verdict == policy.Allow && e.Rule == 0 {
-		e.Rule = r.programs.Load().rule(e.Exe) // a file rule let it through, which is what a program for a time has
+		e.Rule = r.executes(p, e)
 	}
 	d := policy.Decision{
 		Time: e.Time, Plane: planes[e.Hook], Action: e.Hook.String(), Object: r.object(e), Verdict: e.Verdict,
@@ -77,6 +77,20 @@ func (r *recorder) event(e loader.Event) {
 		}
 	}
 	r.record(d)
+}
+
+// executes is the rule that allowed an execution where the list of programs did not: a program for a time is judged by a file rule, as
+// is what such a rule says may be executed.
+func (r *recorder) executes(p *policy.Compiled, e loader.Event) policy.RuleID {
+	if rule := r.programs.Load().rule(e.Exe); rule != 0 {
+		return rule
+	}
+	at := r.exe(e.PID, e.Exe)
+	if at == "" {
+		return 0
+	}
+	_, rule, _ := p.Files.Access(at)
+	return rule.RuleFor(policy.Execute)
 }
 
 // asks reports whether a rule asks, so that only an answer to it denies.

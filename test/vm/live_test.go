@@ -166,10 +166,13 @@ EOF
 	ends("read /workspace/secret", "secret")
 	change("add --exec id --expires 12s", "")
 	try("run /usr/bin/id", "done")
+	change("add --path /usr/bin/nproc --permissions read,execute --expires 12s", "")
+	try("run /usr/bin/nproc", "done")
 	change("add --deny --path /workspace/secret --permissions read,write --expires 1h", "")
 	m.Must("kill -9 $(cat /srv/pid)")
 	try("read /workspace/held", refused)
 	ends("run /usr/bin/id", refused)
+	ends("run /usr/bin/nproc", refused)
 
 	// The rules outlive the daemon, and the next one changes them.
 	m.Must(daemon)
@@ -184,7 +187,7 @@ EOF
 	change("add --exec uname", "")
 	try("read /workspace/held", "fine")
 	try("run /usr/bin/uname", "done")
-	if list := m.Must("nemoclaw box policy list"); strings.Count(list, "expired") != 1 || !strings.Contains(list, "command: id") {
+	if list := m.Must("nemoclaw box policy list"); strings.Count(list, "expired") != 2 || !strings.Contains(list, "command: id") {
 		t.Errorf("the list does not say that the rule for id has ended:\n%s", list)
 	}
 
