@@ -34,6 +34,8 @@ struct file_query {
 struct file_answer {
 	__u32 rule;
 	__u32 verdict;
+	__u32 missing; /* what is wanted and not allowed */
+	__u32 zero;
 };
 
 static __always_inline void place_inode(struct place *p, struct inode *inode)
@@ -184,9 +186,11 @@ static __always_inline void judge_walk(const struct walk *w, __u32 want, __u64 n
 	if (!w->found) {
 		a->rule = RULE_DEFAULT;
 		a->verdict = DENY;
+		a->missing = want;
 		return;
 	}
 	missing = want & ~allowed(n, now);
+	a->missing = missing;
 	ask = n->until && n->until <= now ? 0 : n->ask;
 	a->verdict = !missing ? ALLOW : missing & ~ask ? DENY : ASK;
 	if (!missing)

@@ -165,9 +165,11 @@ type JudgeSandbox struct {
 	Ring     uint32
 	MaxConns uint32
 	Files    uint32
+	Owner    uint32
 	Verdict  uint8
 	Trees    uint8
-	Zero     uint16
+	Hold     uint8
+	Zero     uint8
 }
 
 type JudgeTuple struct {

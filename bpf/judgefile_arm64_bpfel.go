@@ -115,6 +115,8 @@ type JudgeFileJudgedFile struct {
 		_       structs.HostLayout
 		Rule    uint32
 		Verdict uint32
+		Missing uint32
+		Zero    uint32
 	}
 	Ns uint64
 }
@@ -219,9 +221,11 @@ type JudgeFileSandbox struct {
 	Ring     uint32
 	MaxConns uint32
 	Files    uint32
+	Owner    uint32
 	Verdict  uint8
 	Trees    uint8
-	Zero     uint16
+	Hold     uint8
+	Zero     uint8
 }
 
 type JudgeFileTuple struct {

@@ -92,7 +92,10 @@ struct css_set {
 };
 
 struct task_struct {
+	unsigned int flags;
+	int pid;
 	int tgid;
+	__u64 start_boottime;
 	struct signal_struct *signal;
 	struct mm_struct *mm;
 	struct files_struct *files;
@@ -126,6 +129,14 @@ struct socket {
 
 struct unix_sock {
 	struct path path;
+};
+
+struct pt_regs {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long orig_ax;
+#elif defined(__TARGET_ARCH_arm64)
+	int syscallno;
+#endif
 };
 
 #pragma clang attribute pop

@@ -13,11 +13,38 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type LsmAsked struct {
+	_      structs.HostLayout
+	Cgid   uint64
+	Ino    uint64
+	Dev    uint32
+	Gen    uint32
+	Access uint32
+	Zero   uint32
+	Name   [64]uint8
+}
+
 type LsmAskerKey struct {
 	_      structs.HostLayout
 	Cgid   uint64
 	Port   uint32
 	Family uint32
+}
+
+type LsmCallAnswer struct {
+	_       structs.HostLayout
+	Verdict uint8
+	Seen    uint8
+	Zero    [6]uint8
+}
+
+type LsmCallKey struct {
+	_       structs.HostLayout
+	Cgid    uint64
+	Started uint64
+	Asked   uint64
+	Tid     uint32
+	Zero    uint32
 }
 
 type LsmCounters struct {
@@ -57,6 +84,57 @@ type LsmExecValue struct {
 	Commands uint64
 }
 
+type LsmFileEvent struct {
+	_     structs.HostLayout
+	Event struct {
+		_    structs.HostLayout
+		Time uint64
+		Cgid uint64
+		Exe  struct {
+			_     structs.HostLayout
+			Inode uint64
+			Ino   uint64
+			Dev   uint32
+			Gen   uint32
+		}
+		Object   [4]uint32
+		Tgid     uint32
+		Parent   uint32
+		Rule     uint32
+		Revision uint32
+		Port     uint16
+		Hook     uint8
+		Verdict  uint8
+		Reason   uint8
+		Protocol uint8
+		ArgsRoom uint16
+		ArgsLen  uint16
+		PathLen  uint16
+		Zero     uint32
+	}
+	Started uint64
+	Asked   uint64
+	Ino     uint64
+	Dev     uint32
+	Gen     uint32
+	Tid     uint32
+	Missing uint8
+	Named   uint8
+	Zero    [2]uint8
+}
+
+type LsmFileGrantKey struct {
+	_   structs.HostLayout
+	Exe struct {
+		_     structs.HostLayout
+		Inode uint64
+		Ino   uint64
+		Dev   uint32
+		Gen   uint32
+	}
+	What LsmAsked
+}
+
 type LsmFlow struct {
 	_       structs.HostLayout
 	Peer    LsmPeer
@@ -90,6 +168,23 @@ type LsmGrantKey struct {
 	Zero uint32
 }
 
+type LsmHeld struct {
+	_       structs.HostLayout
+	Asked   uint64
+	Pid     uint32
+	Signals uint32
+	Judged  uint32
+	Zero    uint32
+}
+
+type LsmHeldKey struct {
+	_       structs.HostLayout
+	Started uint64
+	Tid     uint32
+	Op      uint32
+	What    LsmAsked
+}
+
 type LsmIdentified struct {
 	_  structs.HostLayout
 	Id [11]struct {
@@ -99,6 +194,13 @@ type LsmIdentified struct {
 		Dev   uint32
 		Gen   uint32
 	}
+}
+
+type LsmLease struct {
+	_       structs.HostLayout
+	Until   uint64
+	Owner   uint32
+	Signals uint32
 }
 
 type LsmMember struct {
@@ -201,9 +303,11 @@ type LsmSandbox struct {
 	Ring     uint32
 	MaxConns uint32
 	Files    uint32
+	Owner    uint32
 	Verdict  uint8
 	Trees    uint8
-	Zero     uint16
+	Hold     uint8
+	Zero     uint8
 }
 
 type LsmTuple struct {
@@ -220,20 +324,24 @@ type LsmTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	LsmMapAnswers                   = "answers"
 	LsmMapAskers                    = "askers"
 	LsmMapConns                     = "conns"
 	LsmMapCounts                    = "counts"
 	LsmMapDeparted                  = "departed"
 	LsmMapDevices                   = "devices"
 	LsmMapExecutables               = "executables"
+	LsmMapFileGrants                = "file_grants"
 	LsmMapFlows                     = "flows"
 	LsmMapGrants                    = "grants"
 	LsmMapIdentities                = "identities"
 	LsmMapJudged                    = "judged"
+	LsmMapLeases                    = "leases"
 	LsmMapMembers                   = "members"
 	LsmMapNames                     = "names"
 	LsmMapNodes                     = "nodes"
 	LsmMapParent                    = "parent"
+	LsmMapPending                   = "pending"
 	LsmMapPrefixes                  = "prefixes"
 	LsmMapRings                     = "rings"
 	LsmMapRules                     = "rules"
@@ -386,20 +494,24 @@ type LsmProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmMapSpecs struct {
+	Answers     *ebpf.MapSpec `ebpf:"answers"`
 	Askers      *ebpf.MapSpec `ebpf:"askers"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
 	Departed    *ebpf.MapSpec `ebpf:"departed"`
 	Devices     *ebpf.MapSpec `ebpf:"devices"`
 	Executables *ebpf.MapSpec `ebpf:"executables"`
+	FileGrants  *ebpf.MapSpec `ebpf:"file_grants"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Grants      *ebpf.MapSpec `ebpf:"grants"`
 	Identities  *ebpf.MapSpec `ebpf:"identities"`
 	Judged      *ebpf.MapSpec `ebpf:"judged"`
+	Leases      *ebpf.MapSpec `ebpf:"leases"`
 	Members     *ebpf.MapSpec `ebpf:"members"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Nodes       *ebpf.MapSpec `ebpf:"nodes"`
 	Parent      *ebpf.MapSpec `ebpf:"parent"`
+	Pending     *ebpf.MapSpec `ebpf:"pending"`
 	Prefixes    *ebpf.MapSpec `ebpf:"prefixes"`
 	Rings       *ebpf.MapSpec `ebpf:"rings"`
 	Rules       *ebpf.MapSpec `ebpf:"rules"`
@@ -434,20 +546,24 @@ func (o *LsmObjects) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmMaps struct {
+	Answers     *ebpf.Map `ebpf:"answers"`
 	Askers      *ebpf.Map `ebpf:"askers"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Counts      *ebpf.Map `ebpf:"counts"`
 	Departed    *ebpf.Map `ebpf:"departed"`
 	Devices     *ebpf.Map `ebpf:"devices"`
 	Executables *ebpf.Map `ebpf:"executables"`
+	FileGrants  *ebpf.Map `ebpf:"file_grants"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Grants      *ebpf.Map `ebpf:"grants"`
 	Identities  *ebpf.Map `ebpf:"identities"`
 	Judged      *ebpf.Map `ebpf:"judged"`
+	Leases      *ebpf.Map `ebpf:"leases"`
 	Members     *ebpf.Map `ebpf:"members"`
 	Names       *ebpf.Map `ebpf:"names"`
 	Nodes       *ebpf.Map `ebpf:"nodes"`
 	Parent      *ebpf.Map `ebpf:"parent"`
+	Pending     *ebpf.Map `ebpf:"pending"`
 	Prefixes    *ebpf.Map `ebpf:"prefixes"`
 	Rings       *ebpf.Map `ebpf:"rings"`
 	Rules       *ebpf.Map `ebpf:"rules"`
@@ -457,20 +573,24 @@ type LsmMaps struct {
 
 func (m *LsmMaps) Close() error {
 	return _LsmClose(
+		m.Answers,
 		m.Askers,
 		m.Conns,
 		m.Counts,
 		m.Departed,
 		m.Devices,
 		m.Executables,
+		m.FileGrants,
 		m.Flows,
 		m.Grants,
 		m.Identities,
 		m.Judged,
+		m.Leases,
 		m.Members,
 		m.Names,
 		m.Nodes,
 		m.Parent,
+		m.Pending,
 		m.Prefixes,
 		m.Rings,
 		m.Rules,

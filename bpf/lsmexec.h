@@ -84,16 +84,11 @@ static __noinline int judge_program(struct linux_binprm *bprm)
 	if (v && v->flags & EXEC_DENY) {
 		r.answer.verdict = DENY;
 		r.answer.rule = v->rule;
-		report(&r, box, d);
-		return -EACCES;
+		return deny(&r, box, d);
 	}
 	if (bprm->buf[0] == '#' && bprm->buf[1] == '!')
 		r.query.want = ACCESS_READ; /* what runs is the interpreter, and it only reads this */
-	judge_file(&r.query, d, &r.answer);
-	if (r.answer.verdict == ALLOW)
-		return 0;
-	report(&r, box, d);
-	return -EACCES;
+	return by_rules(&r, d) ? 0 : settle(&r, box, d);
 }
 
 SEC("lsm/bprm_check_security")

@@ -101,7 +101,7 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 			t.Errorf("hook %d is %s in C, %s in Go", h, hookNames[h], want)
 		}
 	}
-	goReasons := []string{"RULE", "CONNECTIONS", "NOT_DNS", "PROTOCOL", "ADDRESS", "EGRESS", "INGRESS", "NO_MEMORY", "RESERVED", "MARKED", "GAINS", "DELETED", "FOREIGN", "HELPER", "KERNEL", "GUARD"}
+	goReasons := []string{"RULE", "CONNECTIONS", "NOT_DNS", "PROTOCOL", "ADDRESS", "EGRESS", "INGRESS", "NO_MEMORY", "RESERVED", "MARKED", "GAINS", "DELETED", "FOREIGN", "HELPER", "KERNEL", "GUARD", "RESUMED"}
 	reasonNames := cEnum(t, "abi.h", "reason")
 	if len(reasonNames) != int(reasons) || len(goReasons) != int(reasons) {
 		t.Fatalf("%d reasons in C, %d in Go", len(reasonNames), reasons)
@@ -143,7 +143,7 @@ func TestOneMoreThanTheLastIsNamed(t *testing.T) {
 	if s := hooks.String(); s != "hook 9" {
 		t.Errorf("%q", s)
 	}
-	if s := reasons.String(); s != "reason 16" {
+	if s := reasons.String(); s != "reason 17" {
 		t.Errorf("%q", s)
 	}
 }

@@ -17,6 +17,7 @@ type Options struct {
 	MaxConns int            // TCP connections at a time, towards anything but the sandbox itself; 0: none
 	Default  policy.Verdict // of connections that no rule matches: Deny or Ask
 	Revision uint32         // of the rules that are put first
+	Hold     bool           // what a file rule asks about waits until Resume; OnEvent has to see to that. Otherwise it is denied
 	OnEvent  func(Event)    // called for each event, one at a time, in order; must not block for long, nor call Drain or Close
 }
 
@@ -36,6 +37,8 @@ type Guard struct {
 	devices map[bpf.GateDeviceKey]struct{}
 	grants  map[bpf.GateGrantKey]struct{}
 	files   fileSet
+
+	fileGrants map[bpf.LsmFileGrantKey]struct{}
 }
 
 // NewGuard puts a cgroup below CgroupParent under the programs' control. From then on its processes may execute
@@ -64,6 +67,11 @@ func (l *Loader) NewGuard(dir *os.File, opt Options) (*Guard, error) {
 		exec:    make(map[bpf.GateExecKey]struct{}),
 		devices: make(map[bpf.GateDeviceKey]struct{}),
 		grants:  make(map[bpf.GateGrantKey]struct{}),
+
+		fileGrants: make(map[bpf.LsmFileGrantKey]struct{}),
+	}
+	if opt.Hold {
+		g.sandbox.Hold, g.sandbox.Owner = 1, l.owner()
 	}
 	g.live = newRuleset(g, opt.Revision)
 	// The sandbox's own entry is first in and last out: as long as anything is left, Sweep can see whose it is.
@@ -193,6 +201,8 @@ func (g *Guard) Detach() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = true
+	g.sandbox.Owner = 0 // nobody is there to answer
+	_ = g.update()
 	g.l.ring.drain()
 	g.l.mu.Lock()
 	defer g.l.mu.Unlock()
@@ -223,7 +233,7 @@ func (g *Guard) Close() error {
 	for key := range g.grants {
 		errs = append(errs, remove(m.grants, key))
 	}
-	errs = append(errs, removeAll(m.executables, g.exec), removeAll(m.devices, g.devices), g.removeFiles(g.files),
+	errs = append(errs, removeAll(m.executables, g.exec), removeAll(m.devices, g.devices), g.removeFiles(g.files), g.removeAsked(),
 		remove(m.conns, g.cgid), remove(m.counts, g.cgid))
 	g.l.ring.drain()
 	g.l.mu.Lock()
