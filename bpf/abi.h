@@ -29,6 +29,7 @@ enum {
 	MAX_DEVICES = 1 << 16,
 	MAX_NODES = 1 << 18,
 	MAX_NAMES = 1 << 16,
+	ANCHOR_BITS = 18,
 	NAME_ROOM = 64, /* of a name and a zero; longer names have no rules of their own */
 	MAX_ASKERS = 4096,
 	MAX_DEPARTED = 4096,

@@ -39,5 +39,13 @@ func JudgeObject() []byte { return _JudgeBytes }
 // JudgeFileObject returns the ELF object of the decision on files alone, for tests.
 func JudgeFileObject() []byte { return _JudgeFileBytes }
 
+// AnchorBits is ANCHOR_BITS of abi.h.
+const AnchorBits = 18
+
+// Anchor returns the index, in the map "anchors", of an inode that has a node: anchor_of of files.h.
+func Anchor(ino uint64, dev uint32) uint32 {
+	return uint32((ino ^ uint64(dev)<<32) * 0x9e3779b97f4a7c15 >> (64 - AnchorBits))
+}
+
 // LSMObject returns the ELF object of the LSM programs. It must not be changed.
 func LSMObject() []byte { return _LsmBytes }

@@ -238,6 +238,7 @@ type JudgeFileTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	JudgeFileMapAnchors     = "anchors"
 	JudgeFileMapAskers      = "askers"
 	JudgeFileMapConns       = "conns"
 	JudgeFileMapCounts      = "counts"
@@ -311,6 +312,7 @@ type JudgeFileProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type JudgeFileMapSpecs struct {
+	Anchors     *ebpf.MapSpec `ebpf:"anchors"`
 	Askers      *ebpf.MapSpec `ebpf:"askers"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
@@ -360,6 +362,7 @@ func (o *JudgeFileObjects) Close() error {
 //
 // It can be passed to LoadJudgeFileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type JudgeFileMaps struct {
+	Anchors     *ebpf.Map `ebpf:"anchors"`
 	Askers      *ebpf.Map `ebpf:"askers"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Counts      *ebpf.Map `ebpf:"counts"`
@@ -384,6 +387,7 @@ type JudgeFileMaps struct {
 
 func (m *JudgeFileMaps) Close() error {
 	return _JudgeFileClose(
+		m.Anchors,
 		m.Askers,
 		m.Conns,
 		m.Counts,

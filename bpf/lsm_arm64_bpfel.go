@@ -220,6 +220,7 @@ type LsmTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	LsmMapAnchors                   = "anchors"
 	LsmMapAskers                    = "askers"
 	LsmMapConns                     = "conns"
 	LsmMapCounts                    = "counts"
@@ -386,6 +387,7 @@ type LsmProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmMapSpecs struct {
+	Anchors     *ebpf.MapSpec `ebpf:"anchors"`
 	Askers      *ebpf.MapSpec `ebpf:"askers"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
@@ -434,6 +436,7 @@ func (o *LsmObjects) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmMaps struct {
+	Anchors     *ebpf.Map `ebpf:"anchors"`
 	Askers      *ebpf.Map `ebpf:"askers"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Counts      *ebpf.Map `ebpf:"counts"`
@@ -457,6 +460,7 @@ type LsmMaps struct {
 
 func (m *LsmMaps) Close() error {
 	return _LsmClose(
+		m.Anchors,
 		m.Askers,
 		m.Conns,
 		m.Counts,

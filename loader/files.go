@@ -86,6 +86,14 @@ func (g *Guard) SetFiles(list []FileNode) error {
 		next.names[k] = struct{}{}
 	}
 	m := &g.l.maps
+	anchors := make(map[uint32]uint8, len(nodes))
+	for k := range nodes {
+		anchors[bpf.Anchor(k.Ino, k.Dev)] = 1
+	}
+	// A node whose anchor is missing would not be found, and a rule above it would decide.
+	if err := putAll(m.anchors, anchors); err != nil {
+		return putError("the anchors of the file rules", err)
+	}
 	if err := errors.Join(putAll(m.nodes, nodes), putAll(m.names, names)); err != nil {
 		return errors.Join(putError("the file rules", err), g.removeFiles(next))
 	}

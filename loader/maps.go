@@ -17,7 +17,7 @@ type mapSet struct {
 	rules, prefixes, members, grants, flows  *ebpf.Map
 	executables, devices, askers, identities *ebpf.Map
 	departed                                 *ebpf.Map
-	nodes, names                             *ebpf.Map // nil where no LSM programs are loaded
+	anchors, nodes, names                    *ebpf.Map // nil where no LSM programs are loaded
 }
 
 // byName returns where each map goes.
@@ -42,7 +42,7 @@ func (m *mapSet) byName() map[string]**ebpf.Map {
 
 // lsm returns where the maps go that only the LSM programs have.
 func (m *mapSet) lsm() map[string]**ebpf.Map {
-	return map[string]**ebpf.Map{bpf.LsmMapNodes: &m.nodes, bpf.LsmMapNames: &m.names}
+	return map[string]**ebpf.Map{bpf.LsmMapAnchors: &m.anchors, bpf.LsmMapNodes: &m.nodes, bpf.LsmMapNames: &m.names}
 }
 
 func (m *mapSet) open(dir string) error {
