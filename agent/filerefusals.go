@@ -77,7 +77,9 @@ func SandboxOf(pid int, parent string) string {
 }
 
 // FileRefused records what the kernel reports of Landlock's refusals.
-func (i *Instance) FileRefused(f refusal.Refusal) { i.c.Record(fileDecision(i.policy, f)) }
+func (i *Instance) FileRefused(f refusal.Refusal) {
+	i.c.Record(fileDecision(i.recorder.policies.local(), f))
+}
 
 // fileDecision makes the record of one of Landlock's refusals. Landlock says neither which rule nor which system call;
 // the rule is the policy's about the path, or the default.

@@ -36,11 +36,11 @@ func newHelped(programs []sandbox.Program) helped {
 
 // entry says which command a program is, or which it helps. The helpers of a script, and of one command too many, are anybody's.
 func (h helped) entry(x sandbox.Program) loader.ExecEntry {
-	e := loader.ExecEntry{Rule: x.Rule, Commands: h.bits[x.Rule]}
+	e := loader.ExecEntry{Rule: x.Rule, Commands: h.bits[x.Rule], Known: x.Until != 0}
 	if x.Kind != sandbox.KindHelper {
 		return e
 	}
-	e.Commands, e.Helper = 0, true
+	e.Commands, e.Helper, e.Known = 0, true, false
 	for _, rule := range x.Helps {
 		_, script := h.scripts[rule]
 		e.Commands |= h.bits[rule]

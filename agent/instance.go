@@ -56,22 +56,27 @@ type Instance struct {
 	loader   *loader.Loader
 	box      *sandbox.Sandbox
 	guard    *loader.Guard
-	programs *programs
-	recorder recorder // takes events from enforce on
+	local    localRules // in force
+	recorder recorder   // takes events from enforce on
 	rules    *netRules
 	steering interface{ Close() error }
 	proxy    *dnsproxy.Server
 	sockets  *sockets
 	idle     *os.File // says that something came to a socket that nothing had come to yet
 	wire     tripwire
+	asks     fileAsks
+	guarded  chan struct{} // closed when guard is set
+
+	warnings atomic.Pointer[[]string] // of local, where that is not what the sandbox was started with
 
 	ending  atomic.Bool // end was called
-	changes sync.Mutex  // one SetPolicy at a time
+	changes sync.Mutex  // one change of rules at a time
+	ends    *time.Timer // of the next rule for files or programs that ends
 }
 
 // newInstance has nothing yet.
 func newInstance(c Config) *Instance {
-	i := &Instance{c: c, policy: c.Policy}
+	i := &Instance{c: c, policy: c.Policy, guarded: make(chan struct{})}
 	i.recorder.policies.base = c.Policy
 	return i
 }
@@ -84,7 +89,7 @@ func (i *Instance) prepare() (err error) {
 
 func (i *Instance) spec() sandbox.Spec {
 	return sandbox.Spec{
-		Name: i.c.Name, Policy: i.policy, Workspace: i.c.Workspace, RunDir: i.c.RunDir,
+		Name: i.c.Name, Policy: i.policy, Started: i.c.Started, Workspace: i.c.Workspace, RunDir: i.c.RunDir,
 		Cgroup2: filepath.Dir(i.c.Parent), CgroupParent: filepath.Base(i.c.Parent), Nameserver: dnsproxy.ResolverAddr4.String(),
 		Protected: i.c.Protected, Lasting: i.c.Lasting, Root: i.c.Root, Full: i.c.Level == policy.LevelFull,
 		Unmasked: func(u sandbox.Unmasked) {
@@ -116,11 +121,13 @@ func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error)
 	i.record()
 	i.guard, err = l.NewGuard(i.box.CgroupDir(), loader.Options{
 		MaxConns: maxConns, Default: i.policy.Network.Default, Revision: firstRevision, OnEvent: i.recorder.event,
+		Hold:   i.c.Ask != nil && l.Level() == policy.LevelFull,
 		Listed: i.policy.Exec.Listed != 0,
 	})
 	if err != nil {
 		return err
 	}
+	close(i.guarded)
 	// Each waits for another part of the kernel.
 	var g errgroup.Group
 	g.Go(i.box.Start)
@@ -137,10 +144,11 @@ func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error)
 			return err
 		}
 	}
-	if i.rules, err = newNetRules(i.policy, i.programs, i.guard, i.guard.Live(), firstRevision, i.c.Started, &i.recorder.policies, i.c.Failed); err != nil {
+	if i.rules, err = newNetRules(i.policy, i.local.programs, i.guard, i.guard.Live(), firstRevision, i.c.Started, &i.recorder.policies, i.c.Failed); err != nil {
 		return err
 	}
 	i.rules.begin()
+	i.awaitEnds()
 	return i.openNetwork()
 }
 
@@ -155,7 +163,7 @@ func checkLevel(l *loader.Loader, p *policy.Compiled, name string) error {
 
 // record makes ready for the kernel's events.
 func (i *Instance) record() {
-	i.recorder.identify, i.recorder.record = i.loader.Identify, i.c.Record
+	i.recorder.identify, i.recorder.record, i.recorder.ask = i.loader.Identify, i.c.Record, i.askFile
 	i.recorder.programs.Store(newPrograms(nil))
 }
 
@@ -170,36 +178,13 @@ func (i *Instance) steer() (err error) {
 
 // allowPrograms puts the exec list into the kernel.
 func (i *Instance) allowPrograms() error {
-	var fds []int
-	var entries []loader.ExecEntry
-	helped := newHelped(i.box.Programs())
-	for _, p := range i.box.Programs() {
-		fds = append(fds, int(p.File.Fd()))
-		entries = append(entries, helped.entry(p))
-	}
-	for _, t := range i.box.ExecTrees() {
-		st, err := t.File.Stat()
-		if err != nil {
-			return fmt.Errorf("%s, which may be executed: %w", t.Path, err)
-		}
-		_, rule, _ := i.policy.Files.Access(t.Path)
-		fds = append(fds, int(t.File.Fd()))
-		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
-	}
-	ids, err := i.loader.IdentifyAll(fds)
+	exec, programs, err := i.execEntries(i.policy, i.box.Programs(), i.box.ExecTrees())
 	if err != nil {
 		return err
 	}
-	for n := range entries {
-		entries[n].File = ids[n]
-	}
-	known := make([]program, len(i.box.Programs()))
-	for n, p := range i.box.Programs() {
-		known[n] = program{p.Command, p.Path, ids[n]}
-	}
-	i.programs = newPrograms(known)
-	i.recorder.programs.Store(i.programs)
-	return i.guard.SetExec(entries)
+	i.local.policy, i.local.exec, i.local.programs = i.policy, exec, programs
+	i.recorder.programs.Store(programs)
+	return i.guard.SetExec(exec)
 }
 
 // end takes everything away, in the order in which nothing can act unjudged and no record is lost. between is called when
@@ -207,6 +192,7 @@ func (i *Instance) allowPrograms() error {
 // still there. It returns what could not be done.
 func (i *Instance) end(between, last func()) error {
 	i.ending.Store(true)
+	i.stopEnds()
 	var errs []error
 	done := func(err error) { errs = append(errs, err) }
 	var box errgroup.Group
@@ -214,6 +200,7 @@ func (i *Instance) end(between, last func()) error {
 		done(i.box.Kill())
 		box.Go(i.box.Close) // cgroups, mounts and directories have nothing to do with the rest
 	}
+	i.asks.stop()
 	between()
 	done(i.closeNetwork())
 	if i.guard != nil {
@@ -222,6 +209,7 @@ func (i *Instance) end(between, last func()) error {
 		done(i.guard.Close())
 	}
 	done(box.Wait())
+	i.local.close()
 	return errors.Join(errs...)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
@@ -33,7 +34,8 @@ type keptMount struct {
 type keptProgram struct {
 	Command string        `json:"command"`
 	Path    string        `json:"path"`
-	ID      loader.FileID `json:"id"` // stays valid: Landlock's rules hold the inodes as long as the sandbox lives
+	Rule    policy.RuleID `json:"rule,omitempty"`
+	ID      loader.FileID `json:"id"` // of what was allowed at the start it stays valid: Landlock's rules hold the inodes as long as the sandbox lives
 }
 
 // Start makes a sandbox and puts it into force, with nothing running in it yet. What it can't enforce it refuses; nothing is
@@ -47,21 +49,22 @@ func Start(c Config, l *loader.Loader) (*Instance, error) {
 		err = i.enforce(l)
 	}
 	if err == nil && c.Lasting {
-		err = i.keep()
+		if err = i.keep(); err == nil {
+			i.box.ReleasePrograms()
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, i.end(func() {}, func() {}))
 	}
-	i.c.Warn(i.box.Warnings()...)
 	i.wire.set(i, nil)
 	return i, nil
 }
 
-// keep writes down what the next daemon needs, and lets go of the programs' files.
+// keep writes down what the next daemon needs.
 func (i *Instance) keep() error {
 	state := instanceState{Started: i.began}
-	for _, p := range i.programs.list {
-		state.Programs = append(state.Programs, keptProgram{p.command, p.path, p.id})
+	for _, p := range i.local.programs.list {
+		state.Programs = append(state.Programs, keptProgram{p.command, p.path, p.rule, p.id})
 	}
 	if roots := i.recorder.roots.Load(); roots != nil {
 		for id, at := range *roots {
@@ -75,7 +78,6 @@ func (i *Instance) keep() error {
 	if err != nil {
 		return fmt.Errorf("keeping what the next daemon needs: %w", err)
 	}
-	i.box.ReleasePrograms()
 	return nil
 }
 
@@ -100,10 +102,10 @@ func Adopt(c Config, l *loader.Loader, now *policy.Compiled) (*Instance, error) 
 	i.record()
 	var list []program
 	for _, p := range state.Programs {
-		list = append(list, program{p.Command, p.Path, p.ID})
+		list = append(list, program{p.Command, p.Path, p.ID, p.Rule})
 	}
-	i.programs = newPrograms(list)
-	i.recorder.programs.Store(i.programs)
+	i.local.programs = newPrograms(list)
+	i.recorder.programs.Store(i.local.programs)
 	if len(state.Mounts) > 0 {
 		roots := make(mountRoots)
 		for _, m := range state.Mounts {
@@ -127,6 +129,7 @@ func (i *Instance) adopt(now *policy.Compiled) (err error) {
 	if i.guard, err = i.loader.Adopt(i.box.CgroupDir(), loader.Options{OnEvent: i.recorder.event}); err != nil {
 		return err
 	}
+	close(i.guarded)
 	i.recorder.policies.set(i.guard.Revision(), now)
 	highest, err := i.guard.DropStaged()
 	if err != nil {
@@ -136,7 +139,7 @@ func (i *Instance) adopt(now *policy.Compiled) (err error) {
 		return err
 	}
 	rules := i.guard.NewRuleset(highest+1, now.Network.Default)
-	if i.rules, err = newNetRules(now, i.programs, i.guard, rules, highest+1, i.c.Started, &i.recorder.policies, i.c.Failed); err != nil {
+	if i.rules, err = newNetRules(now, i.local.programs, i.guard, rules, highest+1, i.c.Started, &i.recorder.policies, i.c.Failed); err != nil {
 		return err
 	}
 	if err := i.makeProxy(now); err != nil {
@@ -152,6 +155,8 @@ func (i *Instance) adopt(now *policy.Compiled) (err error) {
 // Detach lets go of a lasting sandbox and leaves it running and judged, without a way out, for the next daemon.
 func (i *Instance) Detach() {
 	i.ending.Store(true)
+	i.stopEnds()
+	i.asks.stop()
 	_ = i.closeNetwork() // what it could not close ends with this process
 	if i.guard != nil {
 		i.guard.Detach()
@@ -159,33 +164,58 @@ func (i *Instance) Detach() {
 	if i.box != nil {
 		i.box.Detach()
 	}
+	i.local.close()
 }
 
 // Stop ends everything inside and takes the sandbox away. It returns what could not be done.
 func (i *Instance) Stop() error { return i.end(func() {}, func() { i.lost() }) }
 
-// SetPolicy makes another policy's network rules the ones in force, for connections that are open too: those that it does not
-// allow are closed, and closed says how many they were. Everything else of the policy is as it was at the start; the caller sees
-// to it that it does not differ.
+// SetPolicy makes another policy the one in force. Connections that it does not allow are closed, and closed says how many they
+// were; files that are open stay open. What Waits lists can't be in force: the caller sees to it that there is nothing.
 func (i *Instance) SetPolicy(c *policy.Compiled) (closed int, err error) {
 	i.changes.Lock()
 	defer i.changes.Unlock()
 	if err := checkLevel(i.loader, c, i.c.PolicyName); err != nil {
 		return 0, err
 	}
-	old := i.recorder.policies.latest()
-	if err := i.rules.change(c); err != nil {
-		return 0, err
+	old, programs := i.recorder.policies.latest(), i.local.programs
+	undo, done := func() error { return nil }, func() {}
+	if i.ChangesLocal(c) {
+		if undo, done, err = i.setLocal(c); err != nil {
+			return 0, err
+		}
+	}
+	if err := i.rules.change(c, i.local.programs); err != nil {
+		return 0, errors.Join(err, undo())
 	}
 	if closed, err = i.proxy.SetPolicy(c); err != nil {
 		// Names of the new policy could not be had. The proxy still has the old one, and so gets the kernel.
-		return 0, errors.Join(err, i.rules.change(old))
+		return 0, errors.Join(err, i.rules.change(old, programs), undo())
 	}
+	done()
+	i.awaitEnds()
 	return closed, nil
 }
 
-// Base is the policy that it was started with: of the one in force it has everything but the network rules.
-func (i *Instance) Base() *policy.Compiled { return i.policy }
+// ChangesLocal reports whether a policy says something else of files or programs than the one in force.
+func (i *Instance) ChangesLocal(c *policy.Compiled) bool {
+	return i.box.Full() && slices.ContainsFunc(policy.Changes(i.Base(), c), func(x policy.Change) bool {
+		return x.Section == policy.SectionFilesystem || x.Section == policy.SectionProcess
+	})
+}
+
+// Base is the policy whose rules for files and programs are in force, with everything else that is as it was at the start: of the
+// one in force it has all but the network rules.
+func (i *Instance) Base() *policy.Compiled { return i.recorder.policies.local() }
+
+// Warnings lists what of the policy in force can't act, and what it asks for and the host does not have. Each names its rule.
+func (i *Instance) Warnings() []string {
+	list := i.Policy().Warnings()
+	if found := i.warnings.Load(); found != nil {
+		return append(list, *found...)
+	}
+	return append(list, i.box.Warnings()...)
+}
 
 // Policy is the one whose network rules are in force.
 func (i *Instance) Policy() *policy.Compiled { return i.recorder.policies.latest() }

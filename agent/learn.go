@@ -47,6 +47,11 @@ func (r *run) checkLearn() error {
 	if within(file, r.workspace) {
 		return bad("this is in the workspace, where the command could write a policy of its own; name a file elsewhere")
 	}
+	for _, e := range r.policy.Expiring() {
+		if e.Local {
+			return bad("%s has `expires`, and what is learnt of rules for files and programs would last; take it out for this run", r.policy.Rule(e.ID).Pos)
+		}
+	}
 	for _, g := range r.policy.Files.Written() {
 		private := slices.ContainsFunc(policy.PrivateDirs, func(d string) bool { return within(g.Path, d) }) // not the host's
 		if g.Verdict == policy.Allow && g.Access&policy.Write != 0 && !private && within(file, resolved(g.Path)) {

@@ -253,12 +253,14 @@ func (n *netRules) schedule(now time.Time) {
 	})
 }
 
-// change makes another policy's rules the ones in force, in one step; the old ones stay when that fails.
-func (n *netRules) change(c *policy.Compiled) error {
+// change makes another policy's rules the ones in force, for the programs that it knows, in one step; the old ones stay when that fails.
+func (n *netRules) change(c *policy.Compiled, p *programs) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	now := time.Now()
+	now, old := time.Now(), n.programs
+	n.programs = p
 	if err := n.renew(c, now); err != nil {
+		n.programs = old
 		return err
 	}
 	n.schedule(now)

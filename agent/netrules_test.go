@@ -69,7 +69,7 @@ func someRules(t *testing.T, network string) (*netRules, *kernel, *policy.Compil
 		t.Fatal(err)
 	}
 	k := &kernel{}
-	progs := newPrograms([]program{{"curl", "/usr/bin/curl", curl}, {"git", "/usr/bin/git", git}, {"/usr/local/bin/node", "/opt/node/bin/node", node}})
+	progs := newPrograms([]program{{"curl", "/usr/bin/curl", curl, 0}, {"git", "/usr/bin/git", git, 0}, {"/usr/local/bin/node", "/opt/node/bin/node", node, 0}})
 	return &netRules{
 		policy: c, programs: progs, start: noon, live: k, policies: &policies{base: c},
 		sets: map[string]uint32{}, pairs: map[string][2]netip.Addr{}, names: map[netip.Addr]string{},
@@ -194,7 +194,7 @@ func TestRecorder(t *testing.T) {
 	if err := rules.learn("x.test", synthetic, other); err != nil {
 		t.Fatal(err)
 	}
-	progs := newPrograms([]program{{"curl", "/usr/bin/curl", curl}})
+	progs := newPrograms([]program{{"curl", "/usr/bin/curl", curl, 0}})
 	var got []policy.Decision
 	r := recorder{
 		policies: policies{base: c}, record: func(d policy.Decision) { got = append(got, d) },

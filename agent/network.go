@@ -210,7 +210,7 @@ func (i *Instance) identify(client, local netip.AddrPort) (dnsproxy.Peer, bool) 
 	}
 	return dnsproxy.Peer{
 		Subject: i.subject(p),
-		Caller:  policy.Caller{Is: i.programs.is(p.Exe), Tainted: p.Taint != loader.TaintNone},
+		Caller:  policy.Caller{Is: i.recorder.programs.Load().is(p.Exe), Tainted: p.Taint != loader.TaintNone},
 	}, true
 }
 
@@ -230,6 +230,10 @@ func (i *Instance) subject(p loader.Peer) policy.Subject {
 // grant lets the kernel know what a person answered for the run, so that it judges the next connection at once: a
 // denied one fails in connect(2). Where the kernel has no name for something, the desk remembers it alone.
 func (i *Instance) grant(d policy.Decision, v policy.Verdict) {
+	if d.Plane == policy.PlaneFile || d.Plane == policy.PlaneExec {
+		i.rememberFile(d, v)
+		return
+	}
 	host, num, err := net.SplitHostPort(d.Object)
 	if err != nil || d.Subject.Taint != "" {
 		return // a grant is for the executable, which a tainted process is not taken for
@@ -248,8 +252,9 @@ func (i *Instance) grant(d policy.Decision, v policy.Verdict) {
 			rule = policy.RuleID(n)
 		}
 	}
-	for _, exe := range i.programs.ids {
-		if i.programs.path(exe) != d.Subject.Exe {
+	programs := i.recorder.programs.Load()
+	for _, exe := range programs.ids {
+		if programs.path(exe) != d.Subject.Exe {
 			continue
 		}
 		for _, a := range addrs {

@@ -7,12 +7,11 @@ import (
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
-// policies are the policies that the kernel's numbers of rules are of: files and commands are judged by the one that the
-// sandbox was started with, connections by the one whose ruleset decided.
+// policies are the policies that the kernel's numbers of rules are of: files and commands are judged by the one whose rules for
+// them were put there last, connections by the one whose ruleset decided.
 type policies struct {
-	base *policy.Compiled
-
 	mu       sync.Mutex
+	base     *policy.Compiled            // of files and commands
 	now      *policy.Compiled            // of the network; nil: base
 	rulesets map[uint32]*policy.Compiled // the last ones, by the ruleset's revision
 }
@@ -31,6 +30,20 @@ func (p *policies) set(revision uint32, c *policy.Compiled) {
 	delete(p.rulesets, revision-remembered)
 }
 
+// rebase says that the rules of files and commands are a policy's.
+func (p *policies) rebase(c *policy.Compiled) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.base = c
+}
+
+// local is the policy of files and commands.
+func (p *policies) local() *policy.Compiled {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.base
+}
+
 // latest is the policy of the network.
 func (p *policies) latest() *policy.Compiled {
 	p.mu.Lock()
@@ -43,11 +56,11 @@ func (p *policies) latest() *policy.Compiled {
 
 // of is the policy that an event's rule is of.
 func (p *policies) of(e loader.Event) *policy.Compiled {
-	if e.Hook == loader.HookExec || e.Hook == loader.HookDevice {
-		return p.base
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if e.Hook == loader.HookExec || e.Hook == loader.HookDevice || e.Hook == loader.HookFile {
+		return p.base
+	}
 	if c := p.rulesets[e.Revision]; c != nil {
 		return c
 	}

@@ -14,6 +14,7 @@ type program struct {
 	command string // as the policy writes it
 	path    string // of the inode, symbolic links followed
 	id      loader.FileID
+	rule    policy.RuleID
 }
 
 // programs answers which commands of the policy an executable is. It does not change once it is made.
@@ -36,6 +37,14 @@ func newPrograms(list []program) *programs {
 
 // path returns the path of an executable; "" when the policy doesn't know it.
 func (p *programs) path(id loader.FileID) string { return p.paths[id] }
+
+// rule returns the rule that allows an executable; 0 when the policy doesn't know it.
+func (p *programs) rule(id loader.FileID) policy.RuleID {
+	if i := slices.IndexFunc(p.list, func(x program) bool { return x.id == id }); i >= 0 {
+		return p.list[i].rule
+	}
+	return 0
+}
 
 // is returns the test that policy.Network.Judge takes: whether the executable is a command as a rule names it.
 func (p *programs) is(id loader.FileID) func(command string) bool {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ type recorder struct {
 	roots    atomic.Pointer[mountRoots]          // nil: BPF LSM does not judge files
 	identify func(fd int) (loader.FileID, error) // as loader.Loader.Identify
 	record   func(policy.Decision)
+	ask      func(loader.Event, policy.Decision) // takes what waits for an answer, or does not any more
 
 	half attempt // of event only
 }
@@ -50,6 +52,9 @@ func (r *recorder) event(e loader.Event) {
 		return
 	}
 	p := r.policies.of(e)
+	if e.Hook == loader.HookExec && e.Verdict == policy.Allow && e.Rule == 0 {
+		e.Rule = r.executes(p, e)
+	}
 	d := policy.Decision{
 		Time: e.Time, Plane: planes[e.Hook], Action: e.Hook.String(), Object: r.object(e), Verdict: e.Verdict,
 		Rule: position(p, e.Rule), Reason: e.Reason.String(), Revision: p.Revision,
@@ -64,6 +69,9 @@ func (r *recorder) event(e loader.Event) {
 		d.Action, d.Rule = fileAction(e.File), position(p, p.Exec.Listed)
 	case e.Hook == loader.HookFile:
 		d.Action = fileAction(e.File)
+	case e.Hook == loader.HookExec && e.Verdict == policy.Allow && e.Rule == 0 && strings.HasPrefix(d.Object, "/"):
+		// A file rule allowed it, or the answer to one that asks; the kernel's list of programs has not.
+		d.Rule, d.Called = p.Explain(policy.Query{Action: policy.QueryExec, Path: d.Object}).Rule.Pos, e.Path
 	case e.Reason == loader.ReasonTainted:
 		d.Reason = d.Subject.Withheld()
 	case e.Hook == loader.HookExec && e.Verdict == policy.Allow:
@@ -77,7 +85,28 @@ func (r *recorder) event(e loader.Event) {
 			d.Reason = "a rule denies this program: it was killed before its first instruction"
 		}
 	}
+	if e.Hook == loader.HookFile && e.Verdict == policy.Deny && e.File.Held.IsZero() && e.Reason == loader.ReasonRule && p.AsksAbout(e.Rule) {
+		d.Reason = "a person denied it for this run"
+	}
+	if e.Hook == loader.HookFile && (e.Verdict == policy.Ask || !e.File.Held.IsZero()) {
+		r.ask(e, d)
+		return
+	}
 	r.record(d)
+}
+
+// executes is the rule that allowed an execution where the list of programs did not: a program for a time is judged by a file rule, as
+// is what such a rule says may be executed.
+func (r *recorder) executes(p *policy.Compiled, e loader.Event) policy.RuleID {
+	if rule := r.programs.Load().rule(e.Exe); rule != 0 {
+		return rule
+	}
+	at := r.exe(e.PID, e.Exe)
+	if at == "" {
+		return 0
+	}
+	_, rule, _ := p.Files.Access(at)
+	return rule.RuleFor(policy.Execute)
 }
 
 // asks reports whether a rule asks, so that only an answer to it denies.

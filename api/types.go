@@ -124,7 +124,7 @@ type PolicyText struct {
 	When time.Time `json:"when"`
 	What string    `json:"what"` // what was changed, in words
 
-	Expired []string `json:"expired,omitempty"` // where the rules stand whose time is over
+	Expired []string `json:"expired,omitempty"` // the rules whose time is over: where each stands, and what it says ("box.yaml:7: allow: {...}")
 }
 
 // PolicyChange changes a sandbox's policy. One of its fields is set.
@@ -164,6 +164,8 @@ type PolicyResult struct {
 	Live    bool       `json:"live"`              // in force already
 	Restart []string   `json:"restart,omitempty"` // what needs a restart, and why; empty when nothing does
 	Closed  int        `json:"closed,omitempty"`  // connections that the change ended
+
+	Warnings []string `json:"warnings,omitempty"` // what is new of what the policy asks for and the host does not have
 }
 
 // Proposal is something that was asked for and that nobody was there to answer.

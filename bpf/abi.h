@@ -29,6 +29,9 @@ enum {
 	MAX_DEVICES = 1 << 16,
 	MAX_NODES = 1 << 18,
 	MAX_NAMES = 1 << 16,
+	MAX_FILE_GRANTS = 1 << 16,
+	MAX_PENDING = 1 << 14,
+	ANCHOR_BITS = 18,
 	NAME_ROOM = 64, /* of a name and a zero; longer names have no rules of their own */
 	MAX_ASKERS = 4096,
 	MAX_DEPARTED = 4096,
@@ -82,6 +85,7 @@ enum reason {
 	REASON_GUARD,	    /* what no sandbox may do, whatever its policy */
 	REASON_TAINTED,	    /* the rule is for a command, and other code may run as it */
 	REASON_UNLISTED,    /* a library that the policy does not list */
+	REASON_RESUMED, /* a call that waited was made to go on too often, or nobody is there any more who answers */
 };
 
 /*
@@ -110,10 +114,11 @@ struct sandbox {
 	__u32 ring;
 	__u32 max_conns;
 	__u32 files;  /* the revision of `nodes` and `names` in force; 0: none yet, files are not judged */
+	__u32 owner;  /* the agent that answers what is held: as in the lease of the ring */
 	__u8 verdict; /* network default: DENY or ASK */
 	__u8 trees;   /* 1: `executables` has TREE entries of this sandbox */
+	__u8 hold;    /* 1: what a file rule asks about waits for the answer */
 	__u8 listed;  /* 1: only files with ACCESS_MAP are mapped to be executed, and programs */
-	__u8 zero;
 };
 
 /* rules: what may be done to a synthetic address, which stands for one name. Port 0: any port. */
@@ -311,6 +316,64 @@ struct node {
 	__u8 flags;
 };
 
+/* What is asked about: a file, or for one that does not exist yet its name in a directory. */
+struct asked {
+	__u64 cgid;
+	__u64 ino;
+	__u32 dev;
+	__u32 gen;
+	__u32 access; /* what is wanted and not allowed, in full */
+	__u32 zero;
+	__u8 name[NAME_ROOM]; /* then zeros; all zero: ino is the file's own */
+};
+
+/* file_grants: a person's answers about files, looked up before anything is refused. exe all zero: any executable. */
+struct file_grant_key {
+	struct file_id exe;
+	struct asked what;
+};
+
+/* pending: calls that wait for an answer. One task can have several: a signal's handler may ask in the middle of a call. */
+struct held_key {
+	__u64 started; /* of the task, CLOCK_BOOTTIME: with tid it is never another's */
+	__u32 tid;
+	__u32 op;
+	struct asked what;
+};
+
+struct held {
+	__u64 asked; /* when: tells a call from the next one of the same task that asks the same */
+	__u32 pid;
+	__u32 signals; /* of the lease, when it was judged last */
+	__u32 judged;  /* again and without an answer since then */
+	__u32 zero;
+};
+
+/*
+ * answers: of calls that wait. In a map of their own, so that each has one writer: `pending` is the calling task's, and
+ * an answer the agent's until the task takes it away.
+ */
+struct call_key {
+	__u64 cgid;
+	__u64 started;
+	__u64 asked;
+	__u32 tid;
+	__u32 zero;
+};
+
+struct call_answer {
+	__u8 verdict;
+	__u8 seen; /* 1: the call was judged by it, and it lies here until the rest is allowed too */
+	__u8 zero[6];
+};
+
+/* leases: index of a ring -> until when there is somebody who answers. */
+struct lease {
+	__u64 until;
+	__u32 owner;
+	__u32 signals; /* that were sent with answers: each lets a whole process go on for a moment */
+};
+
 /* devices: what a sandbox may open. */
 #define ANY_MINOR 0xffffffffU
 
@@ -356,6 +419,20 @@ struct event {
 	__u16 args_len;
 	__u16 path_len;
 	__u32 taint;
+};
+
+/* An event of HOOK_FILE: what a grant and an answer need to name. Then arguments and names, as in any event. */
+struct file_event {
+	struct event event;
+	__u64 started;
+	__u64 asked; /* when the call began to wait, or to wait in vain; 0: it has not waited */
+	__u64 ino;
+	__u32 dev;
+	__u32 gen;
+	__u32 tid;
+	__u8 missing; /* of what was wanted; 0: no grant can give it */
+	__u8 named;   /* 1: ino is the directory that the last name is in */
+	__u8 zero[2];
 };
 
 #endif

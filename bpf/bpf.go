@@ -12,7 +12,7 @@ package bpf
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type refused_exec Refused refused.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf Fire fire.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type file_id -type query Judge judge.c
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf Lsm lsm.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type held_key -type held -type call_key -type call_answer -type file_grant_key -type asked -type lease -type file_event Lsm lsm.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -std=gnu11 -mcpu=v3 -nostdinc -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-const-variable -Wno-unused-variable" -target amd64,arm64 -go-package bpf -type place -type name_key -type node -type file_query -type judged_file JudgeFile judgefile.c
 //go:generate sh -c "for a in x86:amd64 arm64:arm64; do printf 'package bpf\n\n// Made by go generate: the start of the SHA-256 of the objects gate, steer and lsm, one after the other.\nconst version = \"%s\"\n' $(cat gate_${DOLLAR}{a%:*}_bpfel.o steer_${DOLLAR}{a%:*}_bpfel.o lsm_${DOLLAR}{a%:*}_bpfel.o | sha256sum | cut -c1-8) >version_${DOLLAR}{a#*:}.go; done"
 
@@ -38,6 +38,14 @@ func JudgeObject() []byte { return _JudgeBytes }
 
 // JudgeFileObject returns the ELF object of the decision on files alone, for tests.
 func JudgeFileObject() []byte { return _JudgeFileBytes }
+
+// AnchorBits is ANCHOR_BITS of abi.h.
+const AnchorBits = 18
+
+// Anchor returns the index, in the map "anchors", of an inode that has a node: anchor_of of files.h.
+func Anchor(ino uint64, dev uint32) uint32 {
+	return uint32((ino ^ uint64(dev)<<32) * 0x9e3779b97f4a7c15 >> (64 - AnchorBits))
+}
 
 // LSMObject returns the ELF object of the LSM programs. It must not be changed.
 func LSMObject() []byte { return _LsmBytes }

@@ -77,7 +77,7 @@ int exec(__u64 *ctx)
 
 		flags = find_tree(cgid, file, &rule);
 	}
-	/* Where files are judged, bprm_check_security has allowed it, by a file rule. */
+	/* Where files are judged, bprm_check_security has allowed it: by a file rule, or because a person did. */
 	if (!flags && box->files)
 		flags = EXEC_FILE;
 	if (!flags || flags & EXEC_DENY) {

@@ -9,6 +9,18 @@
 
 #include "maps.h"
 
+/*
+ * Says of an inode, by a hash of its number and device, that it may have a node: most have none, and a look-up in a
+ * hash table is most of what a step of a walk costs. These are set before the nodes and stay; one too many costs a
+ * look-up, and decides nothing.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << ANCHOR_BITS);
+	__type(key, __u32);
+	__type(value, __u8);
+} anchors SEC(".maps");
+
 HASH(nodes, struct place, struct node, MAX_NODES);
 HASH(names, struct name_key, struct node, MAX_NAMES);
 

@@ -34,6 +34,8 @@ struct file_query {
 struct file_answer {
 	__u32 rule;
 	__u32 verdict;
+	__u32 missing; /* what is wanted and not allowed */
+	__u32 zero;
 };
 
 static __always_inline void place_inode(struct place *p, struct inode *inode)
@@ -55,9 +57,22 @@ static __always_inline int exists(struct dentry *d)
 	return inode != 0;
 }
 
+/* Multiplicative hashing, by 2^64 divided by the golden ratio (Knuth, volume 3, 6.4). bpf.Anchor is the same in Go. */
+static __always_inline __u32 anchor_of(__u64 ino, __u32 dev)
+{
+	return ((ino ^ (__u64)dev << 32) * 0x9e3779b97f4a7c15ULL) >> (64 - ANCHOR_BITS);
+}
+
 static __always_inline struct node *node_of(struct place *p, struct inode *inode)
 {
+	__u32 anchor;
+	__u8 *set;
+
 	if (!inode)
+		return NULL;
+	anchor = anchor_of(inode->i_ino, inode->i_sb->s_dev);
+	set = bpf_map_lookup_elem(&anchors, &anchor);
+	if (!set || !*set)
 		return NULL;
 	place_inode(p, inode);
 	return bpf_map_lookup_elem(&nodes, p);
@@ -184,9 +199,11 @@ static __always_inline void judge_walk(const struct walk *w, __u32 want, __u64 n
 	if (!w->found) {
 		a->rule = RULE_DEFAULT;
 		a->verdict = DENY;
+		a->missing = want;
 		return;
 	}
 	missing = want & ~allowed(n, now);
+	a->missing = missing;
 	ask = n->until && n->until <= now ? 0 : n->ask;
 	a->verdict = !missing ? ALLOW : missing & ~ask ? DENY : ASK;
 	if (!missing)

@@ -172,10 +172,11 @@ type JudgeSandbox struct {
 	Ring     uint32
 	MaxConns uint32
 	Files    uint32
+	Owner    uint32
 	Verdict  uint8
 	Trees    uint8
+	Hold     uint8
 	Listed   uint8
-	Zero     uint8
 }
 
 type JudgeTuple struct {

@@ -122,6 +122,8 @@ type JudgeFileJudgedFile struct {
 		_       structs.HostLayout
 		Rule    uint32
 		Verdict uint32
+		Missing uint32
+		Zero    uint32
 	}
 	Ns uint64
 }
@@ -226,10 +228,11 @@ type JudgeFileSandbox struct {
 	Ring     uint32
 	MaxConns uint32
 	Files    uint32
+	Owner    uint32
 	Verdict  uint8
 	Trees    uint8
+	Hold     uint8
 	Listed   uint8
-	Zero     uint8
 }
 
 type JudgeFileTuple struct {
@@ -246,6 +249,7 @@ type JudgeFileTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	JudgeFileMapAnchors     = "anchors"
 	JudgeFileMapAskers      = "askers"
 	JudgeFileMapConns       = "conns"
 	JudgeFileMapCounts      = "counts"
@@ -320,6 +324,7 @@ type JudgeFileProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type JudgeFileMapSpecs struct {
+	Anchors     *ebpf.MapSpec `ebpf:"anchors"`
 	Askers      *ebpf.MapSpec `ebpf:"askers"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
@@ -370,6 +375,7 @@ func (o *JudgeFileObjects) Close() error {
 //
 // It can be passed to LoadJudgeFileObjects or ebpf.CollectionSpec.LoadAndAssign.
 type JudgeFileMaps struct {
+	Anchors     *ebpf.Map `ebpf:"anchors"`
 	Askers      *ebpf.Map `ebpf:"askers"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Counts      *ebpf.Map `ebpf:"counts"`
@@ -395,6 +401,7 @@ type JudgeFileMaps struct {
 
 func (m *JudgeFileMaps) Close() error {
 	return _JudgeFileClose(
+		m.Anchors,
 		m.Askers,
 		m.Conns,
 		m.Counts,

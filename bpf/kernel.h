@@ -99,7 +99,10 @@ struct css_set {
 };
 
 struct task_struct {
+	unsigned int flags;
+	int pid;
 	int tgid;
+	__u64 start_boottime;
 	struct signal_struct *signal;
 	struct mm_struct *mm;
 	struct files_struct *files;
@@ -133,6 +136,14 @@ struct socket {
 
 struct unix_sock {
 	struct path path;
+};
+
+struct pt_regs {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long orig_ax;
+#elif defined(__TARGET_ARCH_arm64)
+	int syscallno;
+#endif
 };
 
 #pragma clang attribute pop

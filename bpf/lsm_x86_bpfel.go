@@ -13,11 +13,38 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type LsmAsked struct {
+	_      structs.HostLayout
+	Cgid   uint64
+	Ino    uint64
+	Dev    uint32
+	Gen    uint32
+	Access uint32
+	Zero   uint32
+	Name   [64]uint8
+}
+
 type LsmAskerKey struct {
 	_      structs.HostLayout
 	Cgid   uint64
 	Port   uint32
 	Family uint32
+}
+
+type LsmCallAnswer struct {
+	_       structs.HostLayout
+	Verdict uint8
+	Seen    uint8
+	Zero    [6]uint8
+}
+
+type LsmCallKey struct {
+	_       structs.HostLayout
+	Cgid    uint64
+	Started uint64
+	Asked   uint64
+	Tid     uint32
+	Zero    uint32
 }
 
 type LsmCounters struct {
@@ -64,6 +91,57 @@ type LsmExecValue struct {
 	Commands uint64
 }
 
+type LsmFileEvent struct {
+	_     structs.HostLayout
+	Event struct {
+		_    structs.HostLayout
+		Time uint64
+		Cgid uint64
+		Exe  struct {
+			_     structs.HostLayout
+			Inode uint64
+			Ino   uint64
+			Dev   uint32
+			Gen   uint32
+		}
+		Object   [4]uint32
+		Tgid     uint32
+		Parent   uint32
+		Rule     uint32
+		Revision uint32
+		Port     uint16
+		Hook     uint8
+		Verdict  uint8
+		Reason   uint8
+		Protocol uint8
+		ArgsRoom uint16
+		ArgsLen  uint16
+		PathLen  uint16
+		Taint    uint32
+	}
+	Started uint64
+	Asked   uint64
+	Ino     uint64
+	Dev     uint32
+	Gen     uint32
+	Tid     uint32
+	Missing uint8
+	Named   uint8
+	Zero    [2]uint8
+}
+
+type LsmFileGrantKey struct {
+	_   structs.HostLayout
+	Exe struct {
+		_     structs.HostLayout
+		Inode uint64
+		Ino   uint64
+		Dev   uint32
+		Gen   uint32
+	}
+	What LsmAsked
+}
+
 type LsmFlow struct {
 	_       structs.HostLayout
 	Peer    LsmPeer
@@ -97,6 +175,23 @@ type LsmGrantKey struct {
 	Zero uint32
 }
 
+type LsmHeld struct {
+	_       structs.HostLayout
+	Asked   uint64
+	Pid     uint32
+	Signals uint32
+	Judged  uint32
+	Zero    uint32
+}
+
+type LsmHeldKey struct {
+	_       structs.HostLayout
+	Started uint64
+	Tid     uint32
+	Op      uint32
+	What    LsmAsked
+}
+
 type LsmIdentified struct {
 	_  structs.HostLayout
 	Id [11]struct {
@@ -106,6 +201,13 @@ type LsmIdentified struct {
 		Dev   uint32
 		Gen   uint32
 	}
+}
+
+type LsmLease struct {
+	_       structs.HostLayout
+	Until   uint64
+	Owner   uint32
+	Signals uint32
 }
 
 type LsmMember struct {
@@ -208,10 +310,11 @@ type LsmSandbox struct {
 	Ring     uint32
 	MaxConns uint32
 	Files    uint32
+	Owner    uint32
 	Verdict  uint8
 	Trees    uint8
+	Hold     uint8
 	Listed   uint8
-	Zero     uint8
 }
 
 type LsmTuple struct {
@@ -228,6 +331,8 @@ type LsmTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	LsmMapAnchors                   = "anchors"
+	LsmMapAnswers                   = "answers"
 	LsmMapAskers                    = "askers"
 	LsmMapConns                     = "conns"
 	LsmMapCounts                    = "counts"
@@ -235,14 +340,17 @@ const (
 	LsmMapDevices                   = "devices"
 	LsmMapEnvirons                  = "environs"
 	LsmMapExecutables               = "executables"
+	LsmMapFileGrants                = "file_grants"
 	LsmMapFlows                     = "flows"
 	LsmMapGrants                    = "grants"
 	LsmMapIdentities                = "identities"
 	LsmMapJudged                    = "judged"
+	LsmMapLeases                    = "leases"
 	LsmMapMembers                   = "members"
 	LsmMapNames                     = "names"
 	LsmMapNodes                     = "nodes"
 	LsmMapParent                    = "parent"
+	LsmMapPending                   = "pending"
 	LsmMapPrefixes                  = "prefixes"
 	LsmMapRings                     = "rings"
 	LsmMapRules                     = "rules"
@@ -395,6 +503,8 @@ type LsmProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmMapSpecs struct {
+	Anchors     *ebpf.MapSpec `ebpf:"anchors"`
+	Answers     *ebpf.MapSpec `ebpf:"answers"`
 	Askers      *ebpf.MapSpec `ebpf:"askers"`
 	Conns       *ebpf.MapSpec `ebpf:"conns"`
 	Counts      *ebpf.MapSpec `ebpf:"counts"`
@@ -402,14 +512,17 @@ type LsmMapSpecs struct {
 	Devices     *ebpf.MapSpec `ebpf:"devices"`
 	Environs    *ebpf.MapSpec `ebpf:"environs"`
 	Executables *ebpf.MapSpec `ebpf:"executables"`
+	FileGrants  *ebpf.MapSpec `ebpf:"file_grants"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Grants      *ebpf.MapSpec `ebpf:"grants"`
 	Identities  *ebpf.MapSpec `ebpf:"identities"`
 	Judged      *ebpf.MapSpec `ebpf:"judged"`
+	Leases      *ebpf.MapSpec `ebpf:"leases"`
 	Members     *ebpf.MapSpec `ebpf:"members"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Nodes       *ebpf.MapSpec `ebpf:"nodes"`
 	Parent      *ebpf.MapSpec `ebpf:"parent"`
+	Pending     *ebpf.MapSpec `ebpf:"pending"`
 	Prefixes    *ebpf.MapSpec `ebpf:"prefixes"`
 	Rings       *ebpf.MapSpec `ebpf:"rings"`
 	Rules       *ebpf.MapSpec `ebpf:"rules"`
@@ -444,6 +557,8 @@ func (o *LsmObjects) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmMaps struct {
+	Anchors     *ebpf.Map `ebpf:"anchors"`
+	Answers     *ebpf.Map `ebpf:"answers"`
 	Askers      *ebpf.Map `ebpf:"askers"`
 	Conns       *ebpf.Map `ebpf:"conns"`
 	Counts      *ebpf.Map `ebpf:"counts"`
@@ -451,14 +566,17 @@ type LsmMaps struct {
 	Devices     *ebpf.Map `ebpf:"devices"`
 	Environs    *ebpf.Map `ebpf:"environs"`
 	Executables *ebpf.Map `ebpf:"executables"`
+	FileGrants  *ebpf.Map `ebpf:"file_grants"`
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Grants      *ebpf.Map `ebpf:"grants"`
 	Identities  *ebpf.Map `ebpf:"identities"`
 	Judged      *ebpf.Map `ebpf:"judged"`
+	Leases      *ebpf.Map `ebpf:"leases"`
 	Members     *ebpf.Map `ebpf:"members"`
 	Names       *ebpf.Map `ebpf:"names"`
 	Nodes       *ebpf.Map `ebpf:"nodes"`
 	Parent      *ebpf.Map `ebpf:"parent"`
+	Pending     *ebpf.Map `ebpf:"pending"`
 	Prefixes    *ebpf.Map `ebpf:"prefixes"`
 	Rings       *ebpf.Map `ebpf:"rings"`
 	Rules       *ebpf.Map `ebpf:"rules"`
@@ -468,6 +586,8 @@ type LsmMaps struct {
 
 func (m *LsmMaps) Close() error {
 	return _LsmClose(
+		m.Anchors,
+		m.Answers,
 		m.Askers,
 		m.Conns,
 		m.Counts,
@@ -475,14 +595,17 @@ func (m *LsmMaps) Close() error {
 		m.Devices,
 		m.Environs,
 		m.Executables,
+		m.FileGrants,
 		m.Flows,
 		m.Grants,
 		m.Identities,
 		m.Judged,
+		m.Leases,
 		m.Members,
 		m.Names,
 		m.Nodes,
 		m.Parent,
+		m.Pending,
 		m.Prefixes,
 		m.Rings,
 		m.Rules,

@@ -84,16 +84,11 @@ static __noinline int judge_program(struct linux_binprm *bprm)
 	if (v && v->flags & EXEC_DENY) {
 		r.answer.verdict = DENY;
 		r.answer.rule = v->rule;
-		report(&r, box, d);
-		return -EACCES;
+		return deny(&r, box, d);
 	}
 	if (bprm->buf[0] == '#' && bprm->buf[1] == '!')
 		r.query.want = ACCESS_READ; /* what runs is the interpreter, and it only reads this */
-	judge_file(&r.query, d, &r.answer);
-	if (r.answer.verdict == ALLOW)
-		return 0;
-	report(&r, box, d);
-	return -EACCES;
+	return by_rules(&r, d) ? 0 : settle(&r, box, d);
 }
 
 SEC("lsm/bprm_check_security")
@@ -102,13 +97,22 @@ int bprm_check_security(__u64 *ctx)
 	return outside() ? 0 : judge_program((void *)ctx[0]);
 }
 
+/* Whether the policy names a file as a program. */
+static __noinline int named_program(__u64 cgid, struct inode *inode)
+{
+	struct exec_key key = {.cgid = cgid};
+	struct exec_value *v;
+
+	identify_inode(&key.file, inode);
+	v = bpf_map_lookup_elem(&executables, &key);
+	return v && v->flags & EXEC_FILE && !(v->flags & EXEC_DENY);
+}
+
 /* A file that is mapped to be executed: what may be read, and where the policy lists what may be mapped that alone. */
 static __noinline int judge_map(struct file *file)
 {
 	struct dentry *d = file->f_path.dentry;
 	struct inode *inode = file->f_inode;
-	struct exec_key key = {};
-	struct exec_value *v;
 	struct sandbox *box;
 	struct refusal r;
 	int verdict;
@@ -120,24 +124,18 @@ static __noinline int judge_map(struct file *file)
 		return 0;
 	if ((nowhere(inode->i_sb) || !inode->i_nlink) && box->listed)
 		return refuse(&r, box, d, REASON_UNLISTED, EACCES);
-	judge_file(&r.query, d, &r.answer);
-	if (r.answer.verdict == ALLOW && box->listed) {
-		r.query.want = ACCESS_MAP;
-		judge_file(&r.query, d, &r.answer);
-		r.reason = REASON_UNLISTED;
+	if (!by_rules(&r, d)) {
+		verdict = settle(&r, box, d);
+		if (verdict)
+			return verdict;
 	}
-	if (likely(r.answer.verdict == ALLOW))
+	if (likely(!box->listed))
 		return 0;
-	if (r.reason == REASON_UNLISTED) {
-		/* A program is mapped when it is executed. */
-		key.cgid = r.query.place.cgid;
-		identify_inode(&key.file, inode);
-		v = bpf_map_lookup_elem(&executables, &key);
-		if (v && v->flags & EXEC_FILE && !(v->flags & EXEC_DENY))
-			return 0;
-	}
-	report(&r, box, d);
-	return -EACCES;
+	r.query.want = ACCESS_MAP;
+	if (by_rules(&r, d) || named_program(r.query.place.cgid, inode))
+		return 0; /* a program is mapped when it is executed */
+	r.reason = REASON_UNLISTED;
+	return deny(&r, box, d);
 }
 
 /* Memory of no file is the program's own affair: it may make code, but of no file that it may not map. */

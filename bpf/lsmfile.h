@@ -61,14 +61,6 @@ int file_open(__u64 *ctx)
 	return judge(file->f_path.dentry, OP_OPEN, wanted(file, inode));
 }
 
-/* The first process of a pid namespace: a sandbox's init, which is ours and hands on what the agent gives it. */
-static __always_inline int is_init(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	return task->signal->flags & SIGNAL_UNKILLABLE;
-}
-
 SEC("lsm/file_receive")
 int file_receive(__u64 *ctx)
 {
@@ -106,6 +98,8 @@ int path_symlink(__u64 *ctx)
 /* chmod, chown, utimensat, truncate and ftruncate. */
 static __always_inline int set_attributes(struct dentry *d, struct iattr *attributes)
 {
+	if (attributes->ia_valid & ATTR_OPEN)
+		return 0; /* by open(2) with O_TRUNC, which was judged by it: an answer for once is used up */
 	return judge(d, attributes->ia_valid & ATTR_SIZE ? OP_TRUNCATE : OP_ATTRIBUTES, ACCESS_WRITE);
 }
 

@@ -51,7 +51,7 @@ enum {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
-enum { BPF_ANY = 0 };
+enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
 enum { BPF_F_NO_PREALLOC = 1 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
 enum { BPF_SK_LOOKUP_F_NO_REUSEPORT = 2 };
@@ -61,7 +61,7 @@ enum { AF_INET = 2, AF_INET6 = 10 };
 enum { SOCK_STREAM = 1, SOCK_DGRAM = 2 };
 enum { IPPROTO_IP = 0, IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
 enum { ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
-enum { SIGKILL = 9 };
+enum { SIGKILL = 9, SIGSTOP = 19 };
 
 enum { BPF_SOCK_OPS_TCP_CONNECT_CB = 3, BPF_SOCK_OPS_STATE_CB = 10 };
 enum { BPF_SOCK_OPS_STATE_CB_FLAG = 4 };
@@ -182,6 +182,7 @@ static struct bpf_sock *(*bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)95;
 static void *(*bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static long (*bpf_sk_storage_delete)(void *map, void *sk) = (void *)108;
 static long (*bpf_send_signal)(__u32 sig) = (void *)109;
+static long (*bpf_send_signal_thread)(__u32 sig) = (void *)117;
 static long (*bpf_probe_read_user)(void *to, __u32 len, const void *from) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *to, __u32 len, const void *from) = (void *)113;
 static long (*bpf_probe_read_user_str)(void *to, __u32 len, const void *from) = (void *)114;
@@ -192,5 +193,6 @@ static void *(*bpf_ringbuf_reserve)(void *ringbuf, __u64 size, __u64 flags) = (v
 static void (*bpf_ringbuf_submit)(void *record, __u64 flags) = (void *)132;
 static void *(*bpf_get_current_task_btf)(void) = (void *)158;
 static long (*bpf_loop)(__u32 n, void *callback, void *ctx, __u64 flags) = (void *)181;
+static void *(*bpf_task_pt_regs)(void *task) = (void *)175;
 
 #endif

@@ -17,12 +17,15 @@ type inherited struct {
 	grants   map[bpf.GateGrantKey]struct{}
 	rulesets map[uint32]*Ruleset // by revision
 	files    map[uint32]*fileSet // likewise
+
+	fileGrants map[bpf.LsmFileGrantKey]struct{}
 }
 
 func newInherited() *inherited {
 	return &inherited{
 		exec: make(map[bpf.GateExecKey]struct{}), devices: make(map[bpf.GateDeviceKey]struct{}),
 		grants: make(map[bpf.GateGrantKey]struct{}), rulesets: make(map[uint32]*Ruleset), files: make(map[uint32]*fileSet),
+		fileGrants: make(map[bpf.LsmFileGrantKey]struct{}),
 	}
 }
 
@@ -45,7 +48,8 @@ func (h *inherited) fileSet(revision uint32) *fileSet {
 }
 
 // Adopt takes over the guard of a cgroup whose agent was killed: every rule, grant and program stays in force, and events
-// come to opt.OnEvent from here on. MaxConns, Default and Revision of opt are not looked at: they are what they were.
+// come to opt.OnEvent from here on. MaxConns, Default, Revision and Hold of opt are not looked at: they are what they were.
+// Calls that were held are rejected.
 // os.ErrNotExist says that the cgroup has no guard.
 func (l *Loader) Adopt(dir *os.File, opt Options) (*Guard, error) {
 	id, err := cgroupID(dir)
@@ -60,7 +64,7 @@ func (l *Loader) Adopt(dir *os.File, opt Options) (*Guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt the guard of cgroup %s: %w", dir.Name(), err)
 	}
-	g.exec, g.devices, g.grants = h.exec, h.devices, h.grants
+	g.exec, g.devices, g.grants, g.fileGrants = h.exec, h.devices, h.grants, h.fileGrants
 	g.live = h.ruleset(g.sandbox.Revision)
 	g.staged = make(map[*Ruleset]struct{})
 	for _, rs := range h.rulesets {
@@ -86,7 +90,12 @@ func (l *Loader) Adopt(dir *os.File, opt Options) (*Guard, error) {
 	l.mu.Unlock()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.sandbox.Ring = l.ring.index
+	if l.maps.pending != nil {
+		if err := g.rejectHeld(); err != nil {
+			return nil, fmt.Errorf("adopt the guard of cgroup %s: %w", dir.Name(), err)
+		}
+	}
+	g.sandbox.Ring, g.sandbox.Owner = l.ring.index, l.owner()
 	return g, g.update()
 }
 
@@ -205,7 +214,14 @@ func (l *Loader) walk() (map[uint64]*inherited, error) {
 			return nil, err
 		}
 	}
-	return found, nil
+	if m.fileGrants == nil {
+		return found, nil
+	}
+	return found, each[bpf.LsmFileGrantKey, bpf.GateGrant](m.fileGrants, func(k bpf.LsmFileGrantKey) {
+		if h := of(k.What.Cgid); h != nil {
+			h.fileGrants[k] = struct{}{}
+		}
+	})
 }
 
 // each calls f for every key of a map.

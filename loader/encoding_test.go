@@ -116,7 +116,7 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 			t.Errorf("hook %d is %s in C, %s in Go", h, hookNames[h], want)
 		}
 	}
-	goReasons := []string{"RULE", "CONNECTIONS", "NOT_DNS", "PROTOCOL", "ADDRESS", "EGRESS", "INGRESS", "NO_MEMORY", "RESERVED", "MARKED", "GAINS", "DELETED", "FOREIGN", "HELPER", "KERNEL", "GUARD", "TAINTED", "UNLISTED"}
+	goReasons := []string{"RULE", "CONNECTIONS", "NOT_DNS", "PROTOCOL", "ADDRESS", "EGRESS", "INGRESS", "NO_MEMORY", "RESERVED", "MARKED", "GAINS", "DELETED", "FOREIGN", "HELPER", "KERNEL", "GUARD", "TAINTED", "UNLISTED", "RESUMED"}
 	reasonNames := cEnum(t, "abi.h", "reason")
 	if len(reasonNames) != int(reasons) || len(goReasons) != int(reasons) {
 		t.Fatalf("%d reasons in C, %d in Go", len(reasonNames), reasons)
@@ -149,7 +149,7 @@ func TestNumbersMatchTheHeaders(t *testing.T) {
 		t.Errorf("slots in C: %v", got)
 	}
 	for name, value := range map[string]int{
-		"RINGS": rings, "VARIABLES": len(variables), "EXEC_FILE": execFile, "EXEC_TREE": execTree, "EXEC_QUIET": execQuiet, "EXEC_DENY": execDeny, "EXEC_HELPER": execHelper,
+		"RINGS": rings, "ANCHOR_BITS": bpf.AnchorBits, "VARIABLES": len(variables), "EXEC_FILE": execFile, "EXEC_TREE": execTree, "EXEC_QUIET": execQuiet, "EXEC_DENY": execDeny, "EXEC_HELPER": execHelper,
 	} {
 		if got := cConstant(t, name); got != value {
 			t.Errorf("%s is %d in C, %d in Go", name, got, value)
@@ -164,7 +164,7 @@ func TestOneMoreThanTheLastIsNamed(t *testing.T) {
 	if s := hooks.String(); s != "hook 9" {
 		t.Errorf("%q", s)
 	}
-	if s := reasons.String(); s != "reason 18" {
+	if s := reasons.String(); s != "reason 19" {
 		t.Errorf("%q", s)
 	}
 }

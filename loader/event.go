@@ -62,6 +62,7 @@ const (
 	ReasonGuard                     // what no sandbox may do
 	ReasonTainted                   // the rule is for a command, and other code may run as it
 	ReasonUnlisted                  // a library that the policy does not list
+	ReasonResumed                   // a call that waited was made to go on too often, or nobody answers any more
 	reasons
 )
 
@@ -89,6 +90,7 @@ func (r Reason) String() string {
 		"no sandbox may do this, whatever its policy",
 		"the rule is for a command, and other code may run as it",
 		"only libraries of the baseline and below paths with `execute` are loaded, none that was removed or never had a name",
+		"it was asked about, and made to go on without an answer",
 	}[r]
 }
 
@@ -150,7 +152,14 @@ func decodeEvent(raw []byte) (uint64, Event, error) {
 	if _, err := binary.Decode(raw, binary.NativeEndian, &e); err != nil {
 		return 0, Event{}, fmt.Errorf("decode event: %w", err)
 	}
+	var f bpf.LsmFileEvent
 	text := raw[eventSize:]
+	if Hook(e.Hook) == HookFile {
+		if _, err := binary.Decode(raw, binary.NativeEndian, &f); err != nil {
+			return 0, Event{}, fmt.Errorf("decode event of %d bytes on a file: %w", len(raw), err)
+		}
+		text = raw[unsafe.Sizeof(f):]
+	}
 	room := int(e.ArgsRoom)
 	if room > len(text) || int(e.ArgsLen) > room || int(e.PathLen) > len(text)-room {
 		return 0, Event{}, fmt.Errorf("event with %d bytes of text claims %d of %d for arguments and %d for a path",
@@ -178,10 +187,7 @@ func decodeEvent(raw []byte) (uint64, Event, error) {
 	case HookSocket:
 		out.Family, out.Type, out.Protocol = e.Object[0], e.Object[1], uint16(e.Object[2])
 	case HookFile:
-		out.File = FileAttempt{
-			Op: FileOp(e.Port), Want: policy.Access(e.Protocol), Below: joinNames(text[room : room+int(e.PathLen)]),
-			Mount: FileID{Ino: uint64(e.Object[1])<<32 | uint64(e.Object[0]), Dev: e.Object[2], Gen: e.Object[3]},
-		}
+		out.File = fileAttempt(&f, text[room:room+int(e.PathLen)])
 		out.Path, out.Port, out.Protocol = "", 0, 0
 	case HookGuard:
 		out.Guard = GuardAttempt{Op: GuardOp(e.Port), Detail: e.Object[0], Target: int(e.Object[1])}

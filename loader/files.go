@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -89,6 +90,14 @@ func (g *Guard) SetFiles(list []FileNode) error {
 		next.names[k] = struct{}{}
 	}
 	m := &g.l.maps
+	anchors := make(map[uint32]uint8, len(nodes))
+	for k := range nodes {
+		anchors[bpf.Anchor(k.Ino, k.Dev)] = 1
+	}
+	// A node whose anchor is missing would not be found, and a rule above it would decide.
+	if err := putAll(m.anchors, anchors); err != nil {
+		return putError("the anchors of the file rules", err)
+	}
 	if err := errors.Join(putAll(m.nodes, nodes), putAll(m.names, names)); err != nil {
 		return errors.Join(putError("the file rules", err), g.removeFiles(next))
 	}
@@ -189,6 +198,17 @@ func (g *Guard) removeFiles(s fileSet) error {
 	return errors.Join(removeAll(m.nodes, s.nodes), removeAll(m.names, s.names))
 }
 
+// removeAsked removes the grants on files, and the entries of calls that were held.
+func (g *Guard) removeAsked() error {
+	m := &g.l.maps
+	if m.pending == nil {
+		return nil
+	}
+	held, err := collect[bpf.LsmHeldKey, bpf.LsmHeld](m.pending, func(k bpf.LsmHeldKey) bool { return k.What.Cgid == g.cgid })
+	answers, failed := collect[bpf.LsmCallKey, bpf.LsmCallAnswer](m.answers, func(k bpf.LsmCallKey) bool { return k.Cgid == g.cgid })
+	return errors.Join(err, failed, removeAll(m.pending, held), removeAll(m.answers, answers), removeAll(m.fileGrants, g.fileGrants))
+}
+
 // FileOp is what was attempted with a file.
 type FileOp uint8
 
@@ -224,8 +244,13 @@ func (op FileOp) String() string {
 
 // FileAttempt is a refused operation on a file.
 type FileAttempt struct {
-	Op    FileOp
-	Want  policy.Access
+	Op      FileOp
+	Want    policy.Access
+	Missing policy.Access // of that, what a grant has to allow; 0: no grant can
+	Object  FileObject    // for a grant, which a long name can't have
+	// Held is the call that waits for Resume. With Deny for a verdict it is one that waited, and was refused because somebody inside
+	// made it go on again and again, or because nobody was there to answer: it is over. Zero: the call has failed, and did not wait.
+	Held  HeldCall
 	Mount FileID // the root of the mount of the view, without the inode's address
 	Below string // path from there; "" for the root itself, cut at its beginning when it is long
 }
@@ -235,4 +260,23 @@ func joinNames(text []byte) string {
 	names := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
 	slices.Reverse(names)
 	return strings.Join(names, "/")
+}
+
+// fileAttempt reads what an event says of a file.
+func fileAttempt(f *bpf.LsmFileEvent, names []byte) FileAttempt {
+	e := &f.Event
+	a := FileAttempt{
+		Op: FileOp(e.Port), Want: policy.Access(e.Protocol), Missing: policy.Access(f.Missing), Below: joinNames(names),
+		Mount:  FileID{Ino: uint64(e.Object[1])<<32 | uint64(e.Object[0]), Dev: e.Object[2], Gen: e.Object[3]},
+		Object: FileObject{File: FileID{Ino: f.Ino, Dev: f.Dev, Gen: f.Gen}},
+	}
+	if f.Named != 0 {
+		name, _, _ := bytes.Cut(names, []byte{0})
+		a.Object.Name = string(name)
+	}
+	if f.Asked != 0 {
+		a.Held.pid, a.Held.asked = int(e.Tgid), f.Asked
+		a.Held.key = bpf.LsmHeldKey{Started: f.Started, Tid: f.Tid, Op: uint32(a.Op), What: asked(e.Cgid, a.Object, a.Missing)}
+	}
+	return a
 }

@@ -339,7 +339,7 @@ func (f *fileWorld) rule(file *file) {
 	if len(file.names[v]) > 0 {
 		value.Flags |= nodeNames
 	}
-	must(f, f.nodes.Put(place, value))
+	f.node(f, place, value)
 	f.put[place] = true
 }
 

@@ -17,6 +17,7 @@ type Options struct {
 	MaxConns int            // TCP connections at a time, towards anything but the sandbox itself; 0: none
 	Default  policy.Verdict // of connections that no rule matches: Deny or Ask
 	Revision uint32         // of the rules that are put first
+	Hold     bool           // what a file rule asks about waits until Resume; OnEvent has to see to that. Otherwise it is denied
 	Listed   bool           // to map a file to execute it takes the right Map; programs of SetExec have it
 	OnEvent  func(Event)    // called for each event, one at a time, in order; must not block for long, nor call Drain or Close
 }
@@ -37,6 +38,8 @@ type Guard struct {
 	devices map[bpf.GateDeviceKey]struct{}
 	grants  map[bpf.GateGrantKey]struct{}
 	files   fileSet
+
+	fileGrants map[bpf.LsmFileGrantKey]struct{}
 }
 
 // NewGuard puts a cgroup below CgroupParent under the programs' control. From then on its processes may execute
@@ -65,6 +68,11 @@ func (l *Loader) NewGuard(dir *os.File, opt Options) (*Guard, error) {
 		exec:    make(map[bpf.GateExecKey]struct{}),
 		devices: make(map[bpf.GateDeviceKey]struct{}),
 		grants:  make(map[bpf.GateGrantKey]struct{}),
+
+		fileGrants: make(map[bpf.LsmFileGrantKey]struct{}),
+	}
+	if opt.Hold {
+		g.sandbox.Hold, g.sandbox.Owner = 1, l.owner()
 	}
 	if opt.Listed {
 		g.sandbox.Listed = 1
@@ -111,6 +119,7 @@ type ExecEntry struct {
 	Tree  bool // File is a directory
 	Deny  bool // not to be executed, although a tree above it is allowed
 	Quiet bool // executed by the sandbox itself, not by what runs in it: no event
+	Known bool // a file rule says whether it may be executed; this, which command it is
 	Rule  policy.RuleID
 
 	Helper   bool   // only for the commands that it helps, and what they start; where LSM programs judge
@@ -143,6 +152,9 @@ func (g *Guard) SetExec(entries []ExecEntry) error {
 		if e.Tree {
 			flags, trees = execTree, 1
 		}
+		if e.Known {
+			flags = 0
+		}
 		if e.Deny {
 			flags |= execDeny
 		}
@@ -160,6 +172,9 @@ func (g *Guard) SetExec(entries []ExecEntry) error {
 		}
 		if again && !e.Helper && !e.Deny {
 			flags &^= execHelper
+		}
+		if again && e.Known {
+			flags = old.Flags
 		}
 		wanted[key] = bpf.GateExecValue{Rule: uint32(e.Rule), Flags: flags, Commands: e.Commands | old.Commands}
 	}
@@ -197,6 +212,8 @@ func (g *Guard) Detach() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.closed = true
+	g.sandbox.Owner = 0 // nobody is there to answer
+	_ = g.update()
 	g.l.ring.drain()
 	g.l.mu.Lock()
 	defer g.l.mu.Unlock()
@@ -227,7 +244,7 @@ func (g *Guard) Close() error {
 	for key := range g.grants {
 		errs = append(errs, remove(m.grants, key))
 	}
-	errs = append(errs, removeAll(m.executables, g.exec), removeAll(m.devices, g.devices), g.removeFiles(g.files),
+	errs = append(errs, removeAll(m.executables, g.exec), removeAll(m.devices, g.devices), g.removeFiles(g.files), g.removeAsked(),
 		remove(m.conns, g.cgid), remove(m.counts, g.cgid))
 	g.l.ring.drain()
 	g.l.mu.Lock()

@@ -117,8 +117,18 @@ func makeCgroup(t testing.TB, l *Loader) *os.File {
 
 func newBox(t testing.TB, l *Loader, opt Options) *box {
 	t.Helper()
+	return newBoxWith(t, l, opt, nil)
+}
+
+// newBoxWith gives each event to on, unless it is nil, and keeps none then.
+func newBoxWith(t testing.TB, l *Loader, opt Options, on func(Event)) *box {
+	t.Helper()
 	b := &box{dir: makeCgroup(t, l)}
 	opt.OnEvent = func(e Event) {
+		if on != nil {
+			on(e)
+			return
+		}
 		b.mu.Lock()
 		b.events = append(b.events, e)
 		b.mu.Unlock()

@@ -21,11 +21,11 @@ import (
 
 // fileJudge is the decision of bpf/files.h, in a program and maps of its own.
 type fileJudge struct {
-	l                  *Loader
-	program            *ebpf.Program
-	nodes, names, last *ebpf.Map
-	query              *fileQuery // not on a stack, which may move
-	still              bool       // the program knows the kernel's rename_lock
+	l                           *Loader
+	program                     *ebpf.Program
+	anchors, nodes, names, last *ebpf.Map
+	query                       *fileQuery // not on a stack, which may move
+	still                       bool       // the program knows the kernel's rename_lock
 }
 
 // fileQuery is the context of the program judge in judgefile.c.
@@ -80,7 +80,7 @@ func loadFileJudge(t testing.TB, l *Loader) *fileJudge {
 	must(t, err)
 	for name := range spec.Maps {
 		switch name {
-		case bpf.JudgeFileMapNodes, bpf.JudgeFileMapNames, bpf.JudgeFileMapLast, ".rodata":
+		case bpf.JudgeFileMapAnchors, bpf.JudgeFileMapNodes, bpf.JudgeFileMapNames, bpf.JudgeFileMapLast, ".rodata":
 		default:
 			delete(spec.Maps, name) // of the network's decision
 		}
@@ -92,7 +92,8 @@ func loadFileJudge(t testing.TB, l *Loader) *fileJudge {
 	t.Cleanup(objects.Close)
 	return &fileJudge{
 		l: l, program: objects.Programs[bpf.JudgeFileProgJudge], query: new(fileQuery), still: lock != 0,
-		nodes: objects.Maps[bpf.JudgeFileMapNodes], names: objects.Maps[bpf.JudgeFileMapNames], last: objects.Maps[bpf.JudgeFileMapLast],
+		anchors: objects.Maps[bpf.JudgeFileMapAnchors],
+		nodes:   objects.Maps[bpf.JudgeFileMapNodes], names: objects.Maps[bpf.JudgeFileMapNames], last: objects.Maps[bpf.JudgeFileMapLast],
 	}
 }
 
@@ -135,6 +136,12 @@ func (j *fileJudge) put(t testing.TB, v view, path string, n node) {
 	if j.nodes.Lookup(key, &old) == nil {
 		value.Flags |= old.Flags & nodeNames
 	}
+	j.node(t, key, value)
+}
+
+func (j *fileJudge) node(t testing.TB, key bpf.JudgeFilePlace, value bpf.JudgeFileNode) {
+	t.Helper()
+	must(t, j.anchors.Put(bpf.Anchor(key.Ino, key.Dev), uint8(1)))
 	must(t, j.nodes.Put(key, value))
 }
 
@@ -145,7 +152,7 @@ func (j *fileJudge) name(t testing.TB, v view, dir, name string, n node) {
 	var value bpf.JudgeFileNode
 	_ = j.nodes.Lookup(key, &value) // none is one that says nothing
 	value.Flags |= nodeNames
-	must(t, j.nodes.Put(key, value))
+	j.node(t, key, value)
 	must(t, j.names.Put(nameKey(t, key, name), n.value()))
 }
 

@@ -36,12 +36,9 @@ func agentMain() {
 	dir, err := os.Open(f[2])
 	var g *Guard
 	if err == nil {
-		if g, err = l.NewGuard(dir, Options{MaxConns: 5}); err == nil {
-			err = fillGuard(l, g)
+		if g, err = l.NewGuard(dir, Options{MaxConns: 5, Hold: true}); err == nil {
+			err = fillAgent(l, g, f[3])
 		}
-	}
-	if err == nil && l.maps.nodes != nil {
-		err = readOnly(l, g)
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -49,6 +46,14 @@ func agentMain() {
 	}
 	fmt.Println("ready")
 	time.Sleep(time.Hour)
+}
+
+// fillAgent fills an agent's guard; the argument is what startAgentWith was given.
+var fillAgent = func(l *Loader, g *Guard, _ string) error {
+	if err := fillGuard(l, g); err != nil || l.maps.nodes == nil {
+		return err
+	}
+	return readOnly(l, g)
 }
 
 // fillGuard puts an entry into every map.
@@ -87,8 +92,13 @@ func readOnly(l *Loader, g *Guard) error {
 // startAgent runs an agent in another process.
 func startAgent(t *testing.T, cfg Config, dir *os.File) *exec.Cmd {
 	t.Helper()
+	return startAgentWith(t, cfg, dir, "")
+}
+
+func startAgentWith(t *testing.T, cfg Config, dir *os.File, arg string) *exec.Cmd {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), agentEnv+"="+cfg.BPFFS+"|"+cfg.Parent+"|"+dir.Name())
+	cmd.Env = append(os.Environ(), agentEnv+"="+cfg.BPFFS+"|"+cfg.Parent+"|"+dir.Name()+"|"+arg)
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())

@@ -6,6 +6,10 @@
 // A process below the parent whose cgroup has no entry may do nothing. While loaded they take about 30 MiB of kernel
 // memory, most of it hash tables sized for the worst case, and cost every exec on the host two look-ups.
 //
+// Where LSM programs judge files, a call that a rule asks about can wait in the kernel: its event names it, Guard.Resume answers it, and
+// Guard.GrantFile enters what is to be remembered. While a Loader is open it keeps a lease that says that somebody answers; without
+// one the programs refuse instead of waiting.
+//
 // Package loader never decides anything, never writes a log, and knows nothing of names: it turns rules that were
 // already compiled into entries. Beside package bpf it is the only one that imports cilium/ebpf.
 package loader
@@ -49,6 +53,8 @@ type Loader struct {
 	maps   mapSet
 	ident  *ebpf.Program
 	ring   *ring
+	lease  *lease         // nil where nothing is held: no LSM programs are loaded
+	waking sync.WaitGroup // of calls that were answered
 	cpus   int
 
 	identMu   sync.Mutex              // one run of the program at a time: its answer has one place
@@ -115,6 +121,13 @@ func open(cfg Config, parent cgroup) (*Loader, error) {
 		l.release()
 		return nil, err
 	}
+	if l.maps.leases != nil {
+		if err := l.startLease(); err != nil {
+			err = errors.Join(err, l.ring.close())
+			l.release()
+			return nil, err
+		}
+	}
 	return l, nil
 }
 
@@ -151,7 +164,9 @@ func (l *Loader) Ring() int { return int(l.ring.index) + 1 }
 // is left of them is denied everything that it has no entry for, and removed by the next Sweep.
 func (l *Loader) Close() error {
 	l.Deliver()
-	err := l.ring.close()
+	err := l.endLease()
+	l.waking.Wait()
+	err = errors.Join(err, l.ring.close())
 	l.release()
 	return errors.Join(err, l.parent.dir.Close())
 }

@@ -17,7 +17,8 @@ type mapSet struct {
 	rules, prefixes, members, grants, flows  *ebpf.Map
 	executables, devices, askers, identities *ebpf.Map
 	departed, environs                       *ebpf.Map
-	nodes, names                             *ebpf.Map // nil where no LSM programs are loaded
+	anchors, nodes, names, fileGrants        *ebpf.Map // nil where no LSM programs are loaded, as the others
+	pending, answers, leases                 *ebpf.Map
 }
 
 // byName returns where each map goes.
@@ -43,7 +44,15 @@ func (m *mapSet) byName() map[string]**ebpf.Map {
 
 // lsm returns where the maps go that only the LSM programs have.
 func (m *mapSet) lsm() map[string]**ebpf.Map {
-	return map[string]**ebpf.Map{bpf.LsmMapNodes: &m.nodes, bpf.LsmMapNames: &m.names}
+	return map[string]**ebpf.Map{
+		bpf.LsmMapAnchors:    &m.anchors,
+		bpf.LsmMapNodes:      &m.nodes,
+		bpf.LsmMapNames:      &m.names,
+		bpf.LsmMapFileGrants: &m.fileGrants,
+		bpf.LsmMapPending:    &m.pending,
+		bpf.LsmMapAnswers:    &m.answers,
+		bpf.LsmMapLeases:     &m.leases,
+	}
 }
 
 func (m *mapSet) open(dir string) error {

@@ -47,7 +47,10 @@ func (l *Loader) Sweep() error {
 	if m.nodes != nil {
 		err = errors.Join(err,
 			sweep[bpf.LsmPlace, bpf.LsmNode](m.nodes, func(k bpf.LsmPlace) uint64 { return k.Cgid }, dead),
-			sweep[bpf.LsmNameKey, bpf.LsmNode](m.names, func(k bpf.LsmNameKey) uint64 { return k.Dir.Cgid }, dead))
+			sweep[bpf.LsmNameKey, bpf.LsmNode](m.names, func(k bpf.LsmNameKey) uint64 { return k.Dir.Cgid }, dead),
+			sweep[bpf.LsmFileGrantKey, bpf.GateGrant](m.fileGrants, func(k bpf.LsmFileGrantKey) uint64 { return k.What.Cgid }, dead),
+			sweep[bpf.LsmHeldKey, bpf.LsmHeld](m.pending, func(k bpf.LsmHeldKey) uint64 { return k.What.Cgid }, dead),
+			sweep[bpf.LsmCallKey, bpf.LsmCallAnswer](m.answers, func(k bpf.LsmCallKey) uint64 { return k.Cgid }, dead))
 	}
 	if err != nil {
 		return fmt.Errorf("sweep what killed agents left in the kernel: %w", err)

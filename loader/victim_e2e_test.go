@@ -148,6 +148,8 @@ func victimTry(f []string) (string, error) {
 	case "opens": // how often, and then a path and what opening it gives each time: ok, an errno's name, or "either" of ok and EACCES
 		n, _ := strconv.Atoi(f[1])
 		return "", manyOpens(n, f[2:])
+	case "signalled", "wait", "threads":
+		return heldTry(f)
 	case "file": // operation path...
 		return "", fileTry(f[1:])
 	case "guard": // attempt argument...
@@ -261,6 +263,12 @@ type victim struct {
 // process is over for its parent before the tracepoint on its exec, which kills by rules that a test may have changed by then.
 func startVictim(t testing.TB, ns *testNet, dir *os.File) *victim {
 	t.Helper()
+	return startVictimWith(t, ns, dir, 0)
+}
+
+// startVictimWith starts a victim in new namespaces, too.
+func startVictimWith(t testing.TB, ns *testNet, dir *os.File, namespaces uintptr) *victim {
+	t.Helper()
 	v := &victim{t: t, cmd: exec.Command("/proc/self/exe", "victim", "of", t.Name())}
 	v.args = strings.Join(v.cmd.Args, " ")
 	v.cmd.Env = append(os.Environ(), victimEnv+"=1", "GODEBUG=asyncpreemptoff=1") // no EINTR from the Go runtime's signals
@@ -270,8 +278,9 @@ func startVictim(t testing.TB, ns *testNet, dir *os.File) *victim {
 	out, err := v.cmd.StdoutPipe()
 	must(t, err)
 	v.in, v.out = in, bufio.NewReader(out)
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	if dir != nil {
-		v.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+		v.cmd.SysProcAttr.UseCgroupFD, v.cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	}
 	ns.do(func() { err = v.cmd.Start() })
 	must(t, err)

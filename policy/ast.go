@@ -79,27 +79,27 @@ type NetDeny struct {
 // FilesystemSection is the section `filesystem`.
 type FilesystemSection struct {
 	At
-	Default  Value[Word] `key:"default" one:"deny" later:"ask" why:"file operations are not held for an answer yet" never:"allow" hint:"there is no allow by default: name the paths under filesystem.allow" doc:"What happens to a path that no rule covers."`
+	Default  Value[Word] `key:"default" one:"deny ask" never:"allow" hint:"there is no allow by default: name the paths under filesystem.allow" doc:"What happens where a path that some rule shows is not allowed something: deny (default), or ask a person. What no rule shows does not exist inside."`
 	Baseline Value[Word] `key:"baseline" one:"system none" doc:"system (default): programs and libraries of the host and /etc without its secrets, to read; none: nothing."`
 	Allow    []FileEntry `key:"allow" doc:"Paths that may be used. The longest path wins; deny beats it."`
-	Ask      Later       `key:"ask" later:"yes" why:"file operations are not held for an answer yet" doc:"Paths that a person is asked about."`
+	Ask      []FileEntry `key:"ask" doc:"Paths that a person is asked about, whatever allow says. Needs level full."`
 	Deny     []FileEntry `key:"deny" doc:"Paths refused, with everything below, whatever allow says."`
 }
 
-// FileEntry is a rule of filesystem.allow or deny.
+// FileEntry is a rule of filesystem.allow, ask or deny.
 type FileEntry struct {
 	Rule
 	Path        Value[Path]   `key:"path" req:"yes" doc:"Absolute path; the rule covers everything below it."`
 	Permissions []Value[Word] `key:"permissions" req:"yes" some:"yes" one:"read write execute" doc:"write includes create, delete, rename and attributes."`
-	Expires     Later         `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
+	Expires     Value[Span]   `key:"expires" min:"1s" max:"8760h" doc:"How long the rule holds, after the start of a run, or in a sandbox that lasts after it came into the policy. It needs enforcement level full."`
 }
 
 // ProcessSection is the section `process`.
 type ProcessSection struct {
 	At
-	Default Value[Word]    `key:"default" one:"deny" later:"ask" why:"an exec is not held for an answer yet" never:"allow" hint:"there is no allow by default: name the programs under process.allow" doc:"What happens to a program that no rule covers."`
+	Default Value[Word]    `key:"default" one:"deny ask" never:"allow" hint:"there is no allow by default: name the programs under process.allow" doc:"What happens to a program that no rule covers: deny (default), or ask a person, which needs level full."`
 	Allow   []CommandAllow `key:"allow" doc:"Programs that may be executed."`
-	Ask     Later          `key:"ask" later:"yes" why:"an exec is not held for an answer yet" doc:"Programs that a person is asked about."`
+	Ask     []CommandDeny  `key:"ask" doc:"Programs that a person is asked about, whatever allow says. Needs level full."`
 	Deny    []CommandDeny  `key:"deny" doc:"Programs refused whatever allow says."`
 	Map     Value[Word]    `key:"map" one:"any listed" doc:"Which libraries and add-ons an allowed program may load: any (default) that it can read, or those of the baseline and of paths with execute (listed; at level full)."`
 	Limits  *LimitsSection `key:"limits" doc:"Most that the whole sandbox may use."`
@@ -110,14 +110,14 @@ type CommandAllow struct {
 	Rule
 	Command Value[CommandName] `key:"command" req:"yes" doc:"A name found on the sandbox's PATH, or an absolute path."`
 	Helpers []Value[Helper]    `key:"helpers" doc:"Programs that this one starts: names, absolute paths, or globs in the last element. At level static anybody inside may start them."`
-	Expires Later              `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
+	Expires Value[Span]        `key:"expires" min:"1s" max:"8760h" doc:"How long the rule holds, after the start of a run, or in a sandbox that lasts after it came into the policy. It needs enforcement level full."`
 }
 
-// CommandDeny is a rule of process.deny.
+// CommandDeny is a rule of process.ask or deny.
 type CommandDeny struct {
 	Rule
 	Command Value[CommandName] `key:"command" req:"yes" doc:"A name found on the sandbox's PATH, or an absolute path."`
-	Expires Later              `key:"expires" later:"yes" why:"rules for files and programs are fixed when the sandbox starts" doc:"How long the rule holds."`
+	Expires Value[Span]        `key:"expires" min:"1s" max:"8760h" doc:"How long the rule holds, after the start of a run, or in a sandbox that lasts after it came into the policy. It needs enforcement level full."`
 }
 
 // LimitsSection is process.limits.

@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Section is the part of a policy that a Change is in.
 type Section string
 
-// The sections that are put into force by different means. Network rules can change while a sandbox runs; files and
-// sockets are mounts, and programs and limits are set when it starts.
+// The sections that are put into force by different means. Network rules can change while a sandbox runs; sockets are mounts, and
+// limits are set when it starts. Files and programs are both, by the level of enforcement.
 const (
 	SectionNetwork    Section = "network"
 	SectionSockets    Section = "network.unix"
@@ -102,9 +103,7 @@ func (c *Compiled) saysNetwork() map[string]said {
 		if r.ECH {
 			subject += " with ech"
 		}
-		if r.Expires > 0 {
-			subject += " for " + span(r.Expires) + " after the start"
-		}
+		subject += after(r.Expires)
 		if _, twice := m[subject]; !twice {
 			m[subject] = said{"", c.pos(r.ID)}
 		}
@@ -125,20 +124,36 @@ func (c *Compiled) saysFiles() map[string]said {
 	if c.Files.Baseline {
 		baseline = "system"
 	}
-	m := map[string]said{"baseline": {baseline, ""}}
+	m := map[string]said{"baseline": {baseline, ""}, "default": {c.Files.Default.String(), ""}}
 	for i := range c.Files.Rules {
 		r := &c.Files.Rules[i]
 		what := r.Access.String()
+		if r.Asked != 0 {
+			what += ", asked " + r.Asked.String()
+		}
 		if r.Denied != 0 {
 			what += ", denied " + r.Denied.String()
 		}
 		m[r.Path] = said{what, c.pos(r.ID)}
 	}
+	for i := range c.Files.written {
+		if g := &c.Files.written[i]; g.Expires != 0 {
+			m[fmt.Sprintf("%s %s: %s%s", g.Verdict, g.Path, g.Access, after(g.Expires))] = said{"", c.pos(firstOf(g.by))}
+		}
+	}
 	return m
 }
 
+// after says when a rule ends.
+func after(expires time.Duration) string {
+	if expires == 0 {
+		return ""
+	}
+	return " for " + span(expires) + " after the start"
+}
+
 func (c *Compiled) saysPrograms() map[string]said {
-	m := map[string]said{"map": {"any", ""}}
+	m := map[string]said{"default": {c.Exec.Default.String(), ""}, "map": {"any", ""}}
 	if c.Exec.Listed != 0 {
 		m["map"] = said{"listed", c.pos(c.Exec.Listed)}
 	}
@@ -147,10 +162,13 @@ func (c *Compiled) saysPrograms() map[string]said {
 		if len(x.Helpers) > 0 {
 			what = "with " + strings.Join(sorted(x.Helpers), ", ")
 		}
-		m["allow "+x.Name] = said{what, c.pos(x.ID)}
+		m["allow "+x.Name+after(x.Expires)] = said{what, c.pos(x.ID)}
+	}
+	for _, x := range c.Exec.Ask {
+		m["ask "+x.Name] = said{"", c.pos(x.ID)}
 	}
 	for _, x := range c.Exec.Deny {
-		m["deny "+x.Name] = said{"", c.pos(x.ID)}
+		m["deny "+x.Name+after(x.Expires)] = said{"", c.pos(x.ID)}
 	}
 	return m
 }

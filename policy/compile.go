@@ -37,12 +37,22 @@ type merge struct {
 	*collector
 	out      *Compiled
 	spoken   map[spokenKey]spoken
-	commands map[string]int // index in out.Exec.Allow by name
-	refused  map[string]bool
+	commands map[commandKey]int // index in out.Exec.Allow
+	named    map[namedKey]bool  // in out.Exec.Ask and Deny
 	sockets  map[string]bool
-	allow    map[string]fileGrant
-	deny     map[string]fileGrant
 	steps    int // elementary steps taken: what the tests count instead of the time
+}
+
+// commandKey is what rules for one command have in common: those that end at different times are several.
+type commandKey struct {
+	name    string
+	expires time.Duration
+}
+
+// namedKey is the same for the verbs whose rules say nothing more.
+type namedKey struct {
+	verb Verdict
+	commandKey
 }
 
 // spokenKey and spoken find two rules of one verb that would speak differently on the same connection.
@@ -66,11 +76,9 @@ func newMerge(file string) *merge {
 			Files: Files{Baseline: true},
 		},
 		spoken:   map[spokenKey]spoken{},
-		commands: map[string]int{},
-		refused:  map[string]bool{},
+		commands: map[commandKey]int{},
+		named:    map[namedKey]bool{},
 		sockets:  map[string]bool{},
-		allow:    map[string]fileGrant{},
-		deny:     map[string]fileGrant{},
 	}
 }
 
@@ -85,6 +93,12 @@ func (m *merge) settings(p *Policy) {
 	}
 	if p.Network != nil && p.Network.Default.V == "ask" {
 		m.out.Network.Default = Ask
+	}
+	if p.Filesystem != nil && p.Filesystem.Default.V == "ask" {
+		m.out.Files.Default = Ask
+	}
+	if p.Process != nil && p.Process.Default.V == "ask" {
+		m.out.Exec.Default = Ask
 	}
 	if p.Filesystem != nil && p.Filesystem.Baseline.V == "none" {
 		m.out.Files.Baseline = false
@@ -145,23 +159,34 @@ func (m *merge) add(p *Policy) {
 	}
 	if f := p.Filesystem; f != nil {
 		for i := range f.Allow {
-			m.grant(m.allow, &f.Allow[i], "allow")
+			m.grant(&f.Allow[i], Allow)
+		}
+		for i := range f.Ask {
+			m.grant(&f.Ask[i], Ask)
 		}
 		for i := range f.Deny {
-			m.grant(m.deny, &f.Deny[i], "deny")
+			m.grant(&f.Deny[i], Deny)
 		}
 	}
 	if x := p.Process; x != nil {
 		for i := range x.Allow {
 			m.allowCommand(&x.Allow[i])
 		}
-		for i := range x.Deny {
-			if name := string(x.Deny[i].Command.V); !m.refused[name] {
-				m.refused[name] = true
-				m.out.Exec.Deny = append(m.out.Exec.Deny, Command{ID: m.ref(x.Deny[i].At, "deny", x.Deny[i].Text), Name: name})
-			}
+		m.out.Exec.Ask = m.name(m.out.Exec.Ask, x.Ask, Ask)
+		m.out.Exec.Deny = m.name(m.out.Exec.Deny, x.Deny, Deny)
+	}
+}
+
+// name enters the commands that a verb names, each once.
+func (m *merge) name(into []Command, rules []CommandDeny, verb Verdict) []Command {
+	for i := range rules {
+		name, expires := string(rules[i].Command.V), time.Duration(rules[i].Expires.V)
+		if key := (namedKey{verb, commandKey{name, expires}}); !m.named[key] {
+			m.named[key] = true
+			into = append(into, Command{ID: m.ref(rules[i].At, verb.String(), rules[i].Text), Name: name, Expires: expires})
 		}
 	}
+	return into
 }
 
 var protocols = map[Word]Protocol{"tcp": TCP, "tls": TLS, "https": HTTPS, "http": HTTP}
@@ -218,11 +243,12 @@ func (r *NetRule) target() string {
 
 func (m *merge) allowCommand(c *CommandAllow) {
 	name := string(c.Command.V)
-	i, there := m.commands[name]
+	key := commandKey{name, time.Duration(c.Expires.V)}
+	i, there := m.commands[key]
 	if !there {
 		i = len(m.out.Exec.Allow)
-		m.commands[name] = i
-		m.out.Exec.Allow = append(m.out.Exec.Allow, Command{ID: m.ref(c.At, "allow", c.Text), Name: name})
+		m.commands[key] = i
+		m.out.Exec.Allow = append(m.out.Exec.Allow, Command{ID: m.ref(c.At, "allow", c.Text), Name: name, Expires: key.expires})
 	}
 	entry := &m.out.Exec.Allow[i]
 	if !there {
@@ -245,8 +271,6 @@ var ownHelpers = map[string][]string{
 // finish builds what needs all rules.
 func (m *merge) finish() {
 	m.out.Network.index = m.indexNetwork(m.out.Network.Rules)
-	m.out.Files.Rules = m.effective()
-	m.out.Files.index = indexFiles(m.out.Files.Rules)
-	m.out.Files.allow, m.out.Files.deny = m.allow, m.deny
+	m.out.Files = m.out.Files.at(0, &m.steps)
 	m.out.Revision = revision(m.out)
 }

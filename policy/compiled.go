@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -105,34 +106,65 @@ type FileRule struct {
 	ID     RuleID
 	Path   string // absolute, cleaned; not resolved: symlinks are the sandbox's matter
 	Access Access // what is allowed at and below Path
+	Asked  Access // what a person is asked about at and below Path, by a rule or by default; none of it is in Access
 	Denied Access // what a deny rule took away at and below Path (to tell "not granted" from "denied")
 	DenyID RuleID // the nearest deny rule, when Denied != 0
 
-	by, deniedBy [3]RuleID // per access: see RuleFor
-	allowedAt    string    // path of the allow rule that Access comes from
+	Varies bool // it depends on rules that expire
+
+	by, askedBy, deniedBy [3]RuleID // per access: see RuleFor
+	allowedAt, askedAt    string    // paths of the rules that Access and Asked come from
 }
 
 // Files is the filesystem section.
 type Files struct {
 	Baseline bool           // baseline: system
+	Default  Verdict        // Deny or Ask
 	Rules    []FileRule     // sorted by path
 	index    map[string]int // in Rules, by path
 
-	allow, deny map[string]fileGrant // as written, by path
+	written          []FileGrant          // in the order of the files
+	allow, ask, deny map[string]fileGrant // the same by path
 }
 
-// Command is one entry of process.allow.
+// Command is one entry of process.allow, ask or deny.
 type Command struct {
 	ID      RuleID
-	Name    string   // a name or an absolute path, as written
-	Helpers []string // names, absolute paths or globs
+	Name    string        // a name or an absolute path, as written
+	Helpers []string      // names, absolute paths or globs
+	Expires time.Duration // after the sandbox's start; 0: never
 }
 
 // Exec is the process section's programs.
 type Exec struct {
-	Allow  []Command
-	Deny   []Command
-	Listed RuleID // where `map: listed` stands; 0: any
+	Default Verdict // Deny or Ask
+	Allow   []Command
+	Ask     []Command // without helpers; beats Allow
+	Deny    []Command
+	Listed  RuleID // where `map: listed` stands; 0: any
+}
+
+// Any reports whether the section lets, or may let, any program run.
+func (x *Exec) Any() bool { return x.Default == Ask || len(x.Allow)+len(x.Ask) > 0 }
+
+// AsksAboutFiles returns what asks about files or programs, which needs LevelFull: a rule, or a default as 0. The second
+// value is false where nothing does.
+func (c *Compiled) AsksAboutFiles() (RuleID, bool) {
+	if len(c.Exec.Ask) > 0 {
+		return c.Exec.Ask[0].ID, true
+	}
+	for i := range c.Files.Rules {
+		if id := firstOf(c.Files.Rules[i].askedBy); id != 0 {
+			return id, true
+		}
+	}
+	return 0, c.Files.Default == Ask || c.Exec.Default == Ask
+}
+
+// AsksAbout reports whether a rule asks about files or programs.
+func (c *Compiled) AsksAbout(rule RuleID) bool {
+	return rule != 0 && (slices.ContainsFunc(c.Exec.Ask, func(x Command) bool { return x.ID == rule }) ||
+		slices.ContainsFunc(c.Files.Rules, func(f FileRule) bool { return slices.Contains(f.askedBy[:], rule) }))
 }
 
 // Limits are the resource limits; zero means not set by the policy.

@@ -1,10 +1,13 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -134,18 +137,21 @@ func (c *Compiled) has(rule *Compiled) (at string, ok bool) {
 			at = c.Rule(c.Network.Rules[j].ID).Pos
 		}
 	}
-	for _, set := range []struct{ have, want map[string]fileGrant }{{c.Files.allow, rule.Files.allow}, {c.Files.deny, rule.Files.deny}} {
-		for path, want := range set.want {
-			have := set.have[path]
-			if want.access&^have.access != 0 {
-				return "", false
+	for _, want := range rule.Files.written {
+		var have fileGrant
+		for _, g := range c.Files.written {
+			if g.Path == want.Path && g.Verdict == want.Verdict && g.Expires == want.Expires {
+				have = have.add(g)
 			}
-			at = c.Rule(firstOf(have.by)).Pos
 		}
+		if want.Access&^have.access != 0 {
+			return "", false
+		}
+		at = c.Rule(firstOf(have.by)).Pos
 	}
-	for _, set := range []struct{ have, want []Command }{{c.Exec.Allow, rule.Exec.Allow}, {c.Exec.Deny, rule.Exec.Deny}} {
+	for _, set := range []struct{ have, want []Command }{{c.Exec.Allow, rule.Exec.Allow}, {c.Exec.Ask, rule.Exec.Ask}, {c.Exec.Deny, rule.Exec.Deny}} {
 		for _, want := range set.want {
-			j := slices.IndexFunc(set.have, func(x Command) bool { return x.Name == want.Name })
+			j := slices.IndexFunc(set.have, func(x Command) bool { return x.Name == want.Name && x.Expires == want.Expires })
 			if j < 0 {
 				return "", false
 			}
@@ -179,19 +185,41 @@ func (c *Compiled) beats(rule *Compiled) error {
 			}
 		}
 	}
-	for path, g := range rule.Files.allow {
-		if _, at, ok := c.Files.Access(path); ok && at.Denied&g.access != 0 {
-			return refuse(path+" ("+(at.Denied&g.access).String()+")", at.RuleFor(at.Denied&g.access), Deny)
+	for _, g := range rule.Files.written {
+		if g.Verdict == Deny {
+			continue
+		}
+		lasting := c.At(lastMoment(g.Expires)).Files // without the rules that this one outlives
+		_, at, _ := lasting.Access(g.Path)
+		if denied := at.Denied & g.Access; denied != 0 {
+			return refuse(g.Path+" ("+denied.String()+")", at.RuleFor(denied), Deny)
+		}
+		if asked := at.Asked & g.Access; g.Verdict == Allow && asked != 0 && at.RuleFor(asked) != 0 {
+			return refuse(g.Path+" ("+asked.String()+")", at.RuleFor(asked), Ask)
 		}
 	}
-	for _, x := range rule.Exec.Allow {
-		for _, o := range c.Exec.Deny {
-			if sameCommand(o.Name, x.Name) {
-				return refuse(x.Name, o.ID, Deny)
+	beaten := func(added []Command, verdict Verdict, by func(*Exec) []Command) error {
+		for _, x := range added {
+			lasting := by(&c.At(lastMoment(x.Expires)).Exec)
+			if i := slices.IndexFunc(lasting, func(o Command) bool { return sameCommand(o.Name, x.Name) }); i >= 0 {
+				return refuse(x.Name, lasting[i].ID, verdict)
 			}
 		}
+		return nil
 	}
-	return nil
+	denied, asked := func(x *Exec) []Command { return x.Deny }, func(x *Exec) []Command { return x.Ask }
+	return cmp.Or(
+		beaten(rule.Exec.Allow, Deny, denied), beaten(rule.Exec.Ask, Deny, denied),
+		beaten(rule.Exec.Allow, Ask, asked),
+	)
+}
+
+// lastMoment is the last age at which a rule holds.
+func lastMoment(expires time.Duration) time.Duration {
+	if expires == 0 {
+		return math.MaxInt64
+	}
+	return expires - 1
 }
 
 // defeats reports whether r decides all that the rule o could.

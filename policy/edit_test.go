@@ -134,7 +134,6 @@ process:
 		{add(RuleSpec{}), "name one of"},
 		{add(RuleSpec{Path: "/x"}), "permissions: the key is missing"},
 		{add(RuleSpec{Path: "/x", Ports: https}), "belong to a domain or a cidr"},
-		{add(RuleSpec{Path: "/x", Permissions: []string{"read"}, Verdict: "ask"}), "not supported by this version"},
 		{add(RuleSpec{Command: "git", Verdict: "maybe"}), "unknown verdict maybe"},
 		{add(RuleSpec{Domain: "x.org", Ports: https, Expires: "soon"}), "expires: unknown duration soon"},
 		{remove(RuleSpec{Domain: "*.npmjs.org"}), "the preset npm has it (preset:npm:5:"},

@@ -123,23 +123,31 @@ func (s RuleSpec) find(p *Policy) (found []match) {
 		for i := range f.Allow {
 			add(s.matchFile(i, &f.Allow[i]), "allow")
 		}
+		for i := range f.Ask {
+			add(s.matchFile(i, &f.Ask[i]), "ask")
+		}
 		for i := range f.Deny {
 			add(s.matchFile(i, &f.Deny[i]), "deny")
 		}
 	}
 	if x := p.Process; x != nil && s.Command != "" {
 		for i := range x.Allow {
-			if string(x.Allow[i].Command.V) == s.Command {
+			if string(x.Allow[i].Command.V) == s.Command && s.ends(x.Allow[i].Expires) {
 				add(match{section: "process", i: i, at: x.Allow[i].At, text: x.Allow[i].Text}, "allow")
 			}
 		}
-		for i := range x.Deny {
-			if string(x.Deny[i].Command.V) == s.Command {
-				add(match{section: "process", i: i, at: x.Deny[i].At, text: x.Deny[i].Text}, "deny")
-			}
-		}
+		s.findNamed(x.Ask, func(m match) { add(m, "ask") })
+		s.findNamed(x.Deny, func(m match) { add(m, "deny") })
 	}
 	return found
+}
+
+func (s RuleSpec) findNamed(rules []CommandDeny, add func(match)) {
+	for i := range rules {
+		if string(rules[i].Command.V) == s.Command && s.ends(rules[i].Expires) {
+			add(match{section: "process", i: i, at: rules[i].At, text: rules[i].Text})
+		}
+	}
 }
 
 func (s RuleSpec) matchNet(i int, r *Rule, t *NetTarget, ports []Value[Number], protocol Word, l *NetLimits) match {
@@ -158,10 +166,8 @@ func (s RuleSpec) matchNet(i int, r *Rule, t *NetTarget, ports []Value[Number], 
 		len(s.Commands) > 0 && !slices.Equal(sorted(s.Commands), sorted(commands)):
 		return match{}
 	}
-	if s.Expires != "" {
-		if d, err := time.ParseDuration(s.Expires); err != nil || d != time.Duration(l.Expires.V) {
-			return match{}
-		}
+	if !s.ends(l.Expires) {
+		return match{}
 	}
 	if len(s.Ports) == 0 {
 		return m
@@ -170,8 +176,17 @@ func (s RuleSpec) matchNet(i int, r *Rule, t *NetTarget, ports []Value[Number], 
 	return m.narrow("ports", len(ports), func(i int) bool { return slices.Contains(s.Ports, uint16(ports[i].V)) })
 }
 
+// ends reports whether a rule ends when s says, or s leaves that open.
+func (s RuleSpec) ends(expires Value[Span]) bool {
+	if s.Expires == "" {
+		return true
+	}
+	d, err := time.ParseDuration(s.Expires)
+	return err == nil && d == time.Duration(expires.V)
+}
+
 func (s RuleSpec) matchFile(i int, r *FileEntry) match {
-	if string(r.Path.V) != s.Path {
+	if string(r.Path.V) != s.Path || !s.ends(r.Expires) {
 		return match{}
 	}
 	m := match{section: "filesystem", i: i, at: r.At, text: r.Text}

@@ -117,6 +117,9 @@ func (c *Compiled) Explain(q Query) Answer { return c.ExplainAt(q, 0) }
 // ExplainAt is Explain for a policy whose times began to run that long ago: rules that expired since then are none.
 func (c *Compiled) ExplainAt(q Query, age time.Duration) Answer {
 	a := Answer{Query: q}
+	if len(c.Ends(0)) > 0 {
+		c = c.At(age)
+	}
 	switch q.Action {
 	case QueryConnect:
 		c.explainConnect(&a, age)
@@ -140,6 +143,19 @@ func (a *Answer) set(v Verdict, rule RuleRef, format string, args ...any) {
 	a.Verdict, a.Rule, a.Reason = v, rule, fmt.Sprintf(format, args...)
 }
 
+// shownAt is the path of the rule that brings r's path into the view.
+func (r *FileRule) shownAt() string {
+	if r.allowedAt != "" && r.Access != 0 {
+		return r.allowedAt
+	}
+	return r.askedAt
+}
+
+// ask is the answer that a person is asked.
+func (a *Answer) ask(c *Compiled, rule RuleID) {
+	a.set(Ask, c.Rule(rule), "held until a person answers, denied after %s; needs level full", span(c.Hold))
+}
+
 const beatsAllow = "a deny rule, which beats every allow: only a change of that rule helps"
 
 func (c *Compiled) explainFile(a *Answer) {
@@ -152,8 +168,10 @@ func (c *Compiled) explainFile(a *Answer) {
 	switch {
 	case found && rule.Denied&want != 0:
 		a.set(Deny, c.Rule(rule.RuleFor(want)), beatsAllow)
-	case hidden && !(found && access != 0 && under(rule.allowedAt, at)):
+	case hidden && !(found && access|rule.Asked != 0 && under(rule.shownAt(), at)):
 		a.set(Deny, builtin("secrets"), "left out: %s; only a rule for %s itself shows it", secret.Reason, at)
+	case found && rule.Asked&want != 0:
+		a.ask(c, rule.RuleFor(want))
 	case access&want != 0:
 		a.set(Allow, c.Rule(rule.RuleFor(want)), "allowed at and below %s", rule.allowedAt)
 	case underAny(q.Path, PrivateDirs):
@@ -195,6 +213,12 @@ func (c *Compiled) explainExec(a *Answer) {
 			return
 		}
 	}
+	for _, x := range c.Exec.Ask {
+		if sameCommand(x.Name, p) {
+			a.ask(c, x.ID)
+			return
+		}
+	}
 	for _, x := range c.Exec.Allow {
 		if sameCommand(x.Name, p) {
 			a.set(Allow, c.Rule(x.ID), "the program found as %s on the host, whatever name it is started by", x.Name)
@@ -210,10 +234,14 @@ func (c *Compiled) explainExec(a *Answer) {
 		}
 	}
 	switch {
+	case rule.Asked&Execute != 0:
+		a.ask(c, rule.RuleFor(Execute))
 	case rule.Access&Execute != 0:
 		a.set(Allow, c.Rule(rule.RuleFor(Execute)), "programs at and below %s may be executed", rule.allowedAt)
-	case len(c.Exec.Allow) > 0 && sameCommand("env", p):
+	case c.Exec.Any() && sameCommand("env", p):
 		a.set(Allow, builtin("env"), "the launcher in the first line of scripts; it can start only what is allowed")
+	case c.Exec.Default == Ask:
+		a.ask(c, 0)
 	default:
 		a.set(Deny, c.Rule(0), "no rule allows this program")
 	}

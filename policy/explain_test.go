@@ -143,6 +143,65 @@ func TestExplainAt(t *testing.T) {
 	}
 }
 
+// TestExplainAsked: deny beats ask beats allow, and in each verb the longest path wins.
+func TestExplainAsked(t *testing.T) {
+	c := compile(t, `hold: 30s
+filesystem:
+  default: ask
+  allow:
+    - {path: /workspace, permissions: [read]}
+    - {path: /workspace/open, permissions: [read, write]}
+  ask:
+    - {path: /workspace/open/secret, permissions: [read]}
+    - {path: /srv/data, permissions: [read]}
+    - {path: /opt/tools, permissions: [execute]}
+  deny:
+    - {path: /workspace/open/secret/key, permissions: [read, write]}
+process:
+  allow: [{command: git}, {command: curl}]
+  ask: [{command: curl}]
+  deny: [{command: sudo}]
+`)
+	held := "held until a person answers, denied after 30s; needs level full"
+	for _, tt := range []struct {
+		action       Action
+		object, want string
+	}{
+		{QueryRead, "/workspace/a", "allow  read /workspace/a  rule: p.yaml:5  (allowed at and below /workspace)"},
+		{QueryWrite, "/workspace/a", "ask    write /workspace/a  rule: default  (" + held + ")"},
+		{QueryWrite, "/workspace/open/a", "allow  write /workspace/open/a  rule: p.yaml:6  (allowed at and below /workspace/open)"},
+		{QueryRead, "/workspace/open/secret/x", "ask    read /workspace/open/secret/x  rule: p.yaml:8  (" + held + ")"},
+		{QueryWrite, "/workspace/open/secret/x", "allow  write /workspace/open/secret/x  rule: p.yaml:6  (allowed at and below /workspace/open)"},
+		{QueryRead, "/workspace/open/secret/key", "deny   read /workspace/open/secret/key  rule: p.yaml:12  (" + beatsAllow + ")"},
+		{QueryRead, "/srv/data/x", "ask    read /srv/data/x  rule: p.yaml:9  (" + held + ")"},
+		{QueryWrite, "/srv/data/x", "ask    write /srv/data/x  rule: default  (" + held + ")"},
+		{QueryRead, "/root/x", "deny   read /root/x  rule: default  (no rule covers this path)"}, // not in the view: nobody can be asked
+		{QueryWrite, "/usr/bin/x", "deny   write /usr/bin/x  rule: default  (the baseline can be read only, and no rule allows to write here)"},
+		{QueryExec, "git", "allow  exec git  rule: p.yaml:14  (the program found as git on the host, whatever name it is started by)"},
+		{QueryExec, "curl", "ask    exec curl  rule: p.yaml:15  (" + held + ")"},
+		{QueryExec, "sudo", "deny   exec sudo  rule: p.yaml:16  (" + beatsAllow + ")"},
+		{QueryExec, "/opt/tools/x", "ask    exec /opt/tools/x  rule: p.yaml:10  (" + held + ")"},
+		{QueryExec, "make", "deny   exec make  rule: default  (no rule allows this program)"},
+	} {
+		q, err := NewQuery(tt.action, tt.object, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Explain(q).String(); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+	if id, asks := c.AsksAboutFiles(); !asks || c.Rule(id).Pos != "p.yaml:15" {
+		t.Errorf("what asks is %v, %v", c.Rule(id), asks)
+	}
+	if c := compile(t, "process: {default: ask}\n"); c.Explain(Query{Action: QueryExec, Path: "make"}).Verdict != Ask || len(c.Warnings()) > 0 {
+		t.Errorf("a program that no rule names is not asked about: %q", c.Warnings())
+	}
+	if _, asks := compile(t, explained).AsksAboutFiles(); asks {
+		t.Error("a policy asks about files without saying so")
+	}
+}
+
 func TestExplainAskByDefault(t *testing.T) {
 	c := compile(t, "hold: 1h30m\nnetwork: {default: ask}\nfilesystem: {baseline: none}\n")
 	q, err := NewQuery(QueryConnect, "example.org:443", "")

@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // accesses are the bits of Access, in the order of RuleIDs in fileGrant and FileRule.
@@ -16,46 +17,69 @@ type fileGrant struct {
 	by     [3]RuleID
 }
 
-func (m *merge) grant(into map[string]fileGrant, e *FileEntry, verb string) {
-	id := m.ref(e.At, verb, e.Text)
-	g := into[string(e.Path.V)]
+func (m *merge) grant(e *FileEntry, verb Verdict) {
+	g := FileGrant{Path: string(e.Path.V), Verdict: verb, Expires: time.Duration(e.Expires.V)}
+	id := m.ref(e.At, verb.String(), e.Text)
 	for _, word := range e.Permissions {
 		for i, name := range []Word{"read", "write", "execute"} {
-			if word.V == name && g.access&accesses[i] == 0 {
-				g.access |= accesses[i]
+			if word.V == name {
+				g.Access |= accesses[i]
 				g.by[i] = id
 			}
 		}
 	}
-	into[string(e.Path.V)] = g
+	m.out.Files.written = append(m.out.Files.written, g)
 }
 
-// effective computes what holds at each path that a rule names: the access of the nearest allow at or above it, less
-// every deny at or above it. So a deny beats a deeper allow, and a deeper allow replaces a higher one.
-func (m *merge) effective() []FileRule {
-	var rules []FileRule
-	seen := map[string]bool{}
-	for _, from := range []map[string]fileGrant{m.allow, m.deny} {
-		for p := range from {
-			if !seen[p] {
-				seen[p] = true
-				rules = append(rules, m.effectiveAt(p))
-			}
+// add merges what another rule says of the same path.
+func (g fileGrant) add(o FileGrant) fileGrant {
+	for i, bit := range accesses {
+		if o.Access&bit != 0 && g.access&bit == 0 {
+			g.access |= bit
+			g.by[i] = o.by[i]
 		}
 	}
-	slices.SortFunc(rules, func(a, b FileRule) int { return strings.Compare(a.Path, b.Path) })
-	return rules
+	return g
 }
 
-func (m *merge) effectiveAt(p string) FileRule {
+// at returns the rules that hold at an age of the sandbox. steps counts what that takes.
+func (f Files) at(age time.Duration, steps *int) Files {
+	f.allow, f.ask, f.deny = map[string]fileGrant{}, map[string]fileGrant{}, map[string]fileGrant{}
+	by := map[Verdict]map[string]fileGrant{Allow: f.allow, Ask: f.ask, Deny: f.deny}
+	varies := map[string]bool{}
+	for _, g := range f.written {
+		if g.Expires != 0 && g.Expires <= age {
+			continue
+		}
+		into := by[g.Verdict]
+		into[g.Path] = into[g.Path].add(g)
+		varies[g.Path] = varies[g.Path] || g.Expires != 0
+	}
+	f.Rules = nil
+	for p := range varies {
+		f.Rules = append(f.Rules, f.effectiveAt(p, varies, steps))
+	}
+	slices.SortFunc(f.Rules, func(a, b FileRule) int { return strings.Compare(a.Path, b.Path) })
+	f.index = indexFiles(f.Rules)
+	return f
+}
+
+// effectiveAt computes what holds at a path that a rule names: the access of the nearest allow at or above it, less what the nearest
+// ask at or above it asks about, less every deny at or above it. So a deny beats a deeper allow or ask, an ask a deeper allow, and a
+// deeper rule of one verb replaces a higher one.
+func (f *Files) effectiveAt(p string, varies map[string]bool, steps *int) FileRule {
 	r := FileRule{Path: p}
-	allowed := false
+	allowed, asked := false, false
 	for at := range ancestors(p) {
-		m.steps++
-		if g, ok := m.allow[at]; ok && !allowed {
+		*steps++
+		r.Varies = r.Varies || varies[at]
+		if g, ok := f.allow[at]; ok && !allowed {
 			allowed, r.Access, r.by, r.allowedAt = true, g.access, g.by, at
 		}
-		g := m.deny[at]
+		if g, ok := f.ask[at]; ok && !asked {
+			asked, r.Asked, r.askedBy, r.askedAt = true, g.access, g.by, at
+		}
+		g := f.deny[at]
 		for i, bit := range accesses {
 			if g.access&bit != 0 && r.Denied&bit == 0 { // the nearest deny is the one to name
 				r.Denied |= bit
@@ -66,10 +90,17 @@ func (m *merge) effectiveAt(p string) FileRule {
 			}
 		}
 	}
-	r.Access &^= r.Denied
+	if f.Default == Ask && (r.Access|r.Asked) != 0 {
+		r.Asked |= (Read | Write) &^ r.Access // by no rule: askedBy stays 0
+	}
+	r.Asked &^= r.Denied
+	r.Access &^= r.Denied | r.Asked
 	r.ID = r.DenyID
-	if r.Access != 0 {
+	switch {
+	case r.Access != 0:
 		r.ID = firstOf(r.by)
+	case r.Asked != 0 && r.ID == 0:
+		r.ID = firstOf(r.askedBy)
 	}
 	return r
 }
@@ -114,14 +145,16 @@ func (f *Files) Access(p string) (Access, FileRule, bool) {
 	return 0, FileRule{}, false
 }
 
-// RuleFor returns the rule that decides one access of r: the deny that takes it away, else the allow that gives it;
-// 0 when neither does.
+// RuleFor returns the rule that decides one access of r: the deny that takes it away, else the one that asks about it, else the
+// allow that gives it; 0 when none does.
 func (r *FileRule) RuleFor(a Access) RuleID {
 	for i, bit := range accesses {
 		switch {
 		case a&bit == 0:
 		case r.Denied&bit != 0:
 			return r.deniedBy[i]
+		case r.Asked&bit != 0:
+			return r.askedBy[i]
 		default:
 			return r.by[i]
 		}
@@ -129,11 +162,21 @@ func (r *FileRule) RuleFor(a Access) RuleID {
 	return 0
 }
 
-// A FileGrant is what the rules of one verb say of one path, as they are written.
+// Rule returns what the rules say of exactly one path that they name; false when none names it.
+func (f *Files) Rule(p string) (FileRule, bool) {
+	i, ok := f.index[p]
+	if !ok {
+		return FileRule{}, false
+	}
+	return f.Rules[i], true
+}
+
+// A FileGrant is what a rule, or all rules of one verb, say of one path, as they are written.
 type FileGrant struct {
 	Path    string
 	Access  Access
-	Verdict Verdict // Allow or Deny
+	Verdict Verdict
+	Expires time.Duration // of a single rule: after the sandbox's start; 0: never
 	by      [3]RuleID
 }
 
@@ -147,16 +190,16 @@ func (g *FileGrant) RuleFor(a Access) RuleID {
 	return 0
 }
 
-// Written returns the rules as they are written, allows before denies, sorted by path.
+// Written returns the rules as they are written, allows before asks before denies, sorted by path.
 func (f *Files) Written() []FileGrant {
 	var out []FileGrant
 	for _, from := range []struct {
 		grants  map[string]fileGrant
 		verdict Verdict
-	}{{f.allow, Allow}, {f.deny, Deny}} {
+	}{{f.allow, Allow}, {f.ask, Ask}, {f.deny, Deny}} {
 		for _, p := range slices.Sorted(maps.Keys(from.grants)) {
 			g := from.grants[p]
-			out = append(out, FileGrant{p, g.access, from.verdict, g.by})
+			out = append(out, FileGrant{Path: p, Access: g.access, Verdict: from.verdict, by: g.by})
 		}
 	}
 	return out

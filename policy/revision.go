@@ -13,7 +13,8 @@ import (
 // revision, which makes running sandboxes reload, no more.
 func revision(c *Compiled) string {
 	lines := []string{
-		fmt.Sprintf("policy 1 name=%q hold=%d enforcement=%s network=%s baseline=%t", c.Name, c.Hold, c.Enforcement, c.Network.Default, c.Files.Baseline),
+		fmt.Sprintf("policy 1 name=%q hold=%d enforcement=%s network=%s files=%s exec=%s baseline=%t", c.Name, c.Hold, c.Enforcement,
+			c.Network.Default, c.Files.Default, c.Exec.Default, c.Files.Baseline),
 		fmt.Sprintf("limits %d %d %g %d %d", c.Limits.Memory, c.Limits.PIDs, c.Limits.CPUs, c.Limits.Files, c.Limits.Disk),
 	}
 	for _, r := range c.Network.Rules {
@@ -27,13 +28,21 @@ func revision(c *Compiled) string {
 		lines = append(lines, fmt.Sprintf("unix %q", s.Path))
 	}
 	for _, r := range c.Files.Rules {
-		lines = append(lines, fmt.Sprintf("file %q %d %d", r.Path, r.Access, r.Denied))
+		lines = append(lines, fmt.Sprintf("file %q %d %d %d", r.Path, r.Access, r.Asked, r.Denied))
+	}
+	for _, g := range c.Files.written {
+		if g.Expires != 0 {
+			lines = append(lines, fmt.Sprintf("file %s %q %d until %d", g.Verdict, g.Path, g.Access, g.Expires))
+		}
 	}
 	for _, x := range c.Exec.Allow {
-		lines = append(lines, fmt.Sprintf("exec %q %q", x.Name, sorted(x.Helpers)))
+		lines = append(lines, fmt.Sprintf("exec %q %q", x.Name, sorted(x.Helpers))+x.until())
+	}
+	for _, x := range c.Exec.Ask {
+		lines = append(lines, fmt.Sprintf("askexec %q", x.Name))
 	}
 	for _, x := range c.Exec.Deny {
-		lines = append(lines, fmt.Sprintf("noexec %q", x.Name))
+		lines = append(lines, fmt.Sprintf("noexec %q", x.Name)+x.until())
 	}
 	if c.Exec.Listed != 0 {
 		lines = append(lines, "map listed")
@@ -41,6 +50,13 @@ func revision(c *Compiled) string {
 	slices.Sort(lines)
 	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(lines), "\n")))
 	return hex.EncodeToString(sum[:8])
+}
+
+func (x *Command) until() string {
+	if x.Expires == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" until %d", x.Expires)
 }
 
 func sorted(s []string) []string {

@@ -30,6 +30,12 @@ func Suggest(d Decision) string {
 // SuggestAlways returns the least YAML that allows what a person was asked about, as the rule that asks says it: spoken
 // in the same way, and by the same commands.
 func (c *Compiled) SuggestAlways(d Decision) string {
+	switch d.Plane {
+	case PlaneExec:
+		return suggestCommand(d.Object)
+	case PlaneFile:
+		return suggestPath(d)
+	}
 	var asks *NetRule
 	for i := range c.Network.Rules {
 		if r := &c.Network.Rules[i]; r.Verdict == Ask && c.Rule(r.ID).Pos == d.Rule {

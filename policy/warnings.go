@@ -28,11 +28,11 @@ func (c *Compiled) Warnings() []string {
 		}
 	}
 	for _, f := range c.Files.Rules {
-		if f.allowedAt == f.Path && f.Access == 0 {
+		if f.allowedAt == f.Path && f.Access|f.Asked == 0 {
 			warn(firstOf(f.by), "the rule never acts: all of %s is denied at %s", cut(f.Path), c.Rule(f.DenyID).Pos)
 		}
 	}
-	if len(c.Exec.Allow) == 0 && !slices.ContainsFunc(c.Files.Rules, func(f FileRule) bool { return f.Access&Execute != 0 }) {
+	if !c.Exec.Any() && !slices.ContainsFunc(c.Files.Rules, func(f FileRule) bool { return (f.Access|f.Asked)&Execute != 0 }) {
 		list = append(list, "no program may be executed: process.allow is empty")
 	}
 	return list
@@ -41,8 +41,8 @@ func (c *Compiled) Warnings() []string {
 // mayRun reports whether some rule may let a command run.
 func (c *Compiled) mayRun(name string) bool {
 	a := c.Explain(Query{Action: QueryExec, Path: name})
-	return a.Verdict == Allow || name[0] != '/' && slices.ContainsFunc(c.Files.Rules, func(f FileRule) bool {
-		return f.Access&Execute != 0 // it may be found there
+	return a.Verdict != Deny || name[0] != '/' && slices.ContainsFunc(c.Files.Rules, func(f FileRule) bool {
+		return (f.Access|f.Asked)&Execute != 0 // it may be found there
 	})
 }
 

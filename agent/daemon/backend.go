@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,14 +59,14 @@ func (b *box) describe() api.Sandbox {
 	s := api.Sandbox{
 		Name: b.name, State: b.state, Reason: b.reason, Wanted: b.spec.Wanted, Created: b.spec.Created,
 		Policy: api.PolicyState{Running: b.inForce}, Workspace: b.workspace(), Image: b.spec.Image,
-		Env: b.spec.Env, Publish: b.spec.Publish, Warnings: b.warnings, Proposals: b.proposals.len(),
+		Env: b.spec.Env, Publish: b.spec.Publish, Warnings: slices.Clone(b.warnings), Proposals: b.proposals.len(),
 	}
 	s.Config, s.Inference = b.shownConfig()
 	latest := b.revisions.Latest()
 	s.Policy.Name, s.Policy.Revision, s.Policy.Hash = latest.Name, latest.Number, latest.Hash
 	if i := b.instance; i != nil {
 		started := i.Started()
-		s.Started, s.Level = &started, b.instance.Level().String()
+		s.Started, s.Level, s.Warnings = &started, i.Level().String(), append(s.Warnings, i.Warnings()...)
 		s.PID, s.UserID, s.Commands = i.Box().InitPID(), i.Box().HostID(), i.Box().Commands()
 		if c, err := i.Counters(); err == nil {
 			s.Refused = c.Denied()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +30,7 @@ type spec struct {
 	Config    map[string]string `json:"config,omitempty"`
 	Publish   []api.Published   `json:"publish,omitempty"`
 	Wanted    api.State         `json:"wanted"`
-	Running   int               `json:"running,omitempty"` // the policy's revision at its last start
+	Running   int               `json:"running,omitempty"` // the policy's revision whose rules for files and programs are in force
 }
 
 // box is one sandbox of the daemon's, running or not.
@@ -169,7 +170,11 @@ func (b *box) config(compiled *policy.Compiled, root string) agent.Config {
 func (b *box) warn(warnings ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.warnings = append(b.warnings, warnings...)
+	for _, w := range warnings {
+		if !slices.Contains(b.warnings, w) {
+			b.warnings = append(b.warnings, w)
+		}
+	}
 }
 
 // start puts it into force. The caller holds ops.
@@ -213,7 +218,6 @@ func (b *box) begin(ctx context.Context) error {
 	if err := b.d.audit.Flush(); err != nil {
 		return err
 	}
-	b.warn(compiled.Warnings()...)
 	i, err := agent.Start(b.config(compiled, root), b.d.loader)
 	if err != nil {
 		return err
@@ -257,7 +261,7 @@ func (b *box) adopt() error {
 	}
 	b.ran(i, revision)
 	b.note("adopt", b.name, fmt.Sprintf("taken over, policy %s revision %d", b.revisions.Latest().Name, revision))
-	if len(needsRestart(base, latest)) > 0 {
+	if waits, err := i.Waits(latest); err != nil || len(waits) > 0 {
 		// The daemon was killed between a change and the restart that was asked for with it.
 		if err := b.stop(); err != nil {
 			return err
@@ -265,6 +269,19 @@ func (b *box) adopt() error {
 		return b.start(b.d.life)
 	}
 	return nil
+}
+
+// renew has the rules looked for anew of what was adopted.
+func (b *box) renew() {
+	b.ops.Lock()
+	defer b.ops.Unlock()
+	i, err := b.running()
+	if err != nil {
+		return // it is none of those
+	}
+	if latest, _, err := b.compile(0); err == nil { // it could be a moment ago
+		i.Renew(latest)
+	}
 }
 
 // comeBack starts what should run.

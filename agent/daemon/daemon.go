@@ -104,6 +104,7 @@ func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err err
 	d.note("daemon", "start", "version "+version)
 	d.adoptAll()
 	d.loader.Deliver() // what happened while nobody was there is known to the adopted
+	d.renewAll()
 	if err := d.loader.Sweep(); err != nil {
 		return nil, err
 	}
@@ -269,6 +270,19 @@ func (d *Daemon) adopt(name string) {
 	if err := sandbox.Discard(d.c.RunDir, d.c.Cgroup2, name); err != nil {
 		d.log.Error("what is left of a sandbox can't be removed", "sandbox", name, "error", err)
 	}
+}
+
+// renewAll has the rules of what was adopted looked for anew.
+func (d *Daemon) renewAll() {
+	var g errgroup.Group
+	g.SetLimit(startsAtOnce)
+	for _, b := range d.all() {
+		g.Go(func() error {
+			b.renew()
+			return nil
+		})
+	}
+	_ = g.Wait()
 }
 
 // startsAtOnce is how many sandboxes come back at a time.

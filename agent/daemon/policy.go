@@ -40,10 +40,8 @@ func compile(name, text string) (*policy.Compiled, error) {
 // age makes the times of rules that expire count from the sandbox's creation.
 func (b *box) age(c *policy.Compiled, r revisions.Revision) error {
 	born := map[string]time.Time{}
-	for i := range c.Network.Rules {
-		if rule := &c.Network.Rules[i]; rule.Expires > 0 {
-			born[ruleKey(rule)] = r.When
-		}
+	for _, e := range c.Expiring() {
+		born[e.Key] = r.When
 	}
 	// Backwards, as long as one of them was there already.
 	left := len(born)
@@ -57,25 +55,17 @@ func (b *box) age(c *policy.Compiled, r revisions.Revision) error {
 			break // it was never in force
 		}
 		left = 0
-		for i := range old.Network.Rules {
-			key := ruleKey(&old.Network.Rules[i])
-			if at, ok := born[key]; ok && at.After(older.When) {
-				born[key] = older.When
+		for _, e := range old.Expiring() {
+			if at, ok := born[e.Key]; ok && at.After(older.When) {
+				born[e.Key] = older.When
 				left++
 			}
 		}
 	}
-	for i := range c.Network.Rules {
-		if rule := &c.Network.Rules[i]; rule.Expires > 0 {
-			rule.Expires = max(born[ruleKey(rule)].Sub(b.spec.Created)+rule.Expires, 1)
-		}
+	for _, e := range c.Expiring() {
+		*e.Expires = max(born[e.Key].Sub(b.spec.Created)+*e.Expires, 1)
 	}
 	return nil
-}
-
-// ruleKey is what makes a rule the same in two revisions.
-func ruleKey(r *policy.NetRule) string {
-	return fmt.Sprint(r.Verdict, r.Name, r.Prefix, r.Ports, r.Protocol, r.Commands, r.ECH, r.Expires)
 }
 
 // revision returns a revision and its text, the latest for 0.
@@ -114,19 +104,20 @@ func (d *Daemon) Policy(name string, revision int) (api.PolicyText, error) {
 	return p, nil
 }
 
-// expired is where the rules of a revision stand whose time is over. One that can't be compiled any more has none that hold.
-func (b *box) expired(number int) (at []string) {
+// expired lists the rules of a revision whose time is over. One that can't be compiled any more has none that hold.
+func (b *box) expired(number int) (over []string) {
 	c, _, err := b.compile(number)
 	if err != nil {
 		return nil
 	}
 	age := time.Since(b.spec.Created)
-	for i := range c.Network.Rules {
-		if rule := &c.Network.Rules[i]; rule.Expires > 0 && rule.Expires <= age {
-			at = append(at, c.Rule(rule.ID).Pos)
+	for _, e := range c.Expiring() {
+		if *e.Expires <= age {
+			ref := c.Rule(e.ID)
+			over = append(over, ref.Pos+": "+ref.Text)
 		}
 	}
-	return at
+	return over
 }
 
 // Revisions lists a sandbox's policies without their texts, the newest first.
@@ -180,16 +171,25 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		return res, nil // nothing to do is no revision
 	}
 	res.Diff = policy.TextDiff(fmt.Sprintf("%s, revision %d", latest.Name, latest.Number), fmt.Sprintf("%s, revision %d", file, latest.Number+1), []byte(was), []byte(text))
+	if err = b.age(next, revisions.Revision{Number: latest.Number + 1, When: time.Now()}); err != nil {
+		return res, err
+	}
 	i, notRunning := b.running()
 	if notRunning == nil {
-		res.Restart = needsRestart(i.Base(), next)
+		if res.Restart, err = i.Waits(next); err != nil {
+			return res, bad(err)
+		}
 	}
 	if c.DryRun {
 		return res, nil
 	}
 	if len(res.Restart) > 0 && !c.Restart {
 		return res, &api.Error{Code: api.NeedsRestart, Message: fmt.Sprintf("at enforcement level %s this can't change while %s runs:\n  %s\nNothing was changed. With --restart the sandbox is stopped and started under the new policy",
-			b.d.loader.Level(), b.name, strings.Join(res.Restart, "\n  "))}
+			i.Level(), b.name, strings.Join(res.Restart, "\n  "))}
+	}
+	var warned []string
+	if notRunning == nil {
+		warned = i.Warnings()
 	}
 	r, err := b.revisions.Append([]byte(text), revisions.Change{Name: file, Hash: next.Revision, Who: who.Name, What: what}, latest.Number)
 	if err != nil {
@@ -207,13 +207,21 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		}
 		res.Live = err == nil
 	default:
-		if res.Closed, err = b.apply(i, next, r); err != nil {
+		// Written down first: a daemon that is killed in the middle leaves a sandbox whose rules the next one knows.
+		if i.ChangesLocal(next) {
+			err = b.change(func(s *spec) { s.Running = r.Number })
+		}
+		if err == nil {
+			res.Closed, err = b.apply(i, next, r)
+		}
+		if err != nil {
 			err = b.takeBack(latest, was, r, err)
 		}
 		res.Live = err == nil
 	}
 	if err == nil {
 		b.dropAnswered(next)
+		res.Warnings = b.newWarnings(warned)
 	}
 	res.Policy = b.policyText(r, text)
 	return res, err
@@ -245,23 +253,9 @@ func (b *box) edited(file, text string, c api.PolicyChange) (now, what string, m
 	return string(e.Text), strings.Join(e.Did, "; "), e.Policy, err
 }
 
-// needsRestart lists what of a policy can't be put into force while a sandbox runs.
-func needsRestart(base, next *policy.Compiled) []string {
-	var list []string
-	for _, c := range policy.Changes(base, next) {
-		if c.Section != policy.SectionNetwork && c.Section != policy.SectionOther || c.Section == policy.SectionOther && base.Enforcement != next.Enforcement {
-			list = append(list, c.String())
-		}
-	}
-	return list
-}
-
-// apply puts a revision's network rules into force, and returns how many connections that ended.
+// apply puts a revision's rules into force, and returns how many connections that ended.
 func (b *box) apply(i *agent.Instance, c *policy.Compiled, r revisions.Revision) (closed int, err error) {
-	if err = b.age(c, r); err == nil {
-		closed, err = i.SetPolicy(c)
-	}
-	if err != nil {
+	if closed, err = i.SetPolicy(c); err != nil {
 		return 0, err
 	}
 	b.mu.Lock()
@@ -280,20 +274,45 @@ func (b *box) takeBack(was revisions.Revision, text string, failed revisions.Rev
 	}
 	b.note("policy", fmt.Sprintf("revision %d", r.Number), r.What)
 	b.mu.Lock()
-	if b.instance != nil {
+	running := b.instance != nil
+	if running {
 		b.inForce = r.Number // it means the same
 	}
 	b.mu.Unlock()
+	if running {
+		err = errors.Join(err, b.change(func(s *spec) {
+			if s.Running == failed.Number {
+				s.Running = r.Number
+			}
+		}))
+	}
 	return err
+}
+
+// newWarnings lists what is to be known of the rules in force beside what was known before. That a rule stands on another line is
+// nothing new.
+func (b *box) newWarnings(before []string) []string {
+	i, err := b.running()
+	if err != nil {
+		return nil
+	}
+	what := func(warning string) string {
+		_, said, _ := strings.Cut(warning, ": ")
+		return said
+	}
+	return slices.DeleteFunc(i.Warnings(), func(w string) bool {
+		return slices.ContainsFunc(before, func(known string) bool { return known == w || what(known) == what(w) && what(w) != "" })
+	})
 }
 
 // dropAnswered forgets proposals that a policy now answers.
 func (b *box) dropAnswered(c *policy.Compiled) {
 	b.proposals.drop(func(p *api.Proposal) bool {
-		if p.Plane != string(policy.PlaneNetwork) {
+		action, known := map[string]policy.Action{string(policy.PlaneNetwork): policy.QueryConnect, string(policy.PlaneExec): policy.QueryExec}[p.Plane]
+		if !known {
 			return false
 		}
-		q, err := policy.NewQuery(policy.QueryConnect, p.Object, "")
+		q, err := policy.NewQuery(action, p.Object, "")
 		if err != nil {
 			return false
 		}

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +26,9 @@ type Judged struct {
 	File   *os.File // the place itself; where Name is not empty, the directory
 	Name   string   // whatever has this name in the directory, now or later
 	Access policy.Access
+	Ask    policy.Access    // of what Access does not have
+	Until  time.Time        // when less than Access is allowed, Later; zero: never
+	Later  policy.Access    // no more than at any time from then on
 	By     [3]policy.RuleID // what decides on reading, writing, executing
 	List   bool             // may be listed, whatever Access says
 	Map    bool             // may be mapped to be executed, where the policy lists what may be
@@ -36,10 +41,32 @@ type Judged struct {
 // Judged lists the places of the composed view, once Start has returned: every mount that there is inside, and every rule.
 // The caller closes the files.
 func (s *Sandbox) Judged() ([]Judged, error) {
-	j := &judging{said: &s.view.plan.said, plan: s.view.plan, hidden: s.procMasks(), places: map[string]*Judged{}}
-	var err error
+	places, waits, err := s.judge(s.spec.Policy, &s.view.plan.said, s.programs.judged)
+	if err == nil {
+		places, err = s.addEnding(places, s.programs.list)
+	}
+	if err == nil && len(waits) > 0 {
+		err = fmt.Errorf("sandbox: %s", waits[0])
+	}
+	if err != nil {
+		closePlaces(places)
+		return nil, err
+	}
+	return places, nil
+}
+
+// closePlaces closes the files of places.
+func closePlaces(places []Judged) {
+	for _, p := range places {
+		p.File.Close()
+	}
+}
+
+// judge lists the places of the view with what rules say of them, and the rules that nothing there could hold.
+func (s *Sandbox) judge(c *policy.Compiled, rules *said, named map[string]ProgramRule) (places []Judged, waits []string, err error) {
+	j := &judging{said: rules, plan: s.view.plan, hidden: s.procMasks(), places: map[string]*Judged{}, named: named, ends: s.ends(c, rules)}
 	if j.root, err = unix.Open("/proc/"+strconv.Itoa(s.pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-		return nil, fmt.Errorf("sandbox: opening the root of the view: %w", err)
+		return nil, nil, fmt.Errorf("sandbox: opening the root of the view: %w", err)
 	}
 	defer unix.Close(j.root)
 	mounts, err := mountPoints(s.pid)
@@ -53,13 +80,13 @@ func (s *Sandbox) Judged() ([]Judged, error) {
 		for _, p := range j.list {
 			p.File.Close()
 		}
-		return nil, fmt.Errorf("sandbox: finding what is to be judged: %w", err)
+		return nil, nil, fmt.Errorf("sandbox: finding what is to be judged: %w", err)
 	}
 	list := make([]Judged, len(j.list))
 	for i, p := range j.list {
 		list[i] = *p
 	}
-	return list, nil
+	return list, j.waits, nil
 }
 
 // anchoring are the file systems whose inodes are known by device, number and generation: a number is not used twice at a time,
@@ -97,11 +124,17 @@ type judging struct {
 	hidden []string // procMasks
 	root   int
 	list   []*Judged
-	places map[string]*Judged // of files, by path
+	places map[string]*Judged     // of files, by path
+	named  map[string]ProgramRule // by path, whatever is said of the directories above
+	waits  []string               // rules that nothing in the view could hold
+	ends   []end
 }
 
-func (j *judging) open(at string) (*os.File, error) {
-	fd, err := openIn(j.root, at, unix.O_PATH|unix.O_NOFOLLOW)
+// open opens a place of the view. Its path has no symbolic link in it: one that is there was made inside since, and leads elsewhere.
+func (j *judging) open(at string) (*os.File, error) { return j.openAs(at, 0) }
+
+func (j *judging) openAs(at string, flags uint64) (*os.File, error) {
+	fd, err := openStrict(j.root, at, unix.O_PATH|unix.O_NOFOLLOW|flags)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", at, err)
 	}
@@ -118,18 +151,10 @@ func (j *judging) add(at string) (*Judged, error) {
 		return nil, err
 	}
 	p := &Judged{Path: at, File: f}
-	p.Access, p.Map, p.By = j.allowed(at)
+	j.say(p)
 	j.places[at] = p
 	j.list = append(j.list, p)
 	return p, nil
-}
-
-// allowed says what may be done at a path. What the baseline shows may be mapped to be executed unless it may be written; beside
-// it, what a rule lets be executed.
-func (j *judging) allowed(at string) (access policy.Access, mapped bool, by [3]policy.RuleID) {
-	access, denied, by := j.decide(at)
-	listed := j.baseline && underAny(at, policy.BaselineRead) && access&policy.Write == 0 && denied&policy.Execute == 0
-	return access, access&policy.Read != 0 && (listed || access&policy.Execute != 0), by
 }
 
 // addMounts adds the root of every mount, so that nothing is judged by what lies beyond it.
@@ -155,9 +180,9 @@ func (j *judging) addMounts(mounts []string) error {
 		case at == "/":
 			p.List = true // as Landlock has it: the directories that lead to the trees
 		case tree != nil && tree.kind == treeSocket:
-			p.Socket, p.Access = true, 0
+			p.Socket, p.Access, p.Ask, p.Until = true, 0, 0, time.Time{}
 		case at == "/dev" || at == "/dev/pts":
-			p.Access = 0
+			p.Access, p.Ask, p.Until = 0, 0, time.Time{}
 			if j.baseline {
 				p.Access = readWrite // which devices, another program judges
 			}
@@ -175,59 +200,88 @@ func (j *judging) covered(at string) bool {
 // addRules adds what the rules are about: the file, its name, and the directories above it as far as they could be moved.
 func (j *judging) addRules() error {
 	for i := range j.entries {
-		at := j.entries[i].path
-		tree := j.plan.innermost(at)
-		if at == "/" || tree == nil && !under(at, "/dev") {
-			continue // not in the view
-		}
-		if access, _ := j.effective(at); tree != nil && tree.kind == treeEtc && access == 0 {
-			continue // left out of /etc
-		}
-		p, err := j.add(at)
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
+		if err := j.addRule(&j.entries[i]); err != nil {
 			return err
 		}
-		if p != nil && p.Mount {
-			continue
-		}
-		if err := j.addName(at, p); err != nil {
+	}
+	for _, at := range slices.Sorted(maps.Keys(j.named)) {
+		if err := j.addRule(&entry{path: at, text: j.named[at].text}); err != nil {
 			return err
-		}
-		for dir := parent(at); dir != ""; dir = parent(dir) {
-			if above := j.places[dir]; above != nil {
-				break // and so is what is above it
-			}
-			if _, err := j.add(dir); errors.Is(err, unix.ENOENT) {
-				continue
-			} else if err != nil {
-				return err
-			}
-			j.places[dir].Anchor = true
 		}
 	}
 	return nil
 }
 
+func (j *judging) addRule(e *entry) error {
+	at := e.path
+	tree := j.plan.innermost(at)
+	if at == "/" || tree == nil && !under(at, "/dev") {
+		return nil // not in the view
+	}
+	if access, _ := j.effective(at); tree != nil && tree.kind == treeEtc && access == 0 {
+		return nil // left out of /etc
+	}
+	p, err := j.add(at)
+	if err != nil && !notThere(err) {
+		return err
+	}
+	if p != nil && p.Mount {
+		return nil
+	}
+	if err := j.addName(e, p); err != nil {
+		return err
+	}
+	for dir := parent(at); dir != ""; dir = parent(dir) {
+		if above := j.places[dir]; above != nil {
+			break // and so is what is above it
+		}
+		if _, err := j.add(dir); notThere(err) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		j.places[dir].Anchor = true
+	}
+	return nil
+}
+
+// notThere reports whether nothing was opened because nothing has that path: what a symbolic link that was made inside leads to has another.
+func notThere(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
 // addName adds a rule for what takes the place of p, which is nil when nothing is there yet.
-func (j *judging) addName(at string, p *Judged) error {
+func (j *judging) addName(e *entry, p *Judged) error {
+	at := e.path
 	name := path.Base(at)
 	if len(name) > judgedName {
 		return nil // it exists: checkJudged
 	}
-	dir, err := j.open(parent(at))
-	if errors.Is(err, unix.ENOENT) && p == nil {
-		return nil // nor can it come to be with other rights than what is around it: checkJudged
+	dir, err := j.openAs(parent(at), unix.O_DIRECTORY)
+	if notThere(err) && p == nil {
+		j.unheld(e)
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	n := &Judged{Path: at, File: dir, Name: name}
-	n.Access, n.Map, n.By = j.allowed(at)
+	j.say(n)
 	j.list = append(j.list, n)
 	if p != nil {
 		p.Named = true
 	}
 	return nil
+}
+
+// unheld notes a rule of which not even the directory is there, unless nothing could come to be there with other rights than the rule's:
+// planning sees to that where it can look, which is everywhere but in the private directories of a sandbox that runs.
+func (j *judging) unheld(e *entry) {
+	access, _ := j.effective(e.path)
+	around, _ := j.effective(parent(e.path))
+	if around&policy.Write != 0 && around&^access != 0 {
+		j.waits = append(j.waits, e.text+": inside there is no directory "+parent(e.path)+" (a symbolic link is none), so there is nothing to anchor the rule to")
+	}
 }
 
 // innermost returns the tree that a path is or lies in, nil when there is none.

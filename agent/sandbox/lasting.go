@@ -31,6 +31,7 @@ type kept struct {
 	WorkDir  string      `json:"work_dir"`
 	Warnings []string    `json:"warnings,omitempty"`
 	Watched  []keptMount `json:"watched,omitempty"`
+	View     *keptView   `json:"view,omitempty"` // where BPF LSM judges files
 }
 
 // keptMount is a watchedMount.
@@ -81,7 +82,7 @@ func (r *runDir) bindSocket() (fd int, err error) {
 
 // keep writes down what the next daemon needs.
 func (s *Sandbox) keep() error {
-	k := kept{HostID: s.view.hostID, HostGID: s.view.hostGID, ABI: s.abi, WorkDir: s.workDir, Warnings: s.warnings}
+	k := kept{HostID: s.view.hostID, HostGID: s.view.hostGID, ABI: s.abi, WorkDir: s.workDir, Warnings: s.warnings, View: s.keepView()}
 	for _, w := range s.view.watched {
 		k.Watched = append(k.Watched, keptMount{w.id, w.path, w.pos, w.sources})
 	}
@@ -151,6 +152,7 @@ func (s *Sandbox) adopt() error {
 	}
 	s.abi, s.workDir, s.warnings = k.ABI, k.WorkDir, k.Warnings
 	s.view.hostID, s.view.hostGID = k.HostID, k.HostGID
+	s.takeView(k.View)
 	h, err := hostHierarchies(s.spec.Cgroup2)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -67,9 +68,13 @@ type entry struct {
 	source  string // real path on the host; "" in private directories
 	kind    fileKind
 	links   []link
-	access  policy.Access // allowed by the nearest rule
+	access  policy.Access // allowed by the nearest rule, or asked about
+	asked   policy.Access // of access
 	denied  policy.Access
 	own     bool // an allow rule stands at this very path
+	ruled   bool // it is the policy's
+	alias   bool // it repeats the denies of another place of the same files
+	varies  bool // it depends on rules that end
 	rule    policy.RuleID
 	by      [3]policy.RuleID // of reading, writing, executing
 	text    string           // where the rule stands and what it says, for messages
@@ -82,6 +87,7 @@ type planner struct {
 	system    host   // whose files the view shows: the machine's, or an image's
 	root      string // real path of the image on the host; "": the view shows the host
 	full      bool   // BPF LSM judges: what mounts can't express is not their affair
+	running   bool   // the sandbox runs already: its private directories are not empty any more
 	workspace string // real path on the host; "" for none
 	said
 	plan viewPlan
@@ -91,6 +97,7 @@ type planner struct {
 type said struct {
 	entries  []entry
 	baseline bool
+	askExec  bool // process.default: ask
 }
 
 const readWrite = policy.Read | policy.Write
@@ -98,10 +105,15 @@ const readWrite = policy.Read | policy.Write
 // planView computes the view. It reads the host through h and changes nothing; an error names the rule that can't be
 // enforced, why, and what to do.
 func planView(c *policy.Compiled, workspace, root string, protected []string, h host, full bool) (*viewPlan, error) {
-	p := &planner{host: h, system: h, full: full, said: said{baseline: c.Files.Baseline}}
-	if ref := c.Rule(c.Exec.Listed); c.Exec.Listed != 0 && !full {
-		e := entry{text: ref.Pos + ": " + ref.Text}
-		return nil, e.needsFull("nothing else judges each library that a program loads", "write `map: any`, or remove the key")
+	return (&planner{host: h, full: full}).view(c, workspace, root, protected)
+}
+
+// view is planView.
+func (p *planner) view(c *policy.Compiled, workspace, root string, protected []string) (*viewPlan, error) {
+	p.system, p.said = p.host, said{baseline: c.Files.Baseline, askExec: c.Exec.Default == policy.Ask}
+	h := p.host
+	if err := errors.Join(p.checkEnds(c), p.checkAsks(c), p.checkListed(c)); err != nil {
+		return nil, err
 	}
 	if workspace != "" {
 		at, err := h.resolve(workspace)
@@ -163,6 +175,29 @@ func (p *planner) warn(where, text string) {
 	p.plan.warnings = append(p.plan.warnings, text)
 }
 
+// checkAsks refuses what asks about files or programs where no call can be held.
+func (p *planner) checkAsks(c *policy.Compiled) error {
+	id, asks := c.AsksAboutFiles()
+	if p.full || !asks {
+		return nil
+	}
+	e := entry{text: "default: ask of filesystem or process"}
+	if ref := c.Rule(id); id != 0 {
+		e.text = ref.Pos + ": " + ref.Text
+	}
+	return e.needsFull("only there can a call wait for an answer", "write allow or deny instead")
+}
+
+// checkListed refuses a list of what may be mapped where no mapping is judged.
+func (p *planner) checkListed(c *policy.Compiled) error {
+	if p.full || c.Exec.Listed == 0 {
+		return nil
+	}
+	ref := c.Rule(c.Exec.Listed)
+	e := entry{text: ref.Pos + ": " + ref.Text}
+	return e.needsFull("nothing else judges each library that a program loads", "write `map: any`, or remove the key")
+}
+
 // addRule finds where a rule acts in the view.
 func (p *planner) addRule(c *policy.Compiled, r *policy.FileRule) error {
 	id := r.ID
@@ -170,12 +205,15 @@ func (p *planner) addRule(c *policy.Compiled, r *policy.FileRule) error {
 		id = r.DenyID // it is what may turn out not to be enforceable
 	}
 	ref := c.Rule(id)
-	e := entry{access: r.Access, denied: r.Denied, own: r.Denied == 0, rule: id, text: ref.Pos + ": " + ref.Text, written: r.Path}
+	e := entry{access: r.Access | r.Asked, asked: r.Asked, denied: r.Denied, own: r.Denied == 0, ruled: true, varies: r.Varies, rule: id, text: ref.Pos + ": " + ref.Text, written: r.Path}
 	for i := range e.by {
 		e.by[i] = r.RuleFor(1 << i)
 	}
 	if err := p.locate(&e); err != nil {
 		return err
+	}
+	if r.Varies && r.Denied != 0 && (slices.Contains(policy.PrivateDirs, e.path) || slices.Contains(policy.BaselineRead, e.path) || e.path == "/") {
+		return e.refuse("what every sandbox has can't be denied for a time: it is there from the start or not at all", "name what is below "+e.path)
 	}
 	p.entries = append(p.entries, e)
 	return nil
@@ -296,7 +334,7 @@ func (p *planner) addAliases() {
 		default:
 			e.path = workspaceDir + strings.TrimPrefix(e.source, p.workspace)
 		}
-		e.access, e.own = 0, false
+		e.access, e.own, e.alias = 0, false, true
 		p.entries = append(p.entries, e)
 	}
 }
@@ -347,6 +385,26 @@ func (s *said) decide(at string) (access, denied policy.Access, by [3]policy.Rul
 	return access &^ denied, denied, by
 }
 
+// asked returns what of the access that effective gives a person is asked about.
+func (s *said) asked(at string) policy.Access {
+	var asked policy.Access
+	nearest, found := "", false
+	for i := range s.entries {
+		e := &s.entries[i]
+		if !under(at, e.path) || e.denied != 0 && !e.own && e.access == 0 {
+			continue
+		}
+		switch {
+		case !found || len(e.path) > len(nearest):
+			nearest, found, asked = e.path, true, e.asked
+		case e.path == nearest:
+			asked |= e.asked
+		}
+	}
+	_, denied := s.effective(at)
+	return asked &^ denied
+}
+
 // executable reports whether Landlock has to let files be executed at a path: explicitly, or as scripts.
 func executable(access, denied policy.Access) bool {
 	return access&(policy.Write|policy.Execute) != 0 && denied&policy.Execute == 0
@@ -367,6 +425,14 @@ func (p *planner) treeAt(at string) *tree {
 // refuse says that a rule can't be enforced.
 func (e *entry) refuse(why, remedy string) error {
 	return fmt.Errorf("sandbox: %s: this rule can't be enforced here: %s; %s", e.text, why, remedy)
+}
+
+// needs says that a rule can't be enforced without BPF LSM, or, where that is there, not even with it.
+func (p *planner) needs(e *entry, why, remedy string) error {
+	if p.full {
+		return e.refuse(why, remedy)
+	}
+	return e.needsFull(why, remedy)
 }
 
 // needsFull says that a rule can't be enforced without BPF LSM.

@@ -112,6 +112,10 @@ func (p *planner) place(e *entry) error {
 			return p.bind(e, access) // a rule that names a secret shows it
 		}
 		return nil // what is around it says the same, or Landlock alone grants the rest
+	case e.varies && t.kind == treeEtc:
+		return e.refuse("/etc inside is put together when the sandbox starts", "leave `expires` out")
+	case e.varies:
+		return p.checkJudged(e, access) // no mount, which would stay when the rule ends
 	case access == 0 && t.kind == treeEtc:
 		// Leaving it out holds for what appears later as well, and for what the host renames.
 		p.plan.hidden = append(p.plan.hidden, e.path)
@@ -133,8 +137,8 @@ func (p *planner) checkJudged(e *entry, access policy.Access) error {
 	}
 	dir := parent(e.path)
 	if e.source == "" { // in a private directory, which starts empty
-		if slices.Contains(policy.PrivateDirs, dir) {
-			return nil
+		if slices.Contains(policy.PrivateDirs, dir) || p.running {
+			return nil // of one that runs judge sees what is there
 		}
 	} else if _, kind, err := p.system.lstat(path.Dir(e.source)); err != nil || kind == kindDir {
 		return err
@@ -151,6 +155,8 @@ func (p *planner) placeProc(e *entry, access policy.Access) error {
 		return e.refuse("/proc inside is read-only", "remove write from the rule")
 	case access&policy.Read != 0 || !p.baseline || e.kind == kindMissing:
 		return nil
+	case e.varies:
+		return e.refuse("what is below /proc inside is covered when the sandbox starts", "leave `expires` out")
 	case rest == "" || strings.Trim(first, "0123456789") == "" || first == "self" || first == "thread-self":
 		return e.needsFull("processes need their own entries of /proc", "name what else below /proc is not to be seen")
 	}
@@ -274,7 +280,7 @@ func (p *planner) checkLinks(e *entry) error {
 			at = workspaceDir + strings.TrimPrefix(at, p.workspace)
 		}
 		if access, _ := p.effective(parent(at)); access&policy.Write != 0 {
-			return e.needsFull(l.path+" is a symbolic link in a tree that the sandbox may write", "name "+e.source+" itself")
+			return p.needs(e, l.path+" is a symbolic link in a tree that the sandbox may write", "name "+e.source+" itself")
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,9 @@ func Prepare(spec Spec) (*Sandbox, error) {
 	}
 	if spec.Hostname == "" {
 		spec.Hostname = spec.Name
+	}
+	if spec.Started.IsZero() {
+		spec.Started = time.Now()
 	}
 	abi, err := landlockABI(spec.Full)
 	if err != nil {
@@ -90,7 +94,7 @@ func (s *Sandbox) place() error {
 
 // plan computes the view and makes its file systems.
 func (s *Sandbox) plan() (err error) {
-	p := s.spec.Policy
+	p := s.spec.Policy.At(s.age())
 	s.full = s.spec.Full
 	if s.view.plan, err = planView(p, s.spec.Workspace, s.spec.Root, s.spec.Protected, newRealHost(), s.full); err != nil {
 		return err
@@ -158,6 +162,15 @@ func (s *Sandbox) build(b *building) error {
 	return s.restrict()
 }
 
+// openExec opens a path of the view below which anything may be executed.
+func openExec(root int, at string) (ExecTree, error) {
+	fd, err := openStrict(root, at, unix.O_PATH)
+	if err != nil {
+		return ExecTree{}, fmt.Errorf("sandbox: opening %s, which may be executed: %w", at, err)
+	}
+	return ExecTree{at, os.NewFile(uintptr(fd), at)}, nil
+}
+
 func (s *Sandbox) makeNamespaces() error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
 		return fmt.Errorf("sandbox: making namespaces: %w; in a container: --privileged; see also user.max_*_namespaces (sysctl)", err)
@@ -182,25 +195,26 @@ func (s *Sandbox) makeNamespaces() error {
 
 // restrict makes the Landlock ruleset of the composed view and resolves the exec list in it.
 func (s *Sandbox) restrict() (err error) {
-	p := s.spec.Policy
+	p := s.spec.Policy.At(s.age())
 	if s.rules, err = newRuleset(s.abi); err != nil {
 		return err
 	}
 	if err := s.rules.addView(s.view.root, s.view.plan, p.Files.Baseline, s.full); err != nil {
 		return err
 	}
-	s.programs, err = resolvePrograms(p, s.view.plan, s.view.root, s.run.path, s.rules)
+	s.programs, err = resolvePrograms(p, s.view.plan, s.view.root, s.run.path, s.rules, s.full)
 	if err != nil {
 		return err
 	}
 	for _, g := range s.view.plan.exec {
-		fd, err := openIn(s.view.root, g.path, unix.O_PATH)
+		at, err := openExec(s.view.root, g.path)
 		if err != nil {
-			return fmt.Errorf("sandbox: opening %s, which may be executed: %w", g.path, err)
+			return err
 		}
-		s.trees = append(s.trees, ExecTree{g.path, os.NewFile(uintptr(fd), g.path)})
+		s.trees = append(s.trees, at)
 	}
-	s.warnings = slices.Concat(s.view.plan.warnings, s.cgroup.warnings, s.programs.warnings, s.view.notes)
+	s.notes = slices.Concat(s.cgroup.warnings, s.view.notes)
+	s.warnings = slices.Concat(s.view.plan.warnings, s.programs.warnings, s.notes)
 	s.workDir = policy.Home
 	if s.view.plan.tree(workspaceDir) != nil {
 		s.workDir = workspaceDir

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +25,15 @@ const (
 	KindCommand ProgramKind = iota // a rule of process.allow names it
 	KindHelper                     // a rule's helpers name it
 	KindEnv                        // /usr/bin/env, the launcher in the first line of scripts
+	KindAsked                      // a rule of process.ask names it: a person may let it run
 )
+
+// ProgramRule is what process.ask or process.deny says of one file of the view, whatever is said of the directories above it.
+type ProgramRule struct {
+	Rule policy.RuleID
+	Ask  bool
+	text string // where the rule stands and what it says
+}
 
 // Program is one file that may be executed, held open so that its inode stays its own.
 type Program struct {
@@ -33,6 +42,7 @@ type Program struct {
 	File    *os.File
 	Rule    policy.RuleID
 	Kind    ProgramKind
+	Until   time.Duration   // after Spec.Started: from then on it may not be; 0: it always may
 	Helps   []policy.RuleID // of a helper: the rules of all commands that it helps
 	Script  bool            // starts with #!: what the kernel executes is its interpreter
 }
@@ -59,6 +69,7 @@ type programs struct {
 	list     []Program
 	known    map[inode]int // in list
 	denied   map[inode]string
+	judged   map[string]ProgramRule // for BPF LSM, by path
 	loaders  map[string]bool
 	many     bool                           // so many names are looked for that listing directories pays
 	listed   map[string]map[string]struct{} // names in the smaller directories of PATH
@@ -70,13 +81,18 @@ type inode struct{ dev, ino uint64 }
 
 // resolvePrograms finds the policy's commands in the view and gives each the Landlock right to be executed. prefix is
 // where the view's root is mounted in the calling thread's mount namespace.
-func resolvePrograms(c *policy.Compiled, plan *viewPlan, root int, prefix string, rules *ruleset) (*programs, error) {
+func resolvePrograms(c *policy.Compiled, plan *viewPlan, root int, prefix string, rules *ruleset, full bool) (*programs, error) {
 	p := &programs{
-		root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{},
+		root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{}, judged: map[string]ProgramRule{},
 		loaders: map[string]bool{}, many: len(c.Exec.Allow) > fewNames, listed: map[string]map[string]struct{}{}, buf: make([]byte, max(headSize, smallDir, unix.PathMax)),
 	}
 	for _, d := range c.Exec.Deny {
-		if err := p.deny(c.Rule(d.ID), d.Name, plan); err != nil {
+		if err := p.deny(d.ID, c.Rule(d.ID), d.Name, plan, full); err != nil {
+			return p, err
+		}
+	}
+	for _, a := range c.Exec.Ask {
+		if err := p.add(a, a.Name, KindAsked, c.Rule(a.ID).Pos); err != nil {
 			return p, err
 		}
 	}
@@ -94,7 +110,7 @@ func resolvePrograms(c *policy.Compiled, plan *viewPlan, root int, prefix string
 			}
 		}
 	}
-	if len(c.Exec.Allow) > 0 {
+	if c.Exec.Any() {
 		if err := p.add(policy.Command{Name: "env"}, "env", KindEnv, ""); err != nil {
 			return p, err
 		}
@@ -103,8 +119,8 @@ func resolvePrograms(c *policy.Compiled, plan *viewPlan, root int, prefix string
 }
 
 // deny takes a program off the list. Below a path whose files may be executed, by a rule or because scripts may, no list
-// is asked, so a rule for one of them could not be kept.
-func (p *programs) deny(rule policy.RuleRef, name string, plan *viewPlan) error {
+// is asked, so a rule for one of them could not be kept without BPF LSM.
+func (p *programs) deny(id policy.RuleID, rule policy.RuleRef, name string, plan *viewPlan, full bool) error {
 	at := name
 	f, err := p.find(name)
 	if err == nil {
@@ -114,6 +130,12 @@ func (p *programs) deny(rule policy.RuleRef, name string, plan *viewPlan) error 
 		if err != nil {
 			return fmt.Errorf("sandbox: %s: %w", rule.Pos, err)
 		}
+	}
+	if full {
+		if at[0] == '/' {
+			p.judged[at] = ProgramRule{Rule: id, text: rule.Pos + ": " + rule.Text}
+		}
+		return nil
 	}
 	for _, g := range plan.grants {
 		if (g.script || g.access&policy.Execute != 0) && under(at, g.path) {
@@ -162,6 +184,7 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 	}
 	if i, ok := p.known[f.inode]; ok {
 		f.close()
+		p.until(i, longer(p.list[i].Until, a.Expires))
 		if first := p.list[i]; kind == KindCommand && first.Command != a.Name {
 			first.Command, first.Rule = a.Name, a.ID // a second name of the same program
 			p.list = append(p.list, first)
@@ -198,8 +221,11 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		f.close()
 		return fmt.Errorf("sandbox: %s: letting %s be executed: %w", where, f.name, err)
 	}
+	if kind == KindAsked {
+		p.judged[real] = ProgramRule{a.ID, true, where + ": ask: " + a.Name}
+	}
 	program := Program{
-		Command: a.Name, Path: real, File: os.NewFile(uintptr(f.fd), real), Rule: a.ID, Kind: kind,
+		Command: a.Name, Path: real, File: os.NewFile(uintptr(f.fd), real), Rule: a.ID, Kind: kind, Until: a.Expires,
 		Script: bytes.HasPrefix(head, []byte("#!")),
 	}
 	if kind == KindHelper {
@@ -208,6 +234,24 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 	p.known[f.inode] = len(p.list)
 	p.list = append(p.list, program)
 	return nil
+}
+
+// longer is the later of two ends; 0 is none.
+func longer(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	return max(a, b)
+}
+
+// until says how long a program may be executed, under all names that it has.
+func (p *programs) until(i int, end time.Duration) {
+	same := p.list[i].File
+	for n := range p.list {
+		if p.list[n].File == same {
+			p.list[n].Until = end
+		}
+	}
 }
 
 // isLoader tells a dynamic loader by the name that loaders have (ld-linux-x86-64.so.2, ld-musl-x86_64.so.1, ...): called as

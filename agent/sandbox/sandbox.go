@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,7 @@ type Spec struct {
 	Name         string           // lower-case letters, digits, hyphens; the run directory and cgroups have it
 	Hostname     string           // inside; Name when ""
 	Policy       *policy.Compiled // never changed
+	Started      time.Time        // what a rule's `expires` counts from; zero: from now on
 	Root         string           // directory of an unpacked image, absolute: the system inside is its; "": the host's
 	Workspace    string           // directory of the host, absolute; "" for none
 	RunDir       string           // directory of all run directories, absolute
@@ -58,7 +60,8 @@ type Sandbox struct {
 	programs *programs
 	trees    []ExecTree
 	warnings []string
-	full     bool // BPF LSM is to judge files
+	notes    []string // those of them that have nothing to do with rules
+	full     bool     // BPF LSM is to judge files
 	workDir  string
 	adopted  bool // the init is another's child
 
@@ -71,6 +74,7 @@ type Sandbox struct {
 	closed    bool // Kill or Detach was called
 	gone      bool // the init ended
 	unmasked  bool // a mask was lost: it is frozen, or killed
+	still     int  // calls of Freeze without their Thaw
 	processes map[uint32]*Process
 	lastID    uint32
 	listening bool // listen has the control socket, and closes it

@@ -71,15 +71,19 @@ func (s *Sandbox) Dial(ctx context.Context, addr string) (c net.Conn, err error)
 
 // Freeze makes every process of the sandbox stand still where it is, and returns when they do; Thaw lets them go on.
 func (s *Sandbox) Freeze() error {
-	if err := s.cgroup.freeze(); err != nil {
-		return err
+	s.mu.Lock()
+	s.still++
+	err := s.cgroup.freeze()
+	s.mu.Unlock()
+	if err != nil {
+		return errors.Join(err, s.Thaw())
 	}
 	deadline := time.Now().Add(freezeTime)
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
 		events, err := os.ReadFile(filepath.Join(s.cgroup.v2, "cgroup.events"))
 		switch {
 		case err != nil:
-			return fmt.Errorf("sandbox: freezing: %w", err)
+			return errors.Join(fmt.Errorf("sandbox: freezing: %w", err), s.Thaw())
 		case bytes.Contains(events, []byte("frozen 1")):
 			return nil
 		case time.Now().After(deadline):
@@ -92,10 +96,13 @@ func (s *Sandbox) Freeze() error {
 // freezeTime is how long processes have to stand still.
 const freezeTime = 5 * time.Second
 
-// Thaw undoes Freeze. A sandbox that has lost a mask meanwhile stays as it is.
+// Thaw undoes one Freeze: with the last of them the sandbox goes on. One that has lost a mask meanwhile stays as it is.
 func (s *Sandbox) Thaw() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.still = max(s.still-1, 0); s.still > 0 {
+		return nil
+	}
 	if s.unmasked {
 		return errors.New("sandbox: thawing: something on the host took a mask away, so nobody inside may go on")
 	}

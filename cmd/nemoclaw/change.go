@@ -25,6 +25,7 @@ func changePolicy(cmd *cobra.Command, d *api.Client, name string, c api.PolicyCh
 		return err
 	}
 	showDiff(cmd.OutOrStdout(), r.Diff)
+	warn(cmd, r.Warnings)
 	fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: %s\n", text.Lines(changed(name, r, c)))
 	return nil
 }

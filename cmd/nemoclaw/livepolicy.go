@@ -26,8 +26,9 @@ func newLivePolicy(name string) *cobra.Command {
 		newPolicyList(name), newPolicyGet(name), newPolicySet(name), newPolicyRule(name, true), newPolicyRule(name, false),
 		newPolicyDiff(name), newPolicyHistory(name), newPolicyRollback(name), newLiveExplain(name), newLivePreset(name))
 	cmd.Long = `policy shows and changes the policy of a sandbox. Every change is a revision, with who made it, when and what; all of it is
-in force at once or none. A rule that is taken away closes the connections that it had allowed. Files and programs are fixed
-when a sandbox starts: their changes are refused unless --restart allows to restart it.`
+in force at once or none. A rule that is taken away closes the connections that it had allowed; files that are open stay open.
+At level static files and programs are fixed when a sandbox starts, at level full what its mounts can't let through: such changes
+are refused unless --restart allows to restart it.`
 	return cmd
 }
 
@@ -79,7 +80,7 @@ func listRules(p api.PolicyText) ([]listedRule, error) {
 	var rules []listedRule
 	for _, r := range c.Rules[1:] {
 		verdict, rule, _ := strings.Cut(r.Text, ": ")
-		rules = append(rules, listedRule{verdict, rule, r.Pos, slices.Contains(p.Expired, r.Pos)})
+		rules = append(rules, listedRule{verdict, rule, r.Pos, slices.Contains(p.Expired, r.Pos+": "+r.Text)})
 	}
 	return rules, nil
 }

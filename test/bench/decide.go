@@ -80,6 +80,7 @@ func (b *bench) judge(l *loader.Loader, dir string) *judge {
 
 // put lets a place be read.
 func (j *judge) put(p bpf.JudgeFilePlace) {
+	j.b.Must(j.objects.Maps[bpf.JudgeFileMapAnchors].Put(bpf.Anchor(p.Ino, p.Dev), uint8(1)))
 	j.b.Must(j.objects.Maps[bpf.JudgeFileMapNodes].Put(p, bpf.JudgeFileNode{Rule: [3]uint32{1, 1, 1}, Allow: 1, Flags: 1}))
 }
 

@@ -10,8 +10,8 @@ import (
 
 // The tests of LSM programs: for every kernel, and for one.
 const (
-	lsm     = "ProbeLSM|FileHooks|FileExec|FileSockets|GuardHooks|GuardFailsClosed"
-	moreLSM = "FileRulesChange|FileSwap|GuardWithoutLoader|GuardHookMissing"
+	lsm     = "ProbeLSM|FileHooks|FileExec|FileSockets|GuardHooks|GuardFailsClosed|Hold"
+	moreLSM = "FileRulesChange|FileSwap|GuardWithoutLoader|GuardHookMissing|HoldMany"
 )
 
 // TestSuites runs the end-to-end tests of packages inside a machine: other kernels judge there than on the machine that builds, and BPF

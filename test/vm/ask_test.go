@@ -1,0 +1,97 @@
+//go:build vm
+
+package vm
+
+import (
+	"strings"
+	"testing"
+)
+
+// answerer runs a command at a terminal of its own and answers the questions that appear there, each with the next of the keys.
+const answerer = `
+import os, pty, re, select, sys, time
+keys = sys.argv[1]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+said, seen = b"", 0
+while True:
+    try:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        if not ready:
+            sys.exit("nothing happens:\n" + said.decode(errors="replace"))
+        said += os.read(terminal, 65536)
+    except OSError:
+        break
+    asked = said.count(b"all questions: ")
+    if asked > seen:
+        seen = asked
+        time.sleep(1.5) # a person reads
+        if keys:
+            os.write(terminal, keys[0].encode())
+            keys = keys[1:]
+_, status = os.waitpid(pid, 0)
+text = re.sub(rb"\x1b[^\x1b]*?[a-zA-Z\\]|\x18|\x0f", b"", said).decode(errors="replace")
+print(text.replace("\r", ""))
+sys.exit(os.waitstatus_to_exitcode(status))
+`
+
+// TestAsk: what file and exec rules ask about waits for the person at the terminal, and goes on, or fails, by the answer.
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	m := Start(t, Options{Light: true})
+	m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
+	m.Must(`mkdir -p /srv/work && cd /srv/work && echo the secret >secret && echo text | tee file >marked
+		cat >/srv/answer.py <<'EOF'` + answerer + `EOF
+		cat >/srv/policy.yaml <<'EOF'
+enforcement: full
+hold: 5s
+filesystem:
+  allow: [{path: /workspace, permissions: [read, write]}]
+  ask: [{path: /workspace/secret, permissions: [read]}, {path: /workspace/marked, permissions: [write]}]
+process:
+  allow: [{command: bash}, {command: cat}, {command: chmod}, {command: sleep}]
+  ask: [{command: id}, {command: seq}]
+EOF`)
+	for _, test := range []struct {
+		name, keys, command, want string // want: what the command prints, without the questions
+	}{
+		{"allow once", "o\n", "cat secret; cat secret; cat file", "the secret\ncat: secret: Permission denied\ntext"},
+		{"allow for the run", "r", "for i in 1 2 3; do cat secret; done", "the secret\nthe secret\nthe secret"},
+		{"deny for the run", "d", "cat secret; cat secret", "cat: secret: Permission denied\ncat: secret: Permission denied"},
+		{"nobody answers", "", "cat secret", "cat: secret: Permission denied"},
+		{"programs", "o\n", "seq 2; id", "1\n2\nbash: line 1: /usr/bin/id: Permission denied"},
+		// Refused at once, since such a call can't wait; the answer is for the next try.
+		{"what can't wait", "r", "chmod 600 marked || { sleep 3; chmod 600 marked && echo done; }", "chmod: changing permissions of '\"'marked'\"': Permission denied\ndone"},
+	} {
+		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
+			keys := strings.ReplaceAll(test.keys, "\n", "'$'\\n''")
+			stdout, stderr, _ := m.Run("cd /srv/work && python3 /srv/answer.py '" + keys + "' nemoclaw run --quiet --policy ../policy.yaml -- bash -c '" + test.command + "'")
+			var printed []string
+			for line := range strings.Lines(stdout) {
+				if line = strings.TrimRight(line, "\n"); line != "" && !strings.HasPrefix(line, "nemoclaw: ") && !strings.HasPrefix(line, "  ") {
+					printed = append(printed, line)
+				}
+			}
+			if got, want := strings.Join(printed, "\n"), strings.ReplaceAll(test.want, `'"'`, "'"); got != want {
+				t.Errorf("it printed %q, want %q\n%s%s", got, want, stdout, stderr)
+			}
+			if asked := strings.Count(stdout, "a program in the sandbox asks"); asked != max(len(test.keys), 1) {
+				t.Errorf("%d questions\n%s", asked, stdout)
+			}
+		})
+	}
+	records := m.Must("nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl >&2; cat /var/log/nemoclaw/audit/run.jsonl")
+	for _, want := range []string{
+		`"action":"open","object":"/workspace/secret","subject":{"pid":`, `"verdict":"ask","rule":"../policy.yaml:5","reason":"held until a person answers"`,
+		`"reason":"approved by a person after `, `"reason":"it was asked about, and nobody allowed it in `, `"reason":"a person denied it for this run"`,
+		`"object":"/usr/bin/seq","subject":{"pid":`, `such a call can't wait: another try goes by the answer`,
+	} {
+		if !strings.Contains(records, want) {
+			t.Errorf("no record with %s", want)
+		}
+	}
+	if strings.Contains(records, `"verdict":"allow","rule":"default"`) {
+		t.Error("something was allowed by no rule")
+	}
+}
