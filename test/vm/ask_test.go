@@ -3,11 +3,12 @@
 package vm
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 )
 
-// answerer runs a command at a terminal of its own and answers the questions that appear there, each with the next of the keys.
+// answerer runs a command at a terminal of its own and answers the questions that appear there, each with the next of the keys; - is none.
 const answerer = `
 import os, pty, re, select, sys, time
 keys = sys.argv[1]
@@ -27,9 +28,9 @@ while True:
     if asked > seen:
         seen = asked
         time.sleep(1.5) # a person reads
-        if keys:
+        if keys[:1] not in ("", "-"):
             os.write(terminal, keys[0].encode())
-            keys = keys[1:]
+        keys = keys[1:]
 _, status = os.waitpid(pid, 0)
 text = re.sub(rb"\x1b[^\x1b]*?[a-zA-Z\\]|\x18|\x0f", b"", said).decode(errors="replace")
 print(text.replace("\r", ""))
@@ -52,21 +53,37 @@ filesystem:
 process:
   allow: [{command: bash}, {command: cat}, {command: chmod}, {command: sleep}]
   ask: [{command: id}, {command: seq}]
+EOF
+		mkdir tools && cp /bin/echo tools/good && cp /bin/echo tools/bad
+		cat >/srv/defaults.yaml <<'EOF'
+enforcement: full
+hold: 5s
+filesystem:
+  default: ask
+  allow: [{path: /workspace, permissions: [read]}, {path: /workspace/tools, permissions: [read, execute]}]
+process:
+  default: ask
+  allow: [{command: bash}, {command: cat}]
+  deny: [{command: /workspace/tools/bad}, {command: seq}]
 EOF`)
 	for _, test := range []struct {
 		name, keys, command, want string // want: what the command prints, without the questions
+		policy                    string // "": policy.yaml
 	}{
-		{"allow once", "o\n", "cat secret; cat secret; cat file", "the secret\ncat: secret: Permission denied\ntext"},
-		{"allow for the run", "r", "for i in 1 2 3; do cat secret; done", "the secret\nthe secret\nthe secret"},
-		{"deny for the run", "d", "cat secret; cat secret", "cat: secret: Permission denied\ncat: secret: Permission denied"},
-		{"nobody answers", "", "cat secret", "cat: secret: Permission denied"},
-		{"programs", "o\n", "seq 2; id", "1\n2\nbash: line 1: /usr/bin/id: Permission denied"},
+		{"allow once", "o\n", "cat secret; cat secret; cat file", "the secret\ncat: secret: Permission denied\ntext", ""},
+		{"allow for the run", "r", "for i in 1 2 3; do cat secret; done", "the secret\nthe secret\nthe secret", ""},
+		{"deny for the run", "d", "cat secret; cat secret", "cat: secret: Permission denied\ncat: secret: Permission denied", ""},
+		{"nobody answers", "-", "cat secret", "cat: secret: Permission denied", ""},
+		{"programs", "o\n", "seq 2; id", "1\n2\nbash: line 1: /usr/bin/id: Permission denied", ""},
 		// Refused at once, since such a call can't wait; the answer is for the next try.
-		{"what can't wait", "r", "chmod 600 marked || { sleep 3; chmod 600 marked && echo done; }", "chmod: changing permissions of '\"'marked'\"': Permission denied\ndone"},
+		{"what can't wait", "r", "chmod 600 marked || { sleep 3; chmod 600 marked && echo done; }", "chmod: changing permissions of '\"'marked'\"': Permission denied\ndone", ""},
+		{"what no rule says", "o\n", "id -un; touch new; cat file", "agent\nbash: line 1: /usr/bin/touch: Permission denied\ntext", "defaults.yaml"},
+		{"what no rule lets be written", "o", "echo more >>file; cat file", "text\nmore", "defaults.yaml"},
+		{"a program that is denied among others", "", "tools/good yes; tools/bad no; seq 1", "yes\nbash: line 1: tools/bad: Permission denied\nbash: line 1: /usr/bin/seq: Permission denied", "defaults.yaml"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
 			keys := strings.ReplaceAll(test.keys, "\n", "'$'\\n''")
-			stdout, stderr, _ := m.Run("cd /srv/work && python3 /srv/answer.py '" + keys + "' nemoclaw run --quiet --policy ../policy.yaml -- bash -c '" + test.command + "'")
+			stdout, stderr, _ := m.Run("cd /srv/work && python3 /srv/answer.py '" + keys + "' nemoclaw run --quiet --policy ../" + cmp.Or(test.policy, "policy.yaml") + " -- bash -c '" + test.command + "'")
 			var printed []string
 			for line := range strings.Lines(stdout) {
 				if line = strings.TrimRight(line, "\n"); line != "" && !strings.HasPrefix(line, "nemoclaw: ") && !strings.HasPrefix(line, "  ") {
@@ -76,7 +93,7 @@ EOF`)
 			if got, want := strings.Join(printed, "\n"), strings.ReplaceAll(test.want, `'"'`, "'"); got != want {
 				t.Errorf("it printed %q, want %q\n%s%s", got, want, stdout, stderr)
 			}
-			if asked := strings.Count(stdout, "a program in the sandbox asks"); asked != max(len(test.keys), 1) {
+			if asked := strings.Count(stdout, "a program in the sandbox asks"); asked != len(test.keys) {
 				t.Errorf("%d questions\n%s", asked, stdout)
 			}
 		})

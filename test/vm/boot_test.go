@@ -11,7 +11,7 @@ import (
 )
 
 // nemoclaw is the static binary that is tested; `make test-vm` names it.
-func nemoclaw(t *testing.T) string {
+func nemoclaw(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv("NEMOCLAW")
 	if path == "" {

@@ -61,7 +61,7 @@ func TestSuites(t *testing.T) {
 }
 
 // build makes a program of ours.
-func build(t *testing.T, pkg string) string {
+func build(t testing.TB, pkg string) string {
 	t.Helper()
 	top, err := repo()
 	if err != nil {

@@ -48,7 +48,7 @@ type Machine struct {
 	Kernel string   // the release that runs, as uname says it
 	Env    []string // NAME=VALUE, of test programs
 
-	t            *testing.T
+	t            testing.TB
 	opts         Options
 	images       string
 	disk, initrd *os.File
@@ -60,7 +60,7 @@ type Machine struct {
 
 // Start starts a machine and waits until it is up: systemd, where there is one, has reached multi-user.target. It ends with the test; when that has failed, the end of
 // the console's output is shown.
-func Start(t *testing.T, o Options) *Machine {
+func Start(t testing.TB, o Options) *Machine {
 	t.Helper()
 	m := &Machine{t: t}
 	if err := m.prepare(o); err != nil {
