@@ -52,7 +52,10 @@ static long put_name(__u32 nth, struct naming *to)
 	return 0;
 }
 
-/* Fills in who acts. In a frame of its own, as the next: what comes before needs the stack. */
+/*
+ * Fills in who acts. In a frame of its own, as the next: what comes before needs the stack. Both are given values: Linux
+ * 7.3 refuses to read through a pointer to the stack that three calls have handed on.
+ */
 static __noinline int put_subject(struct file_event *f, const struct sandbox *box, __u64 cgid, __u64 now)
 {
 	struct event *e = &f->event;

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nemoclaw/nemoclaw/bpf"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -230,12 +231,22 @@ func (b *holdBox) quiet(t *testing.T) {
 	if events := b.files(); len(events) != 0 {
 		t.Errorf("events: %+v", events)
 	}
-	if n := entries(t, b.l.maps.pending); n != 0 {
+	if n := b.waiting(t); n != 0 {
 		t.Errorf("%d calls wait", n)
 	}
-	if n := entries(t, b.l.maps.answers); n != 0 {
-		t.Errorf("%d answers were not used", n)
+	unused, err := collect[bpf.LsmCallKey, bpf.LsmCallAnswer](b.l.maps.answers, func(k bpf.LsmCallKey) bool { return k.Cgid == b.cgid })
+	must(t, err)
+	if len(unused) != 0 {
+		t.Errorf("%d answers were not used", len(unused))
 	}
+}
+
+// waiting is how many calls wait.
+func (b *holdBox) waiting(t *testing.T) int {
+	t.Helper()
+	pending, err := collect[bpf.LsmHeldKey, bpf.LsmHeld](b.l.maps.pending, func(k bpf.LsmHeldKey) bool { return k.What.Cgid == b.cgid })
+	must(t, err)
+	return len(pending)
 }
 
 // grant is the grant that would let what an event says.
