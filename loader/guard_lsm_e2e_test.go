@@ -25,12 +25,8 @@ type openBox struct {
 }
 
 // newOpenBox makes one whose rules are not in force yet.
-func newOpenBox(t *testing.T, cfg Config) *openBox {
+func newOpenBox(t *testing.T, l *Loader) *openBox {
 	t.Helper()
-	l := openLoader(t, cfg)
-	if l.maps.nodes == nil {
-		t.Fatal("no LSM programs are loaded: ", ProbeLSM())
-	}
 	b := &openBox{fileBox: &fileBox{box: newBox(t, l, Options{}), l: l}}
 	var err error
 	b.fileBox.dir, err = os.MkdirTemp("/var/tmp", "nemoclaw-guard-")
@@ -91,7 +87,7 @@ func TestGuardHooks(t *testing.T) {
 	// Debian asks for capabilities first.
 	setting(t, "/proc/sys/kernel/perf_event_paranoid", "2")
 	setting(t, "/proc/sys/kernel/dmesg_restrict", "0")
-	b := newOpenBox(t, privateConfig(t))
+	b := newOpenBox(t, lsmLoader(t))
 	tries := []struct {
 		try, native, want string
 		ops               []GuardOp // one of them: which hook comes first depends on the kernel
@@ -262,7 +258,7 @@ func TestGuardWithoutLoader(t *testing.T) {
 func TestGuardFailsClosed(t *testing.T) {
 	cfg := privateConfig(t)
 	cfg.Hold = true
-	b := newOpenBox(t, cfg)
+	b := newOpenBox(t, openLoader(t, cfg))
 	dir := b.fileBox.dir
 	rules := append(b.everything(t), FileNode{File: b.id(t, dir+"/mnt"), Allow: List})
 	must(t, os.WriteFile(dir+"/mnt/secret", nil, 0o644))

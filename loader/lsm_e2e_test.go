@@ -53,6 +53,19 @@ func (b *fileBox) node(t testing.TB, path string, allow policy.Access, rule poli
 	return FileNode{File: b.id(t, filepath.Join(b.dir, path)), Allow: allow, Rules: [3]policy.RuleID{rule, rule, rule}}
 }
 
+// lsmLoader is a loader for all tests that do nothing to it: in an emulated machine each loading of the LSM programs takes 20 s.
+func lsmLoader(t *testing.T) *Loader {
+	t.Helper()
+	lasting.TB = t
+	if lasting.loader == nil {
+		lasting.loader = openLoader(&lasting, privateConfig(&lasting))
+	}
+	if lasting.loader.maps.nodes == nil {
+		t.Fatal("no LSM programs are loaded: ", lasting.loader.LevelReason())
+	}
+	return lasting.loader
+}
+
 // newFileBox makes a tree on the disk, its rules and a victim inside:
 //
 //	ro/     may be read           file, dir/sub, link -> file, prog
@@ -61,10 +74,7 @@ func (b *fileBox) node(t testing.TB, path string, allow policy.Access, rule poli
 //	prog/   may be executed
 func newFileBox(t *testing.T) *fileBox {
 	t.Helper()
-	l := openLoader(t, privateConfig(t))
-	if l.maps.nodes == nil {
-		t.Fatal("no LSM programs are loaded: ", l.LevelReason())
-	}
+	l := lsmLoader(t)
 	b := &fileBox{box: newBox(t, l, Options{}), l: l}
 	var err error
 	b.dir, err = os.MkdirTemp("/var/tmp", "nemoclaw-lsm-")

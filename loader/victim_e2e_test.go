@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -37,7 +38,34 @@ func TestMain(m *testing.M) {
 		agentMain()
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	os.Exit(max(m.Run(), lasting.end()))
+}
+
+// lasting stands for a test that ends with the last one.
+var lasting lastingTest
+
+type lastingTest struct {
+	testing.TB // the one that needs it now
+	loader     *Loader
+	cleanups   []func()
+	failed     int
+}
+
+// Cleanup is for the end of all tests.
+func (l *lastingTest) Cleanup(f func()) { l.cleanups = append(l.cleanups, f) }
+
+// Errorf is called by what is cleaned up, when no test runs any more.
+func (l *lastingTest) Errorf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "--- FAIL: after the last test: "+format+"\n", args...)
+	l.failed = 1
+}
+
+// end cleans up and returns the exit status.
+func (l *lastingTest) end() int {
+	for _, f := range slices.Backward(l.cleanups) {
+		f()
+	}
+	return l.failed
 }
 
 func victimMain() {
