@@ -4,6 +4,7 @@ package vm
 
 import (
 	"cmp"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -108,7 +109,8 @@ EOF`)
 			t.Errorf("no record with %s", want)
 		}
 	}
-	if strings.Contains(records, `"verdict":"allow","rule":"default"`) {
-		t.Error("something was allowed by no rule")
+	// An execution that a person allowed names the rule that asked.
+	if !regexp.MustCompile(`"object":"/usr/bin/seq","subject":\{"pid":\d+,"exe":"/usr/bin/seq",[^}]*\},"verdict":"allow","rule":"../policy.yaml:8"`).MatchString(records) {
+		t.Error("no record of the execution of seq with its rule")
 	}
 }
