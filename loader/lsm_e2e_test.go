@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -391,6 +392,10 @@ func TestFileRulesChange(t *testing.T) {
 
 // TestFileSwap: while rules are exchanged hundreds of times, what both allow is never refused, and what neither allows never allowed.
 func TestFileSwap(t *testing.T) {
+	opens, least := 1_002_000, 500
+	if testing.Short() {
+		opens, least = 150_000, 50
+	}
 	b := newFileBox(t)
 	d := b.dir + "/"
 	both := [2][]FileNode{b.rules(t), append(b.rules(t), b.node(t, "none", policy.Read, ruleRead))}
@@ -411,11 +416,53 @@ func TestFileSwap(t *testing.T) {
 			}
 		}
 	}()
-	b.wants("ok", "opens %d %sro/file ok %srw/full/.secret EACCES %snone/file either", 100_000, d, d, d)
+	b.wants("ok", "opens %d %sro/file ok %srw/full/.secret EACCES %snone/file either", opens/3, d, d, d)
 	close(stop)
 	must(t, <-done)
-	t.Logf("%d swaps during 300,000 opens", swaps)
-	if swaps < 20 {
+	t.Logf("%d swaps during %d opens", swaps, opens)
+	if swaps < least {
 		t.Errorf("%d swaps", swaps)
+	}
+}
+
+// TestFileFlood: a million names that are all refused are all counted, and cost the agent no memory.
+func TestFileFlood(t *testing.T) {
+	names := 1_000_000
+	if testing.Short() {
+		names /= 10
+	}
+	b := newFileBox(t)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	delivered := 0
+	done := b.start("creates %d %s/ro/new EACCES", names, b.dir)
+	for answer := ""; answer == ""; {
+		select {
+		case answer = <-done:
+			if answer != "ok" {
+				t.Error(answer)
+			}
+		case <-time.After(100 * time.Millisecond):
+		}
+		delivered += len(b.box.take())
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	c, err := b.Counters()
+	must(t, err)
+	grown := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	t.Logf("%d delivered, %d lost, %d suppressed; the heap is %d KiB larger", delivered, c.Lost, c.Suppressed, grown>>10)
+	if n := c.Of(HookFile, policy.Deny); n != uint64(names) {
+		t.Errorf("%d refusals counted, want %d", n, names)
+	}
+	if uint64(delivered)+c.Lost+c.Suppressed != uint64(names) {
+		t.Errorf("%d delivered, %d lost, %d suppressed: together not %d", delivered, c.Lost, c.Suppressed, names)
+	}
+	if c.Of(HookFile, policy.Allow) != 0 {
+		t.Error("a name was allowed")
+	}
+	if grown > 4<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
 	}
 }

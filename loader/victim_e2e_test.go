@@ -173,6 +173,8 @@ func victimTry(f []string) (string, error) {
 			unix.Close(fd)
 		}
 		return "", err
+	case "creates": // how many, the beginning of their names, and the errno that each gives
+		return "", manyCreates(f[1:])
 	case "opens": // how often, and then a path and what opening it gives each time: ok, an errno's name, or "either" of ok and EACCES
 		n, _ := strconv.Atoi(f[1])
 		return "", manyOpens(n, f[2:])

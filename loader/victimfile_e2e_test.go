@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -283,6 +284,25 @@ func uringOpen(path string) error {
 		}
 		return unix.Close(fd)
 	})
+}
+
+// manyCreates tries to create files of different names, and says which answer was another than it should be.
+func manyCreates(w []string) error {
+	n, err := strconv.Atoi(w[0])
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		fd, err := unix.Open(w[1]+strconv.Itoa(i), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+		if err == nil {
+			unix.Close(fd)
+		}
+		var errno syscall.Errno
+		if !errors.As(err, &errno) || unix.ErrnoName(errno) != w[2] {
+			return fmt.Errorf("the file %d: %w", i, err)
+		}
+	}
+	return nil
 }
 
 // manyOpens opens each path n times, and says which answer was another than it should be.
