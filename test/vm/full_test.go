@@ -26,15 +26,16 @@ filesystem:
     - {path: /workspace/.env.local, permissions: [read, write]}
     - {path: /workspace/.git/config, permissions: [write]}
 process:
-  allow: [{command: bash}, {command: cat}, {command: mv}, {command: ln}, {command: rm}, {command: ls}, {command: touch}, {command: cp}, {command: python3}, {command: timeout, helpers: [head]}]
+  allow: [{command: bash}, {command: cat}, {command: mv}, {command: ln}, {command: rm}, {command: ls}, {command: touch}, {command: cp}, {command: python3}, {command: git}, {command: node}, {command: timeout, helpers: [head]}]
 EOF`)
 			stdout, stderr, status := m.Run(`cd /srv/work && nemoclaw run --policy ../policy.yaml -- bash -c '
 				cat file; cat .git/config; echo more >>file; ls >/dev/null; python3 -c "print(1)"; cp file copy; mv copy sub/copy; rm sub/copy; touch new; echo t >/tmp/t; cat </tmp/t; timeout 9 head -n1 file
+				git init -q repo 2>/dev/null && cp file repo && git -C repo add file && git -C repo -c user.name=a -c user.email=b commit -q -m committed && git -C repo log --format=%s; node -p 6*7
 				tried() { if "$@" >/dev/null 2>&1; then echo "done: $*"; else echo "refused: $*"; fi; }
 				tried cat .env; tried cp .env x; tried ln .env x; tried mv .env x; tried rm .env; tried mv file .env; tried touch .env.local; tried mv file .env.local
 				tried mv .git git; tried rm .git/config; tried touch .git/config; tried ./prog; tried head file; tried touch /usr/x; echo end
 			'`)
-			want := "text\n[core]\n1\nt\ntext\n"
+			want := "text\n[core]\n1\nt\ntext\ncommitted\n42\n"
 			for _, try := range []string{
 				"cat .env", "cp .env x", "ln .env x", "mv .env x", "rm .env", "mv file .env", "touch .env.local", "mv file .env.local",
 				"mv .git git", "rm .git/config", "touch .git/config", "./prog", "head file", "touch /usr/x",
