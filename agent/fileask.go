@@ -13,12 +13,17 @@ import (
 // fileAsks are the questions about files and programs that are open. Most are about a call that waits in the kernel; a call that can't
 // wait was refused, and its answer is for another try.
 type fileAsks struct {
+	end  context.Context // of the sandbox, or of this daemon's time with it
+	stop context.CancelFunc
+
 	mu     sync.Mutex
 	held   map[loader.HeldCall]context.CancelFunc
 	open   map[fileQuestion]*fileQuestionState
 	over   bool // no more
 	answer sync.WaitGroup
 }
+
+func (a *fileAsks) init() { a.end, a.stop = context.WithCancel(context.Background()) }
 
 // fileQuestion is what makes two questions the same, as for ask.Desk.
 type fileQuestion struct {
@@ -84,14 +89,12 @@ func (a *fileAsks) withdraw(h loader.HeldCall) {
 	}
 }
 
-// stop denies what waits, and returns when that is done.
-func (a *fileAsks) stop() {
+// close denies what waits, and returns when that is done.
+func (a *fileAsks) close() {
 	a.mu.Lock()
 	a.over = true
-	for _, cancel := range a.held {
-		cancel()
-	}
 	a.mu.Unlock()
+	a.stop()
 	a.answer.Wait()
 }
 
@@ -117,7 +120,7 @@ func (i *Instance) askFile(e loader.Event, d policy.Decision) {
 		return
 	}
 	grant := loader.FileGrant{Exe: e.Exe, Object: e.File.Object, Access: e.File.Missing, Rule: e.Rule}
-	ctx, cancel := context.WithTimeout(context.Background(), i.recorder.policies.latest().Hold)
+	ctx, cancel := context.WithTimeout(i.asks.end, i.recorder.policies.latest().Hold)
 	if !i.asks.begin(h, questionOf(d), grant, cancel) {
 		cancel() // a call that waits while the sandbox is let go of is refused by the next who takes over
 		return
@@ -125,8 +128,11 @@ func (i *Instance) askFile(e loader.Event, d policy.Decision) {
 	go func() {
 		defer i.asks.answer.Done()
 		defer cancel()
-		<-i.guarded // an adopted sandbox asks while it is taken over
-		i.answerFile(ctx, h, grant, d)
+		select {
+		case <-i.guarded: // an adopted sandbox asks while it is taken over
+			i.answerFile(ctx, h, grant, d)
+		case <-i.asks.end.Done(): // and it may turn out that it can't be
+		}
 	}()
 }
 
