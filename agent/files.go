@@ -86,6 +86,9 @@ func fileNode(p sandbox.Judged, id loader.FileID) loader.FileNode {
 	if p.List || p.Access&policy.Read != 0 {
 		n.Allow |= loader.List
 	}
+	if p.Ask&policy.Read != 0 {
+		n.Ask |= loader.List
+	}
 	if p.List || p.Later&policy.Read != 0 {
 		n.Later |= loader.List
 	}
@@ -105,6 +108,7 @@ func (i *Instance) execEntries(c *policy.Compiled, list []sandbox.Program, trees
 		fds = append(fds, int(p.File.Fd()))
 		entries = append(entries, helped.entry(p))
 	}
+	full := i.box.Full()
 	for _, t := range trees {
 		st, err := t.File.Stat()
 		if err != nil {
@@ -112,7 +116,7 @@ func (i *Instance) execEntries(c *policy.Compiled, list []sandbox.Program, trees
 		}
 		_, rule, _ := now.Files.Access(t.Path)
 		fds = append(fds, int(t.File.Fd()))
-		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Known: rule.Varies && !st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
+		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Known: full && !st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
 	}
 	ids, err := i.loader.IdentifyAll(fds)
 	if err != nil {
