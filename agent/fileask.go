@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -27,12 +28,19 @@ func (a *fileAsks) init() { a.end, a.stop = context.WithCancel(context.Backgroun
 
 // fileQuestion is what makes two questions the same, as for ask.Desk.
 type fileQuestion struct {
-	plane               policy.Plane
-	action, object, exe string
+	plane                             policy.Plane
+	action, object, exe, taint, which string
 }
 
 func questionOf(d policy.Decision) fileQuestion {
-	return fileQuestion{d.Plane, d.Action, d.Object, d.Subject.Exe}
+	return fileQuestion{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint, d.Which}
+}
+
+// which names what an answer lets through: who, which file, and what is wanted of it. An opening for writing may be one for reading, too.
+func which(e loader.Event) string {
+	exe := e.Exe
+	exe.Inode = 0 // the kernel may forget the file and find it again
+	return fmt.Sprint(exe, e.File.Object, e.File.Missing)
 }
 
 // fileQuestionState is a question that somebody waits for.
@@ -101,6 +109,9 @@ func (a *fileAsks) close() {
 // askFile puts what a rule asks about to a person. The call waits meanwhile, if it can.
 func (i *Instance) askFile(e loader.Event, d policy.Decision) {
 	h := e.File.Held
+	if both := policy.Read | policy.Write; e.Verdict == policy.Ask && e.File.Op == loader.OpOpen && e.File.Missing&both == both {
+		d.Action = "read and write" // who is asked has to see both
+	}
 	switch {
 	case e.Verdict != policy.Ask:
 		i.asks.withdraw(h)
@@ -119,6 +130,7 @@ func (i *Instance) askFile(e loader.Event, d policy.Decision) {
 	if i.c.Ask == nil || h.IsZero() && e.File.Missing == 0 {
 		return
 	}
+	d.Which = which(e)
 	grant := loader.FileGrant{Exe: e.Exe, Object: e.File.Object, Access: e.File.Missing, Rule: e.Rule}
 	ctx, cancel := context.WithTimeout(i.asks.end, i.recorder.policies.latest().Hold)
 	if !i.asks.begin(h, questionOf(d), grant, cancel) {
@@ -185,6 +197,9 @@ func (i *Instance) rememberFile(d policy.Decision, v policy.Verdict) {
 }
 
 func (i *Instance) grantFile(g loader.FileGrant) {
+	if g.Exe.IsZero() {
+		return // it would be for everybody
+	}
 	if err := i.guard.GrantFile(g); err != nil {
 		i.c.Warn(err.Error())
 	}

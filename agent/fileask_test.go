@@ -36,3 +36,29 @@ func TestAsksEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestWhich: what an answer would let through tells questions apart, whatever they look like.
+func TestWhich(t *testing.T) {
+	t.Parallel()
+	at := func(exe, ino uint64, name string, missing policy.Access) loader.Event {
+		return loader.Event{
+			Exe:  loader.FileID{Inode: exe << 20, Ino: exe},
+			File: loader.FileAttempt{Object: loader.FileObject{File: loader.FileID{Ino: ino, Dev: 1}, Name: name}, Missing: missing},
+		}
+	}
+	seen := map[string]loader.Event{}
+	for _, e := range []loader.Event{
+		at(1, 2, "", policy.Write), at(1, 2, "", policy.Read|policy.Write), at(1, 3, "", policy.Write), at(1, 2, "new", policy.Write), at(1, 2, "new 2", policy.Write),
+		at(4, 2, "", policy.Write),
+	} {
+		if other, there := seen[which(e)]; there {
+			t.Errorf("%+v is taken for %+v", e, other)
+		}
+		seen[which(e)] = e
+	}
+	again := at(1, 2, "", policy.Write)
+	again.Exe.Inode = 9
+	if _, there := seen[which(again)]; !there {
+		t.Error("a program that the kernel has read again is another")
+	}
+}
