@@ -19,6 +19,9 @@ type mountRoots map[loader.FileID]string
 // path is where a refused file is inside; names alone where its mount is not known.
 func (m mountRoots) path(f loader.FileAttempt) string {
 	root, ok := m[f.Mount]
+	if !ok && f.Tail {
+		return loader.Cut + "/" + f.Below
+	}
 	if !ok {
 		return f.Below
 	}
