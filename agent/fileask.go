@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 // fileAsks are the questions about files and programs that are open. Most are about a call that waits in the kernel; a call that can't
 // wait was refused, and its answer is for another try.
 type fileAsks struct {
+	end  context.Context // of the sandbox, or of this daemon's time with it
+	stop context.CancelFunc
+
 	mu     sync.Mutex
 	held   map[loader.HeldCall]context.CancelFunc
 	open   map[fileQuestion]*fileQuestionState
@@ -20,14 +24,23 @@ type fileAsks struct {
 	answer sync.WaitGroup
 }
 
+func (a *fileAsks) init() { a.end, a.stop = context.WithCancel(context.Background()) }
+
 // fileQuestion is what makes two questions the same, as for ask.Desk.
 type fileQuestion struct {
-	plane               policy.Plane
-	action, object, exe string
+	plane                             policy.Plane
+	action, object, exe, taint, which string
 }
 
 func questionOf(d policy.Decision) fileQuestion {
-	return fileQuestion{d.Plane, d.Action, d.Object, d.Subject.Exe}
+	return fileQuestion{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint, d.Which}
+}
+
+// which names what an answer lets through: who, which file, and what is wanted of it. An opening for writing may be one for reading, too.
+func which(e loader.Event) string {
+	exe := e.Exe
+	exe.Inode = 0 // the kernel may forget the file and find it again
+	return fmt.Sprint(exe, e.File.Object, e.File.Missing)
 }
 
 // fileQuestionState is a question that somebody waits for.
@@ -84,20 +97,21 @@ func (a *fileAsks) withdraw(h loader.HeldCall) {
 	}
 }
 
-// stop denies what waits, and returns when that is done.
-func (a *fileAsks) stop() {
+// close denies what waits, and returns when that is done.
+func (a *fileAsks) close() {
 	a.mu.Lock()
 	a.over = true
-	for _, cancel := range a.held {
-		cancel()
-	}
 	a.mu.Unlock()
+	a.stop()
 	a.answer.Wait()
 }
 
 // askFile puts what a rule asks about to a person. The call waits meanwhile, if it can.
 func (i *Instance) askFile(e loader.Event, d policy.Decision) {
 	h := e.File.Held
+	if both := policy.Read | policy.Write; e.Verdict == policy.Ask && e.File.Op == loader.OpOpen && e.File.Missing&both == both {
+		d.Action = "read and write" // who is asked has to see both
+	}
 	switch {
 	case e.Verdict != policy.Ask:
 		i.asks.withdraw(h)
@@ -116,8 +130,9 @@ func (i *Instance) askFile(e loader.Event, d policy.Decision) {
 	if i.c.Ask == nil || h.IsZero() && e.File.Missing == 0 {
 		return
 	}
+	d.Which = which(e)
 	grant := loader.FileGrant{Exe: e.Exe, Object: e.File.Object, Access: e.File.Missing, Rule: e.Rule}
-	ctx, cancel := context.WithTimeout(context.Background(), i.recorder.policies.latest().Hold)
+	ctx, cancel := context.WithTimeout(i.asks.end, i.recorder.policies.latest().Hold)
 	if !i.asks.begin(h, questionOf(d), grant, cancel) {
 		cancel() // a call that waits while the sandbox is let go of is refused by the next who takes over
 		return
@@ -125,8 +140,11 @@ func (i *Instance) askFile(e loader.Event, d policy.Decision) {
 	go func() {
 		defer i.asks.answer.Done()
 		defer cancel()
-		<-i.guarded // an adopted sandbox asks while it is taken over
-		i.answerFile(ctx, h, grant, d)
+		select {
+		case <-i.guarded: // an adopted sandbox asks while it is taken over
+			i.answerFile(ctx, h, grant, d)
+		case <-i.asks.end.Done(): // and it may turn out that it can't be
+		}
 	}()
 }
 
@@ -179,6 +197,9 @@ func (i *Instance) rememberFile(d policy.Decision, v policy.Verdict) {
 }
 
 func (i *Instance) grantFile(g loader.FileGrant) {
+	if g.Exe.IsZero() {
+		return // it would be for everybody
+	}
 	if err := i.guard.GrantFile(g); err != nil {
 		i.c.Warn(err.Error())
 	}

@@ -19,6 +19,9 @@ type mountRoots map[loader.FileID]string
 // path is where a refused file is inside; names alone where its mount is not known.
 func (m mountRoots) path(f loader.FileAttempt) string {
 	root, ok := m[f.Mount]
+	if !ok && f.Tail {
+		return loader.Cut + "/" + f.Below
+	}
 	if !ok {
 		return f.Below
 	}
@@ -86,6 +89,9 @@ func fileNode(p sandbox.Judged, id loader.FileID) loader.FileNode {
 	if p.List || p.Access&policy.Read != 0 {
 		n.Allow |= loader.List
 	}
+	if p.Ask&policy.Read != 0 {
+		n.Ask |= loader.List
+	}
 	if p.List || p.Later&policy.Read != 0 {
 		n.Later |= loader.List
 	}
@@ -105,6 +111,7 @@ func (i *Instance) execEntries(c *policy.Compiled, list []sandbox.Program, trees
 		fds = append(fds, int(p.File.Fd()))
 		entries = append(entries, helped.entry(p))
 	}
+	full := i.box.Full()
 	for _, t := range trees {
 		st, err := t.File.Stat()
 		if err != nil {
@@ -112,7 +119,7 @@ func (i *Instance) execEntries(c *policy.Compiled, list []sandbox.Program, trees
 		}
 		_, rule, _ := now.Files.Access(t.Path)
 		fds = append(fds, int(t.File.Fd()))
-		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Known: rule.Varies && !st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
+		entries = append(entries, loader.ExecEntry{Tree: st.IsDir(), Known: full && !st.IsDir(), Rule: rule.RuleFor(policy.Execute)})
 	}
 	ids, err := i.loader.IdentifyAll(fds)
 	if err != nil {

@@ -78,6 +78,7 @@ type Instance struct {
 func newInstance(c Config) *Instance {
 	i := &Instance{c: c, policy: c.Policy, guarded: make(chan struct{})}
 	i.recorder.policies.base = c.Policy
+	i.asks.init()
 	return i
 }
 
@@ -200,7 +201,7 @@ func (i *Instance) end(between, last func()) error {
 		done(i.box.Kill())
 		box.Go(i.box.Close) // cgroups, mounts and directories have nothing to do with the rest
 	}
-	i.asks.stop()
+	i.asks.close()
 	between()
 	done(i.closeNetwork())
 	if i.guard != nil {

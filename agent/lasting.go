@@ -156,7 +156,7 @@ func (i *Instance) adopt(now *policy.Compiled) (err error) {
 func (i *Instance) Detach() {
 	i.ending.Store(true)
 	i.stopEnds()
-	i.asks.stop()
+	i.asks.close()
 	_ = i.closeNetwork() // what it could not close ends with this process
 	if i.guard != nil {
 		i.guard.Detach()

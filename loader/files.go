@@ -252,12 +252,28 @@ type FileAttempt struct {
 	// made it go on again and again, or because nobody was there to answer: it is over. Zero: the call has failed, and did not wait.
 	Held  HeldCall
 	Mount FileID // the root of the mount of the view, without the inode's address
-	Below string // path from there; "" for the root itself, cut at its beginning when it is long
+	Below string // path from there; "" for the root itself. Long names end with Cut
+	Tail  bool   // Below has no room for more names, so it may begin below a directory that is not the mount's root
 }
+
+// nameKept is how much of each name an event has, and namesKept from where on no further name is put there: NAME_KEPT of bpf/abi.h, less
+// the NUL, and NAMES_KEPT less NAME_KEPT.
+const (
+	nameKept  = 127
+	namesKept = 384
+)
+
+// Cut is what stands in a path for what an event had no room for.
+const Cut = "…"
 
 // joinNames makes a path of names that are listed from the last to the first, each with its NUL.
 func joinNames(text []byte) string {
 	names := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
+	for i, name := range names {
+		if len(name) == nameKept {
+			names[i] += Cut
+		}
+	}
 	slices.Reverse(names)
 	return strings.Join(names, "/")
 }
@@ -267,6 +283,7 @@ func fileAttempt(f *bpf.LsmFileEvent, names []byte) FileAttempt {
 	e := &f.Event
 	a := FileAttempt{
 		Op: FileOp(e.Port), Want: policy.Access(e.Protocol), Missing: policy.Access(f.Missing), Below: joinNames(names),
+		Tail:   len(names) > namesKept,
 		Mount:  FileID{Ino: uint64(e.Object[1])<<32 | uint64(e.Object[0]), Dev: e.Object[2], Gen: e.Object[3]},
 		Object: FileObject{File: FileID{Ino: f.Ino, Dev: f.Dev, Gen: f.Gen}},
 	}

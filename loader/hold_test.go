@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/nemoclaw/nemoclaw/bpf"
@@ -105,5 +106,23 @@ func TestResumeRefuses(t *testing.T) {
 	other.key.What.Cgid = 42
 	if err := g.Resume(other, policy.Ask); err == nil || errors.Is(err, ErrNotHeld) {
 		t.Error(err)
+	}
+}
+
+// TestCutNames: a path that an event has no room for does not look like one that it has.
+func TestCutNames(t *testing.T) {
+	long := strings.Repeat("n", nameKept)
+	for _, c := range []struct {
+		names, below string
+		tail         bool
+	}{
+		{"file\x00dir\x00", "dir/file", false},
+		{long[1:] + "\x00dir\x00", "dir/" + long[1:], false},
+		{long + "\x00dir\x00", "dir/" + long + Cut, false},
+		{strings.Repeat(long[1:]+"\x00", 4), strings.Repeat("/"+long[1:], 4)[1:], true},
+	} {
+		if _, e, err := decodeEvent(fileRecord(t, bpf.LsmFileEvent{}, c.names)); err != nil || e.File.Below != c.below || e.File.Tail != c.tail {
+			t.Errorf("%q: %q, %v, %v", c.names, e.File.Below, e.File.Tail, err)
+		}
 	}
 }

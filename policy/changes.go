@@ -11,12 +11,13 @@ import (
 type Section string
 
 // The sections that are put into force by different means. Network rules can change while a sandbox runs; sockets are mounts, and
-// limits are set when it starts. Files and programs are both, by the level of enforcement.
+// limits, and whether libraries are listed, are set when it starts. Files and programs are both, by the level of enforcement.
 const (
 	SectionNetwork    Section = "network"
 	SectionSockets    Section = "network.unix"
 	SectionFilesystem Section = "filesystem"
 	SectionProcess    Section = "process"
+	SectionMap        Section = "process.map"
 	SectionLimits     Section = "process.limits"
 	SectionOther      Section = "other" // name, hold, enforcement
 )
@@ -48,7 +49,7 @@ func Changes(old, new *Compiled) []Change {
 		says    func(*Compiled) map[string]said
 	}{
 		{SectionNetwork, (*Compiled).saysNetwork}, {SectionSockets, (*Compiled).saysSockets}, {SectionFilesystem, (*Compiled).saysFiles},
-		{SectionProcess, (*Compiled).saysPrograms}, {SectionLimits, (*Compiled).saysLimits}, {SectionOther, (*Compiled).saysOther},
+		{SectionProcess, (*Compiled).saysPrograms}, {SectionMap, (*Compiled).saysMap}, {SectionLimits, (*Compiled).saysLimits}, {SectionOther, (*Compiled).saysOther},
 	} {
 		list = append(list, changesOf(s.section, s.says(old), s.says(new))...)
 	}
@@ -153,10 +154,7 @@ func after(expires time.Duration) string {
 }
 
 func (c *Compiled) saysPrograms() map[string]said {
-	m := map[string]said{"default": {c.Exec.Default.String(), ""}, "map": {"any", ""}}
-	if c.Exec.Listed != 0 {
-		m["map"] = said{"listed", c.pos(c.Exec.Listed)}
-	}
+	m := map[string]said{"default": {c.Exec.Default.String(), ""}}
 	for _, x := range c.Exec.Allow {
 		what := "without helpers"
 		if len(x.Helpers) > 0 {
@@ -165,12 +163,19 @@ func (c *Compiled) saysPrograms() map[string]said {
 		m["allow "+x.Name+after(x.Expires)] = said{what, c.pos(x.ID)}
 	}
 	for _, x := range c.Exec.Ask {
-		m["ask "+x.Name] = said{"", c.pos(x.ID)}
+		m["ask "+x.Name+after(x.Expires)] = said{"", c.pos(x.ID)}
 	}
 	for _, x := range c.Exec.Deny {
 		m["deny "+x.Name+after(x.Expires)] = said{"", c.pos(x.ID)}
 	}
 	return m
+}
+
+func (c *Compiled) saysMap() map[string]said {
+	if c.Exec.Listed != 0 {
+		return map[string]said{"what may be loaded": {"listed", c.pos(c.Exec.Listed)}}
+	}
+	return map[string]said{"what may be loaded": {"any", ""}}
 }
 
 func (c *Compiled) saysLimits() map[string]said {

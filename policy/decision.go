@@ -98,6 +98,7 @@ type Decision struct {
 	Verdict  Verdict   `json:"verdict"`
 	Rule     string    `json:"rule"`             // "file:line", "default" or "builtin"
 	Reason   string    `json:"reason,omitempty"` // why, and what to do, in one sentence
+	Which    string    `json:"-"`                // of a question about a file: tells it from one that reads the same; never shown
 	Suggest  string    `json:"-"`                // the YAML to add to allow it; empty where no rule could
 	Called   string    `json:"-"`                // exec: the path as the caller gave it; of a script its own, where Object is its interpreter
 	Revision string    `json:"revision"`

@@ -115,3 +115,16 @@ func TestEditEnding(t *testing.T) {
 		t.Error("a rule that never acts was added")
 	}
 }
+
+// TestChangedEnd: that a rule ends at another time is a change, whatever its verb.
+func TestChangedEnd(t *testing.T) {
+	for _, rule := range []string{
+		"process:\n  allow: [{command: x%s}]\n", "process:\n  ask: [{command: x%s}]\n", "process:\n  deny: [{command: x%s}]\n",
+		"filesystem:\n  ask: [{path: /data, permissions: [read]%s}]\n",
+	} {
+		was, now := compile(t, fmt.Sprintf(rule, ", expires: 1h")), compile(t, fmt.Sprintf(rule, ""))
+		if len(Changes(was, now)) == 0 {
+			t.Errorf("%s: no change", rule)
+		}
+	}
+}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestListed: `map: listed` is part of what a policy means, and explain says what it takes from a path that may be read.
+// TestListed: `map: listed` is part of what a policy means, and a section of its own, since it holds from the start of a sandbox on; and explain says what it takes from a path that may be read.
 func TestListed(t *testing.T) {
 	src := "filesystem:\n  allow:\n    - {path: /workspace, permissions: [read, write]}\n    - {path: /srv/lib, permissions: [read, execute]}\n" +
 		"    - {path: /usr/local/lib, permissions: [read, write]}\n  deny:\n    - {path: /usr/lib/games, permissions: [execute]}\nprocess:\n  map: any\n"
@@ -15,7 +15,7 @@ func TestListed(t *testing.T) {
 		t.Errorf("listed at %v and %v", c.Rule(c.Exec.Listed), listed.Rule(listed.Exec.Listed))
 	}
 	changes := Changes(c, listed)
-	if len(changes) != 1 || changes[0].String() != "process: map: listed instead of any (p.yaml:9)" {
+	if len(changes) != 1 || changes[0].String() != "process.map: what may be loaded: listed instead of any (p.yaml:9)" {
 		t.Errorf("changes %v", changes)
 	}
 	for path, loaded := range map[string]bool{

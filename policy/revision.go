@@ -39,7 +39,7 @@ func revision(c *Compiled) string {
 		lines = append(lines, fmt.Sprintf("exec %q %q", x.Name, sorted(x.Helpers))+x.until())
 	}
 	for _, x := range c.Exec.Ask {
-		lines = append(lines, fmt.Sprintf("askexec %q", x.Name))
+		lines = append(lines, fmt.Sprintf("askexec %q", x.Name)+x.until())
 	}
 	for _, x := range c.Exec.Deny {
 		lines = append(lines, fmt.Sprintf("noexec %q", x.Name)+x.until())

@@ -82,6 +82,7 @@ type key struct {
 	plane               policy.Plane
 	action, object, exe string
 	taint               string // other code may run as exe: an answer about one is none about the other
+	which               string // the file itself, and what is wanted of it: others can have its path, or one that is cut to the same text
 }
 
 type question struct {
@@ -104,7 +105,7 @@ func New(p Prompter, record func(policy.Decision), remember func(policy.Decision
 // Ask waits for the answer to d, at most until ctx ends: then it denies. Equal questions that wait at the same time are
 // shown once and share the answer.
 func (k *Desk) Ask(ctx context.Context, d policy.Decision) policy.Verdict {
-	id := key{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint}
+	id := key{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint, d.Which}
 	k.mu.Lock()
 	if v, ok := k.answered[id]; ok {
 		k.mu.Unlock()

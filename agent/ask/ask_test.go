@@ -89,7 +89,7 @@ func TestAnswers(t *testing.T) {
 // TestEqualQuestions has three connections wait for one answer, and another program's, and one's that is tainted, which are their own questions.
 func TestEqualQuestions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &person{answers: []Answer{Once, Deny, Deny}, think: time.Second}
+		p := &person{answers: []Answer{Once, Deny, Deny, Deny}, think: time.Second}
 		d, _ := desk(p)
 		var mu sync.Mutex
 		var got []policy.Verdict
@@ -115,8 +115,13 @@ func TestEqualQuestions(t *testing.T) {
 		if v := d.Ask(t.Context(), tainted); v != policy.Deny {
 			t.Errorf("one that other code may run as got %v", v)
 		}
+		file := wants("a")
+		file.Which = "another file of this path"
+		if v := d.Ask(t.Context(), file); v != policy.Deny {
+			t.Errorf("another file of the same path got %v", v)
+		}
 		wg.Wait()
-		if !slices.Equal(got, []policy.Verdict{policy.Allow, policy.Allow, policy.Allow}) || len(p.shown) != 3 {
+		if !slices.Equal(got, []policy.Verdict{policy.Allow, policy.Allow, policy.Allow}) || len(p.shown) != 4 {
 			t.Errorf("verdicts %v, shown %v", got, p.shown)
 		}
 	})

@@ -56,9 +56,17 @@ func (j *judging) say(p *Judged) {
 	p.Access, p.Ask, denied, p.By = j.judged(p.Path)
 	rule, named := j.named[p.Path]
 	if named {
-		p.Access, p.Ask, p.By[2] = p.Access&^policy.Execute, p.Ask&^policy.Execute, rule.Rule
-		if rule.Ask {
-			p.Ask |= policy.Execute
+		about := policy.Execute
+		if rule.Script {
+			about |= (p.Access | p.Ask) & policy.Read
+		}
+		for i := range p.By {
+			if about&(1<<i) != 0 {
+				p.By[i] = rule.Rule
+			}
+		}
+		if p.Access, p.Ask = p.Access&^about, p.Ask&^about; rule.Ask {
+			p.Ask |= about
 		}
 	}
 	// What the baseline shows may be mapped to be executed unless it may be written; beside it, what may be executed.

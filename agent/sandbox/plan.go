@@ -405,6 +405,12 @@ func (s *said) asked(at string) policy.Access {
 	return asked &^ denied
 }
 
+// denies reports whether a rule for files takes away execute at a path, which no rule for programs gives back.
+func (p *viewPlan) denies(at string) bool {
+	_, denied := p.said.effective(at)
+	return denied&policy.Execute != 0
+}
+
 // executable reports whether Landlock has to let files be executed at a path: explicitly, or as scripts.
 func executable(access, denied policy.Access) bool {
 	return access&(policy.Write|policy.Execute) != 0 && denied&policy.Execute == 0

@@ -30,9 +30,10 @@ const (
 
 // ProgramRule is what process.ask or process.deny says of one file of the view, whatever is said of the directories above it.
 type ProgramRule struct {
-	Rule policy.RuleID
-	Ask  bool
-	text string // where the rule stands and what it says
+	Rule   policy.RuleID
+	Ask    bool
+	Script bool   // to run it is to read it: what is executed is its interpreter
+	text   string // where the rule stands and what it says
 }
 
 // Program is one file that may be executed, held open so that its inode stays its own.
@@ -64,6 +65,7 @@ const maxShebang = 5
 // names for a few files, so a name costs little more than its opening.
 type programs struct {
 	root     int // of the view
+	plan     *viewPlan
 	prefix   string
 	rules    *ruleset
 	list     []Program
@@ -83,7 +85,7 @@ type inode struct{ dev, ino uint64 }
 // where the view's root is mounted in the calling thread's mount namespace.
 func resolvePrograms(c *policy.Compiled, plan *viewPlan, root int, prefix string, rules *ruleset, full bool) (*programs, error) {
 	p := &programs{
-		root: root, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{}, judged: map[string]ProgramRule{},
+		root: root, plan: plan, prefix: prefix, rules: rules, known: map[inode]int{}, denied: map[inode]string{}, judged: map[string]ProgramRule{},
 		loaders: map[string]bool{}, many: len(c.Exec.Allow) > fewNames, listed: map[string]map[string]struct{}{}, buf: make([]byte, max(headSize, smallDir, unix.PathMax)),
 	}
 	for _, d := range c.Exec.Deny {
@@ -121,11 +123,16 @@ func resolvePrograms(c *policy.Compiled, plan *viewPlan, root int, prefix string
 // deny takes a program off the list. Below a path whose files may be executed, by a rule or because scripts may, no list
 // is asked, so a rule for one of them could not be kept without BPF LSM.
 func (p *programs) deny(id policy.RuleID, rule policy.RuleRef, name string, plan *viewPlan, full bool) error {
-	at := name
+	at, script := name, false
 	f, err := p.find(name)
 	if err == nil {
 		p.denied[f.inode] = rule.Pos
 		at, err = p.real(f)
+		var head []byte
+		if err == nil {
+			head, err = p.head(f.fd)
+			script = isScript(head)
+		}
 		f.close()
 		if err != nil {
 			return fmt.Errorf("sandbox: %s: %w", rule.Pos, err)
@@ -133,7 +140,7 @@ func (p *programs) deny(id policy.RuleID, rule policy.RuleRef, name string, plan
 	}
 	if full {
 		if at[0] == '/' {
-			p.judged[at] = ProgramRule{Rule: id, text: rule.Pos + ": " + rule.Text}
+			p.judged[at] = ProgramRule{Rule: id, Script: script, text: rule.Pos + ": " + rule.Text}
 		}
 		return nil
 	}
@@ -204,6 +211,13 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		f.close()
 		return fmt.Errorf("sandbox: %s: %s is the dynamic loader (%s), which starts any program that it is given, so with this rule every program could run: name the programs themselves", where, name, real)
 	}
+	if err == nil && p.plan.denies(real) {
+		f.close()
+		if kind == KindCommand {
+			p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s is not allowed to run: a rule of filesystem.deny takes execute from %s", where, name, real))
+		}
+		return nil
+	}
 	if kind == KindCommand && err == nil && writableMount(f.fd) {
 		p.warnings = append(p.warnings, fmt.Sprintf("%s: the command %s lies where the sandbox may write (%s), so what runs inside can put another program in its place", where, name, real))
 	}
@@ -222,11 +236,11 @@ func (p *programs) add(a policy.Command, name string, kind ProgramKind, where st
 		return fmt.Errorf("sandbox: %s: letting %s be executed: %w", where, f.name, err)
 	}
 	if kind == KindAsked {
-		p.judged[real] = ProgramRule{a.ID, true, where + ": ask: " + a.Name}
+		p.judged[real] = ProgramRule{a.ID, true, isScript(head), where + ": ask: " + a.Name}
 	}
 	program := Program{
 		Command: a.Name, Path: real, File: os.NewFile(uintptr(f.fd), real), Rule: a.ID, Kind: kind, Until: a.Expires,
-		Script: bytes.HasPrefix(head, []byte("#!")),
+		Script: isScript(head),
 	}
 	if kind == KindHelper {
 		program.Helps = []policy.RuleID{a.ID}
@@ -253,6 +267,9 @@ func (p *programs) until(i int, end time.Duration) {
 		}
 	}
 }
+
+// isScript tells a script by its first bytes.
+func isScript(head []byte) bool { return bytes.HasPrefix(head, []byte("#!")) }
 
 // isLoader tells a dynamic loader by the name that loaders have (ld-linux-x86-64.so.2, ld-musl-x86_64.so.1, ...): called as
 // a command it maps any program itself, and no execution of that program is seen.

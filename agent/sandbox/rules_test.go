@@ -111,3 +111,33 @@ filesystem:
 		}
 	}
 }
+
+// TestSayPrograms: what process.ask and process.deny say of a file stands above what is said of its directory, and of a script it is about
+// reading, since its interpreter is what is executed.
+func TestSayPrograms(t *testing.T) {
+	t.Parallel()
+	around := said{entries: []entry{
+		{path: "/tools", access: policy.Read | policy.Write | policy.Execute, by: [3]policy.RuleID{1, 1, 1}},
+		{path: "/asked", access: policy.Read | policy.Execute, asked: policy.Read, by: [3]policy.RuleID{2, 2, 2}},
+	}}
+	for _, test := range []struct {
+		path        string
+		rule        ProgramRule
+		access, ask policy.Access
+		by          [3]policy.RuleID
+	}{
+		{"/tools/x", ProgramRule{Rule: 7}, policy.Read | policy.Write, 0, [3]policy.RuleID{1, 1, 7}},
+		{"/tools/x", ProgramRule{Rule: 7, Ask: true}, policy.Read | policy.Write, policy.Execute, [3]policy.RuleID{1, 1, 7}},
+		{"/tools/x", ProgramRule{Rule: 7, Script: true}, policy.Write, 0, [3]policy.RuleID{7, 1, 7}},
+		{"/tools/x", ProgramRule{Rule: 7, Script: true, Ask: true}, policy.Write, policy.Read | policy.Execute, [3]policy.RuleID{7, 1, 7}},
+		{"/asked/x", ProgramRule{Rule: 7, Script: true}, 0, 0, [3]policy.RuleID{7, 2, 7}},
+		{"/none/x", ProgramRule{Rule: 7, Script: true, Ask: true}, 0, policy.Execute, [3]policy.RuleID{0, 0, 7}},
+	} {
+		j := judging{said: &around, named: map[string]ProgramRule{test.path: test.rule}}
+		p := Judged{Path: test.path}
+		j.say(&p)
+		if p.Access != test.access || p.Ask != test.ask || p.By != test.by {
+			t.Errorf("%s, %+v: %s, asked %s, by %v", test.path, test.rule, p.Access, p.Ask, p.By)
+		}
+	}
+}
