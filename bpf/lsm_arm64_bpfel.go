@@ -388,7 +388,9 @@ const (
 	LsmProgGuardUringOverrideCreds  = "guard_uring_override_creds"
 	LsmProgGuardUringSqpoll         = "guard_uring_sqpoll"
 	LsmProgGuardUsernsCreate        = "guard_userns_create"
+	LsmProgInodeRemoveAcl           = "inode_remove_acl"
 	LsmProgInodeRemovexattr         = "inode_removexattr"
+	LsmProgInodeSetAcl              = "inode_set_acl"
 	LsmProgInodeSetattr             = "inode_setattr"
 	LsmProgInodeSetattr2            = "inode_setattr_2"
 	LsmProgInodeSetxattr            = "inode_setxattr"
@@ -481,7 +483,9 @@ type LsmProgramSpecs struct {
 	GuardUringOverrideCreds  *ebpf.ProgramSpec `ebpf:"guard_uring_override_creds"`
 	GuardUringSqpoll         *ebpf.ProgramSpec `ebpf:"guard_uring_sqpoll"`
 	GuardUsernsCreate        *ebpf.ProgramSpec `ebpf:"guard_userns_create"`
+	InodeRemoveAcl           *ebpf.ProgramSpec `ebpf:"inode_remove_acl"`
 	InodeRemovexattr         *ebpf.ProgramSpec `ebpf:"inode_removexattr"`
+	InodeSetAcl              *ebpf.ProgramSpec `ebpf:"inode_set_acl"`
 	InodeSetattr             *ebpf.ProgramSpec `ebpf:"inode_setattr"`
 	InodeSetattr2            *ebpf.ProgramSpec `ebpf:"inode_setattr_2"`
 	InodeSetxattr            *ebpf.ProgramSpec `ebpf:"inode_setxattr"`
@@ -657,7 +661,9 @@ type LsmPrograms struct {
 	GuardUringOverrideCreds  *ebpf.Program `ebpf:"guard_uring_override_creds"`
 	GuardUringSqpoll         *ebpf.Program `ebpf:"guard_uring_sqpoll"`
 	GuardUsernsCreate        *ebpf.Program `ebpf:"guard_userns_create"`
+	InodeRemoveAcl           *ebpf.Program `ebpf:"inode_remove_acl"`
 	InodeRemovexattr         *ebpf.Program `ebpf:"inode_removexattr"`
+	InodeSetAcl              *ebpf.Program `ebpf:"inode_set_acl"`
 	InodeSetattr             *ebpf.Program `ebpf:"inode_setattr"`
 	InodeSetattr2            *ebpf.Program `ebpf:"inode_setattr_2"`
 	InodeSetxattr            *ebpf.Program `ebpf:"inode_setxattr"`
@@ -709,7 +715,9 @@ func (p *LsmPrograms) Close() error {
 		p.GuardUringOverrideCreds,
 		p.GuardUringSqpoll,
 		p.GuardUsernsCreate,
+		p.InodeRemoveAcl,
 		p.InodeRemovexattr,
+		p.InodeSetAcl,
 		p.InodeSetattr,
 		p.InodeSetattr2,
 		p.InodeSetxattr,

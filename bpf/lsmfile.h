@@ -128,6 +128,19 @@ int inode_removexattr(__u64 *ctx)
 	return outside() ? 0 : judge((void *)ctx[1], OP_ATTRIBUTES, ACCESS_WRITE);
 }
 
+/* ACLs have hooks of their own since Linux 6.2; before that they are attributes like others, and these are not loaded. */
+SEC("lsm/inode_set_acl")
+int inode_set_acl(__u64 *ctx)
+{
+	return outside() ? 0 : judge((void *)ctx[1], OP_ATTRIBUTES, ACCESS_WRITE);
+}
+
+SEC("lsm/inode_remove_acl")
+int inode_remove_acl(__u64 *ctx)
+{
+	return outside() ? 0 : judge((void *)ctx[1], OP_ATTRIBUTES, ACCESS_WRITE);
+}
+
 SEC("lsm/path_notify")
 int path_notify(__u64 *ctx)
 {

@@ -91,7 +91,7 @@ func lsmPrograms(maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's type information: %w", err)
 	}
-	if err := chooseSetattr(spec, kernel); err != nil {
+	if err := errors.Join(chooseSetattr(spec, kernel), chooseACL(spec, kernel)); err != nil {
 		return nil, err
 	}
 	if err := checkHooks(spec, kernel); err != nil {
@@ -152,6 +152,21 @@ func chooseSetattr(spec *ebpf.CollectionSpec, kernel *btf.Spec) error {
 		delete(spec.Programs, bpf.LsmProgInodeSetattr2)
 	default:
 		return fmt.Errorf("the kernel's LSM hook inode_setattr has %d arguments: this version knows two and three", n)
+	}
+	return nil
+}
+
+// chooseACL leaves out the hooks of ACLs where the kernel has none: before Linux 6.2 the hooks of other attributes see them.
+func chooseACL(spec *ebpf.CollectionSpec, kernel *btf.Spec) error {
+	var hook *btf.Func
+	err := kernel.TypeByName("bpf_lsm_inode_set_acl", &hook)
+	if errors.Is(err, btf.ErrNotFound) {
+		delete(spec.Programs, bpf.LsmProgInodeSetAcl)
+		delete(spec.Programs, bpf.LsmProgInodeRemoveAcl)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the LSM hook inode_set_acl: %w", err)
 	}
 	return nil
 }

@@ -3,8 +3,10 @@
 package loader
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -60,6 +62,15 @@ func fileTry(f []string) error {
 		return unix.UtimesNano(path, []unix.Timespec{{Sec: 1}, {Sec: 1}})
 	case "setxattr":
 		return unix.Setxattr(path, "user.x", []byte("x"), 0)
+	case "setacl": // user::rw-, user 1:rw-, group::r--, mask::rw-, other::---, as linux/posix_acl_xattr.h has them
+		acl := binary.LittleEndian.AppendUint32(nil, 2)
+		for _, e := range [][3]uint32{{1, 6, math.MaxUint32}, {2, 6, 1}, {4, 4, math.MaxUint32}, {16, 6, math.MaxUint32}, {32, 0, math.MaxUint32}} {
+			acl = binary.LittleEndian.AppendUint32(acl, e[0]|e[1]<<16)
+			acl = binary.LittleEndian.AppendUint32(acl, e[2])
+		}
+		return unix.Setxattr(path, "system.posix_acl_access", acl, 0)
+	case "removeacl":
+		return unix.Removexattr(path, "system.posix_acl_access")
 	case "removexattr":
 		return unix.Removexattr(path, "user.x")
 	case "mkdir":
