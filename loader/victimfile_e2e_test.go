@@ -142,7 +142,11 @@ func fileTry(f []string) error {
 		return withFD(path, unix.O_RDONLY, func(fd int) error { return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
 	case "setflags": // chattr
 		return withFD(path, unix.O_RDONLY, func(fd int) error {
-			return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, 0)
+			flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS) // to clear what it says of extents would move them, which ext4 can't always
+			if err != nil {
+				return err
+			}
+			return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags|0x40) // FS_NODUMP_FL
 		})
 	case "chroot":
 		return unix.Chroot(path)

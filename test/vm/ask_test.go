@@ -19,7 +19,7 @@ if pid == 0:
 said, seen = b"", 0
 while True:
     try:
-        ready, _, _ = select.select([terminal], [], [], 60)
+        ready, _, _ = select.select([terminal], [], [], 240)
         if not ready:
             sys.exit("nothing happens:\n" + said.decode(errors="replace"))
         said += os.read(terminal, 65536)
@@ -43,8 +43,30 @@ func TestAsk(t *testing.T) {
 	t.Parallel()
 	m := Start(t, Options{Light: true})
 	m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
+	m.Must("cat >/srv/answer.py <<'EOF'" + answerer + "EOF")
+	t.Run("Answers", func(t *testing.T) { askAnswers(t, m) })
+	t.Run("Attacks", func(t *testing.T) { askAttacks(t, m) })
+}
+
+// ask runs a command of bash under a policy in a directory, answers its questions with the keys, and returns what it printed beside them
+// and how many there were.
+func ask(t *testing.T, m *Machine, dir, policy, keys, command string) (printed string, questions int) {
+	t.Helper()
+	m.Must("cat >/srv/command <<'EOF'\n" + command + "\nEOF")
+	keys = strings.ReplaceAll(keys, "\n", "'$'\\n''")
+	stdout, stderr, _ := m.Run("cd " + dir + " && python3 /srv/answer.py '" + keys + "' nemoclaw run --quiet --policy ../" + policy + ` -- bash -c "$(cat /srv/command)"`)
+	t.Log(stdout, stderr)
+	var lines []string
+	for line := range strings.Lines(stdout) {
+		if line = strings.TrimRight(line, "\n"); line != "" && !strings.HasPrefix(line, "nemoclaw: ") && !strings.HasPrefix(line, "  ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n"), strings.Count(stdout, "a program in the sandbox asks")
+}
+
+func askAnswers(t *testing.T, m *Machine) {
 	m.Must(`mkdir -p /srv/work && cd /srv/work && echo the secret >secret && echo text | tee file >marked
-		cat >/srv/answer.py <<'EOF'` + answerer + `EOF
 		cat >/srv/policy.yaml <<'EOF'
 enforcement: full
 hold: 5s
@@ -77,25 +99,15 @@ EOF`)
 		{"nobody answers", "-", "cat secret", "cat: secret: Permission denied", ""},
 		{"programs", "o\n", "seq 2; id", "1\n2\nbash: line 1: /usr/bin/id: Permission denied", ""},
 		// Refused at once, since such a call can't wait; the answer is for the next try.
-		{"what can't wait", "r", "chmod 600 marked || { sleep 3; chmod 600 marked && echo done; }", "chmod: changing permissions of '\"'marked'\"': Permission denied\ndone", ""},
+		{"what can't wait", "r", "chmod 600 marked || { sleep 3; chmod 600 marked && echo done; }", "chmod: changing permissions of 'marked': Permission denied\ndone", ""},
 		{"what no rule says", "o\n", "id -un; touch new; cat file", "agent\nbash: line 1: /usr/bin/touch: Permission denied\ntext", "defaults.yaml"},
 		{"what no rule lets be written", "o", "echo more >>file; cat file", "text\nmore", "defaults.yaml"},
 		{"a program that is denied among others", "", "tools/good yes; tools/bad no; seq 1", "yes\nbash: line 1: tools/bad: Permission denied\nbash: line 1: /usr/bin/seq: Permission denied", "defaults.yaml"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
-			keys := strings.ReplaceAll(test.keys, "\n", "'$'\\n''")
-			stdout, stderr, _ := m.Run("cd /srv/work && python3 /srv/answer.py '" + keys + "' nemoclaw run --quiet --policy ../" + cmp.Or(test.policy, "policy.yaml") + " -- bash -c '" + test.command + "'")
-			var printed []string
-			for line := range strings.Lines(stdout) {
-				if line = strings.TrimRight(line, "\n"); line != "" && !strings.HasPrefix(line, "nemoclaw: ") && !strings.HasPrefix(line, "  ") {
-					printed = append(printed, line)
-				}
-			}
-			if got, want := strings.Join(printed, "\n"), strings.ReplaceAll(test.want, `'"'`, "'"); got != want {
-				t.Errorf("it printed %q, want %q\n%s%s", got, want, stdout, stderr)
-			}
-			if asked := strings.Count(stdout, "a program in the sandbox asks"); asked != len(test.keys) {
-				t.Errorf("%d questions\n%s", asked, stdout)
+			printed, questions := ask(t, m, "/srv/work", cmp.Or(test.policy, "policy.yaml"), test.keys, test.command)
+			if printed != test.want || questions != len(test.keys) {
+				t.Errorf("%d questions; it printed %q, want %q", questions, printed, test.want)
 			}
 		})
 	}

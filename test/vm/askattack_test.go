@@ -7,16 +7,12 @@ import (
 	"testing"
 )
 
-// TestAskAttacks: an answer, or a rule for something else, lets nothing through that the question did not say.
-func TestAskAttacks(t *testing.T) {
-	t.Parallel()
-	m := Start(t, Options{Light: true})
-	m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
-	m.Must(`mkdir -p /srv/work/tools && cd /srv/work && echo secret | tee both >/dev/null && cp /bin/echo tools/asked && cp /bin/echo tools/denied && cp /bin/echo tools/filedeny && cp /bin/echo tools/both
+// askAttacks: an answer, or a rule for something else, lets nothing through that the question did not say.
+func askAttacks(t *testing.T, m *Machine) {
+	m.Must(`mkdir -p /srv/hostile/tools && cd /srv/hostile && echo secret | tee both >/dev/null && cp /bin/echo tools/asked && cp /bin/echo tools/denied && cp /bin/echo tools/filedeny && cp /bin/echo tools/both
 		printf '#!/bin/sh\necho a script\n' | tee tools/ask.sh tools/deny.sh >tools/free.sh && chmod 755 tools/*
 		mkdir long && for n in 1 2; do echo $n >long/$(printf %0127d 7)$n; done
-		cat >/srv/answer.py <<'EOF'` + answerer + `EOF
-		cat >/srv/policy.yaml <<'EOF'
+		cat >/srv/hostile.yaml <<'EOF'
 enforcement: full
 hold: 5s
 filesystem:
@@ -36,7 +32,6 @@ process:
   ask: [{command: /workspace/tools/both}, {command: /workspace/tools/ask.sh}]
   deny: [{command: /workspace/tools/denied}, {command: /workspace/tools/deny.sh}]
 EOF`)
-	m.Must("cd /srv/work && nemoclaw run --quiet --policy ../policy.yaml -- bash -c :") // the first run loads the kernel's programs, which takes long in a machine
 	open := func(flags ...string) string {
 		script := "import os\n"
 		for _, f := range flags {
@@ -59,20 +54,9 @@ EOF`)
 		{"the end does not wait for an answer", "-", "truncate -s 0 both", "refused"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
-			m.Must("cat >/srv/command <<'EOF'\n" + test.command + " 2>/dev/null || echo refused\nEOF")
-			keys := strings.ReplaceAll(test.keys, "\n", "'$'\\n''")
-			stdout, stderr, _ := m.Run("cd /srv/work && python3 /srv/answer.py '" + keys + "' nemoclaw run --quiet --policy ../policy.yaml -- bash -c \"$(cat /srv/command)\"")
-			var printed []string
-			for line := range strings.Lines(stdout) {
-				if line = strings.TrimRight(line, "\n"); line != "" && !strings.HasPrefix(line, "nemoclaw: ") && !strings.HasPrefix(line, "  ") {
-					printed = append(printed, line)
-				}
-			}
-			if got := strings.Join(printed, "\n"); got != test.want {
-				t.Errorf("it printed %q, want %q\n%s%s", got, test.want, stdout, stderr)
-			}
-			if asked := strings.Count(stdout, "a program in the sandbox asks"); asked != len(test.keys) {
-				t.Errorf("%d questions\n%s", asked, stdout)
+			printed, questions := ask(t, m, "/srv/hostile", "hostile.yaml", test.keys, test.command+" 2>/dev/null || echo refused")
+			if printed != test.want || questions != len(test.keys) {
+				t.Errorf("%d questions; it printed %q, want %q", questions, printed, test.want)
 			}
 		})
 	}
