@@ -62,7 +62,7 @@ func (b *openBox) everything(t *testing.T) []FileNode {
 }
 
 func (b *openBox) fill(try string) string {
-	return strings.NewReplacer("TARGET", itoa(b.target.cmd.Process.Pid), "PEER", itoa(b.peer.cmd.Process.Pid), "DIR", b.fileBox.dir, "PINS", b.l.pins,
+	return strings.NewReplacer("TARGET", itoa(b.target.cmd.Process.Pid), "PEER", itoa(b.peer.cmd.Process.Pid), "SELF", itoa(b.cmd.Process.Pid), "DIR", b.fileBox.dir, "PINS", b.l.pins,
 		"CGROUP", b.box.dir.Name()).Replace(try)
 }
 
@@ -101,21 +101,28 @@ func TestGuardHooks(t *testing.T) {
 		{"mem TARGET", "ok", "EACCES", []GuardOp{GuardTrace}},
 		{"mem PEER", "ok", "EACCES", []GuardOp{GuardTrace}},
 		{"environ TARGET", "ok", "EACCES", []GuardOp{GuardTrace}},
+		{"peek TARGET", "ok", "EPERM", []GuardOp{GuardTrace}},
 		{"poke TARGET", "ok", "EPERM", []GuardOp{GuardTrace}},
 		{"steal TARGET", "ok", "EPERM", []GuardOp{GuardTrace}},
 		{"kill TARGET 28", "ok", "EPERM", []GuardOp{GuardSignal}},
+		{"kill 2 0", "ok", "EPERM", []GuardOp{GuardSignal}}, // a thread of the kernel's
 		{"pidfd-kill TARGET", "ok", "EPERM", []GuardOp{GuardSignal}},
 		{"limit TARGET", "ok", "EPERM", []GuardOp{GuardLimit}},
 		{"nice TARGET", "ok", "EPERM", []GuardOp{GuardPriority}},
 		{"ioprio TARGET", "ok", "EPERM", []GuardOp{GuardPriority}},
 		{"affinity TARGET", "ok", "EPERM", []GuardOp{GuardPriority}},
 		{"mount DIR/mnt", "ok", "EPERM", []GuardOp{GuardMount}},
+		{"bind DIR/mounted DIR/mnt", "ok", "EPERM", []GuardOp{GuardMount}},
 		{"umount DIR/mounted", "ok", "EPERM", []GuardOp{GuardMount, GuardCapability}},
 		{"fsopen", "ok", "EPERM", []GuardOp{GuardCapability}},
-		{"open-tree DIR/mnt", "ok", "EPERM", []GuardOp{GuardCapability}},
+		{"open-tree DIR/mounted", "ok", "EPERM", []GuardOp{GuardCapability}},
+		{"attach-tree DIR/mounted DIR/mnt", "ok", "EPERM", []GuardOp{GuardCapability}},
 		{"mount-setattr DIR/mounted", "ok", "EPERM", []GuardOp{GuardCapability}},
 		{"remount DIR/mounted", "ok", "EPERM", []GuardOp{GuardMount}},
 		{"setns", "ok", "EPERM", []GuardOp{GuardCapability}},
+		{"setns-mounts", "ok", "EPERM", []GuardOp{GuardCapability}},
+		{"unshare-mounts", "ok", "EPERM", []GuardOp{GuardCapability}},
+		{"unshare-pids", "ok", "EPERM", []GuardOp{GuardCapability}},
 		{"new-mounts DIR/true", "ok", "EPERM", []GuardOp{GuardCapability}},
 		{"new-users DIR/true", "ok", "EPERM", []GuardOp{GuardNamespace}},
 		{"perf", "ok", "EPERM", []GuardOp{GuardPerf}},
@@ -165,7 +172,7 @@ func TestGuardHooks(t *testing.T) {
 	if after := state(t, b.target); after != before {
 		t.Errorf("the target was %s, and is %s", before, after)
 	}
-	for _, try := range []string{"kill PEER 28", "pidfd-kill PEER", "environ PEER", "limit PEER", "nice PEER", "affinity PEER", "code", "code-shared", "code-memfd"} {
+	for _, try := range []string{"kill SELF 0", "peek SELF", "shm", "kill PEER 28", "pidfd-kill PEER", "environ PEER", "limit PEER", "nice PEER", "affinity PEER", "code", "code-shared", "code-memfd"} {
 		b.wants("ok", "guard %s", b.fill(try))
 	}
 

@@ -155,6 +155,12 @@ func TestBind(t *testing.T) {
 			w.in.wants("ok", "bind %s %s", w.in.socket(kind, at), at)
 		}
 	}
+	// A server that binds to nothing gets a port of the kernel's choice: nobody but the sandbox gets to it.
+	w.in.wants("ok", "listen %s", w.in.socket("tcp", "127.0.0.1:0"))
+	w.in.wants("ok", "listen %s", w.in.socket("tcp", "[::1]:0"))
+	if events := w.take(); len(events) != 0 {
+		t.Errorf("events:%s", describe(events))
+	}
 	for _, at := range []string{"198.18.1.1:443", "198.18.0.2:53", "10.0.0.1:0", "[::ffff:198.18.1.1]:443"} {
 		out := w.out.socket("udp", at)
 		if got := w.out.try("bind %s %s", out, at); !strings.HasPrefix(got, "ok") && got != "EADDRINUSE" {

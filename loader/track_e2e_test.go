@@ -183,7 +183,8 @@ func TestFastOpenIsJudged(t *testing.T) {
 		w.in.wants("EPERM", "tfo %s %s", w.in.socket("tcp", to), to)
 		object := netip.MustParseAddrPort(to)
 		events := w.take()
-		if len(events) != 1 || events[0].Object() != netip.AddrPortFrom(object.Addr().Unmap(), object.Port()).String() {
+		if len(events) != 1 || events[0].Object() != netip.AddrPortFrom(object.Addr().Unmap(), object.Port()).String() || events[0].Hook != HookConnect ||
+			events[0].Verdict != policy.Deny || events[0].Rule != 0 || events[0].Args != w.in.args || events[0].Exe != w.exe {
 			t.Errorf("events:%s", describe(events))
 		}
 	}

@@ -230,6 +230,16 @@ func victimTry(f []string) (string, error) {
 			unix.Close(fd)
 		}
 		return time.Since(start).String(), nil
+	case "removed": // path: removes a program and executes it
+		fd, err := unix.Open(f[1], unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return "", err
+		}
+		defer unix.Close(fd)
+		if err := unix.Unlink(f[1]); err != nil {
+			return "", err
+		}
+		return victimTry([]string{"exec", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)})
 	case "memfd": // path: executes a copy in memory
 		from, err := os.ReadFile(f[1])
 		if err != nil {

@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// keptFD is the descriptor of the last "keep".
+var keptFD int
+
 // fileTry is one operation on files, as programs do it. What it opens it closes.
 func fileTry(f []string) error {
 	path := f[1]
@@ -45,6 +48,8 @@ func fileTry(f []string) error {
 	case "stat":
 		var st unix.Stat_t
 		return unix.Stat(path, &st)
+	case "access":
+		return unix.Access(path, unix.R_OK)
 	case "readlink":
 		_, err := unix.Readlink(path, make([]byte, 100))
 		return err
@@ -52,6 +57,26 @@ func fileTry(f []string) error {
 		return errors.Join(unix.Chdir(path), unix.Chdir("/"))
 	case "truncate":
 		return unix.Truncate(path, 0)
+	case "ftruncate": // through a descriptor
+		return withFD(path, unix.O_WRONLY, func(fd int) error { return unix.Ftruncate(fd, 0) })
+	case "keep": // a descriptor, for the tries below; path is no more than its name then
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		keptFD = fd
+		return err
+	case "kept-read":
+		_, err := unix.Pread(keptFD, make([]byte, 1), 0)
+		return err
+	case "kept-write":
+		_, err := unix.Pwrite(keptFD, []byte("x"), 0)
+		return err
+	case "kept-truncate":
+		return unix.Ftruncate(keptFD, 1)
+	case "kept-chmod":
+		return unix.Fchmod(keptFD, 0o600)
+	case "kept-map":
+		return mapToExecute(keptFD)
+	case "kept-reopen":
+		return tryOpen(procFD(keptFD), unix.O_RDONLY)
 	case "chmod":
 		return unix.Chmod(path, 0o640)
 	case "fchmod": // through a descriptor to read with
@@ -140,13 +165,10 @@ func fileTry(f []string) error {
 		return withFD(path, unix.O_RDONLY, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 	case "flock-shared":
 		return withFD(path, unix.O_RDONLY, func(fd int) error { return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
-	case "setflags": // chattr
+	case "setflags": // chattr, to what they are: without its extents ext4 takes no file whose writing is under way
 		return withFD(path, unix.O_RDONLY, func(fd int) error {
-			flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS) // to clear what it says of extents would move them, which ext4 can't always
-			if err != nil {
-				return err
-			}
-			return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags|0x40) // FS_NODUMP_FL
+			flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+			return undo(err, func() error { return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags)) })
 		})
 	case "chroot":
 		return unix.Chroot(path)
@@ -162,6 +184,13 @@ func fileTry(f []string) error {
 			}
 			return err
 		})
+	case "bind": // a unix socket
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Bind(fd, &unix.SockaddrUnix{Name: path})
 	case "connect": // to a unix socket
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {

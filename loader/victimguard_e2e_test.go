@@ -68,6 +68,12 @@ func guardTry(f []string) error {
 		to := unix.RemoteIovec{Base: uintptr(unsafe.Pointer(&victimWord)), Len: 8}
 		_, err := unix.ProcessVMWritev(pid, []unix.Iovec{from}, []unix.RemoteIovec{to}, 0)
 		return err
+	case "peek":
+		var word uint64
+		to := unix.Iovec{Base: (*byte)(unsafe.Pointer(&word)), Len: 8}
+		from := unix.RemoteIovec{Base: uintptr(unsafe.Pointer(&victimWord)), Len: 8}
+		_, err := unix.ProcessVMReadv(pid, []unix.Iovec{to}, []unix.RemoteIovec{from}, 0)
+		return err
 	case "steal": // a descriptor
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
@@ -102,10 +108,24 @@ func guardTry(f []string) error {
 		return undo(unix.Unmount(f[1], 0), func() error { return unix.Mount("tmpfs", f[1], "tmpfs", 0, "") })
 	case "remount":
 		return unix.Mount("", f[1], "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
-	case "fsopen":
-		return closed(unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC))
-	case "open-tree":
-		return closed(unix.OpenTree(unix.AT_FDCWD, f[1], unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC))
+	case "bind": // what is at the first path, at the second
+		return undo(unix.Mount(f[1], f[2], "", unix.MS_BIND, ""), func() error { return unix.Unmount(f[2], 0) })
+	case "fsopen": // a file system that is mounted nowhere
+		fd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return undo(unix.FsconfigCreate(fd), func() error { return closed(unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0)) })
+	case "open-tree": // and what is in it
+		return withTree(f[1], func(tree int) error {
+			return closed(unix.Openat(tree, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
+		})
+	case "attach-tree": // of the first path, at the second
+		return withTree(f[1], func(tree int) error {
+			err := unix.MoveMount(tree, "", unix.AT_FDCWD, f[2], unix.MOVE_MOUNT_F_EMPTY_PATH)
+			return undo(err, func() error { return unix.Unmount(f[2], unix.MNT_DETACH) }) // the descriptor is open
+		})
 	case "mount-setattr":
 		return unix.MountSetattr(unix.AT_FDCWD, f[1], 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV})
 	case "setns":
@@ -115,6 +135,19 @@ func guardTry(f []string) error {
 		}
 		defer unix.Close(fd)
 		return unix.Setns(fd, unix.CLONE_NEWUTS)
+	case "setns-mounts": // by a thread that shares nothing of its files with the others, and ends
+		return inThread(func() error {
+			fd, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return undo(unix.Unshare(unix.CLONE_FS), func() error { return unix.Setns(fd, unix.CLONE_NEWNS) })
+		})
+	case "unshare-mounts":
+		return inThread(func() error { return unix.Unshare(unix.CLONE_NEWNS) })
+	case "unshare-pids":
+		return inThread(func() error { return unix.Unshare(unix.CLONE_NEWPID) })
 	case "new-mounts", "new-users": // a program in a namespace of its own
 		flag := uintptr(unix.CLONE_NEWNS)
 		if f[0] == "new-users" {
@@ -179,6 +212,12 @@ func guardTry(f []string) error {
 				return err
 			})
 		})
+	case "shm": // shared memory, and its end
+		id, err := unix.SysvShmGet(unix.IPC_PRIVATE, 4096, unix.IPC_CREAT|0o600)
+		return undo(err, func() error {
+			_, err := unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+			return err
+		})
 	case "become": // a program
 		return unix.Exec(f[1], f[1:2], nil)
 	case "code": // memory of no file that is executed
@@ -208,6 +247,26 @@ func mapCode(fd, flags int) error {
 		}
 	}
 	return nil
+}
+
+// withTree copies the mount of a path for the time of do. It is nowhere to be seen.
+func withTree(path string, do func(tree int) error) error {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return do(tree)
+}
+
+// inThread does something in a thread that ends with it.
+func inThread(do func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		done <- do()
+	}()
+	return <-done
 }
 
 // words32 is the address of what a system call reads: so many words, and zeros.

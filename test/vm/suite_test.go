@@ -11,7 +11,7 @@ import (
 // The tests of LSM programs: for every kernel, and for one. In an emulated machine a million operations take a minute or two: without
 // -test.short they are made.
 const (
-	lsm     = "ProbeLSM|FileHooks|FileExec|FileSockets|GuardHooks|GuardFailsClosed|Hold"
+	lsm     = "ProbeLSM|FileHooks|FileExec|FileSockets|FileKept|GuardHooks|GuardFailsClosed|Hold"
 	moreLSM = "FileRulesChange|FileSwap|FileFlood|GuardWithoutLoader|GuardHookMissing|HoldMany"
 )
 
