@@ -145,15 +145,3 @@ func nearest(places []Judged, at string) (best Judged) {
 	}
 	return best
 }
-
-// checkEnds refuses rules for files and programs that end, where only mounts and Landlock would hold them.
-func (p *planner) checkEnds(c *policy.Compiled) error {
-	for _, x := range c.Expiring() {
-		if x.Local && !p.full {
-			ref := c.Rule(x.ID)
-			e := entry{text: ref.Pos + ": " + ref.Text}
-			return e.needsFull("mounts and Landlock stay what they are when the sandbox starts, so the rule could not end", "leave `expires` out")
-		}
-	}
-	return nil
-}

@@ -175,29 +175,6 @@ func (p *planner) warn(where, text string) {
 	p.plan.warnings = append(p.plan.warnings, text)
 }
 
-// checkAsks refuses what asks about files or programs where no call can be held.
-func (p *planner) checkAsks(c *policy.Compiled) error {
-	id, asks := c.AsksAboutFiles()
-	if p.full || !asks {
-		return nil
-	}
-	e := entry{text: "default: ask of filesystem or process"}
-	if ref := c.Rule(id); id != 0 {
-		e.text = ref.Pos + ": " + ref.Text
-	}
-	return e.needsFull("only there can a call wait for an answer", "write allow or deny instead")
-}
-
-// checkListed refuses a list of what may be mapped where no mapping is judged.
-func (p *planner) checkListed(c *policy.Compiled) error {
-	if p.full || c.Exec.Listed == 0 {
-		return nil
-	}
-	ref := c.Rule(c.Exec.Listed)
-	e := entry{text: ref.Pos + ": " + ref.Text}
-	return e.needsFull("nothing else judges each library that a program loads", "write `map: any`, or remove the key")
-}
-
 // addRule finds where a rule acts in the view.
 func (p *planner) addRule(c *policy.Compiled, r *policy.FileRule) error {
 	id := r.ID
@@ -426,24 +403,6 @@ func (p *planner) treeAt(at string) *tree {
 		}
 	}
 	return best
-}
-
-// refuse says that a rule can't be enforced.
-func (e *entry) refuse(why, remedy string) error {
-	return fmt.Errorf("sandbox: %s: this rule can't be enforced here: %s; %s", e.text, why, remedy)
-}
-
-// needs says that a rule can't be enforced without BPF LSM, or, where that is there, not even with it.
-func (p *planner) needs(e *entry, why, remedy string) error {
-	if p.full {
-		return e.refuse(why, remedy)
-	}
-	return e.needsFull(why, remedy)
-}
-
-// needsFull says that a rule can't be enforced without BPF LSM.
-func (e *entry) needsFull(why, remedy string) error {
-	return fmt.Errorf("sandbox: %s: this rule needs enforcement level full (BPF LSM), and the level here is static: %s; %s", e.text, why, remedy)
 }
 
 // under reports whether p is dir or lies below it.

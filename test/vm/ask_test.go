@@ -102,6 +102,7 @@ EOF`)
 		{"what can't wait", "r", "chmod 600 marked || { sleep 3; chmod 600 marked && echo done; }", "chmod: changing permissions of 'marked': Permission denied\ndone", ""},
 		{"what no rule says", "o\n", "id -un; touch new; cat file", "agent\nbash: line 1: /usr/bin/touch: Permission denied\ntext", "defaults.yaml"},
 		{"what no rule lets be written", "o", "echo more >>file; cat file", "text\nmore", "defaults.yaml"},
+		{"the dynamic loader", "", "/lib64/ld-linux-x86-64.so.2 /bin/echo hi", "bash: line 1: /lib64/ld-linux-x86-64.so.2: Permission denied", "defaults.yaml"},
 		{"a program that is denied among others", "", "tools/good yes; tools/bad no; seq 1", "yes\nbash: line 1: tools/bad: Permission denied\nbash: line 1: /usr/bin/seq: Permission denied", "defaults.yaml"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
