@@ -145,7 +145,8 @@ func (i *Instance) Waits(next *policy.Compiled) (waits []string, err error) {
 	base, local := i.Base(), false
 	for _, c := range policy.Changes(base, next) {
 		switch {
-		case c.Section == policy.SectionNetwork, c.Section == policy.SectionOther && base.Enforcement == next.Enforcement:
+		case c.Section == policy.SectionNetwork, c.Section == policy.SectionAudit, c.Section == policy.SectionOther && base.Enforcement == next.Enforcement:
+		case c.Section == policy.SectionInference && (base.Inference == nil) == (next.Inference == nil): // its certificate is there, or not
 		case i.box.Full() && (c.Section == policy.SectionFilesystem || c.Section == policy.SectionProcess):
 			local = true
 		default:

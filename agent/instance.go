@@ -13,7 +13,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
+	"github.com/nemoclaw/nemoclaw/agent/inference"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -38,9 +41,20 @@ type Config struct {
 	Resolver  netip.AddrPort
 	HostsFile string
 
+	GPUs func(context.Context) api.GPUs // what the host has
+
+	Inference inference.Source // for the privacy router, where the policy has one
+
 	Record func(policy.Decision) // every decision
+	// Permit records what the proxy or the router is about to let through. With strict it returns when that is on the disk; an error
+	// keeps it from going on.
+	Permit func(d policy.Decision, strict bool) error
 	// Ask answers what the policy asks about; nil: nobody is there. It must return when ctx ends.
 	Ask func(ctx context.Context, d policy.Decision) policy.Verdict
+	// Refused takes what the policy asks about where the attempt can't wait, Granted says whether a person has allowed an attempt
+	// already. They are not called when Ask is nil.
+	Refused func(d policy.Decision)
+	Granted func(d policy.Decision) bool
 	// Failed is told, once or more, that the sandbox can't go on: it is to be ended. Warn is told what a person should know.
 	Failed func(error)
 	Warn   func(...string)
@@ -53,19 +67,22 @@ type Instance struct {
 	policy *policy.Compiled // c.Policy: what it was started with
 	began  time.Time
 
-	loader   *loader.Loader
-	box      *sandbox.Sandbox
-	guard    *loader.Guard
-	local    localRules // in force
-	recorder recorder   // takes events from enforce on
-	rules    *netRules
-	steering interface{ Close() error }
-	proxy    *dnsproxy.Server
-	sockets  *sockets
-	idle     *os.File // says that something came to a socket that nothing had come to yet
-	wire     tripwire
-	asks     fileAsks
-	guarded  chan struct{} // closed when guard is set
+	loader    *loader.Loader
+	box       *sandbox.Sandbox
+	guard     *loader.Guard
+	local     localRules // in force
+	recorder  recorder   // takes events from enforce on
+	rules     *netRules
+	steering  interface{ Close() error }
+	authority *inference.Authority // of the router
+	router    *inference.Router    // nil: nothing answers model calls
+	gpus      *gpu.Given           // nil: none
+	proxy     *dnsproxy.Server
+	sockets   *sockets
+	idle      *os.File // says that something came to a socket that nothing had come to yet
+	wire      tripwire
+	asks      fileAsks
+	guarded   chan struct{} // closed when guard is set
 
 	warnings atomic.Pointer[[]string] // of local, where that is not what the sandbox was started with
 
@@ -84,6 +101,12 @@ func newInstance(c Config) *Instance {
 
 // prepare makes the sandbox, in which nothing runs yet. It needs nothing of the kernel's programs.
 func (i *Instance) prepare() (err error) {
+	if err := i.openAuthority(); err != nil {
+		return err
+	}
+	if err := i.takeGPUs(); err != nil {
+		return err
+	}
 	i.box, err = sandbox.Prepare(i.spec())
 	return err
 }
@@ -93,6 +116,7 @@ func (i *Instance) spec() sandbox.Spec {
 		Name: i.c.Name, Policy: i.policy, Started: i.c.Started, Workspace: i.c.Workspace, RunDir: i.c.RunDir,
 		Cgroup2: filepath.Dir(i.c.Parent), CgroupParent: filepath.Base(i.c.Parent), Nameserver: dnsproxy.ResolverAddr4.String(),
 		Protected: i.c.Protected, Lasting: i.c.Lasting, Root: i.c.Root, Full: i.c.Level == policy.LevelFull,
+		Trust: i.trust(), Devices: i.deviceNodes(), Libraries: i.libraries(),
 		Unmasked: func(u sandbox.Unmasked) {
 			i.note("unmasked", u.Path, "something on the host took the mask away that enforces "+u.Rule)
 			i.c.Failed(errors.Join(fmt.Errorf("the sandbox was stopped: %s could be reached in spite of %s, because something on the host renamed or replaced what the mask was on",
@@ -126,6 +150,9 @@ func (i *Instance) enforce(l *loader.Loader, beside ...func() error) (err error)
 		Listed: i.policy.Exec.Listed != 0,
 	})
 	if err != nil {
+		return err
+	}
+	if err := i.allowDevices(); err != nil {
 		return err
 	}
 	close(i.guarded)
@@ -220,6 +247,9 @@ func (i *Instance) closeNetwork() error {
 	if i.rules != nil {
 		i.rules.stop()
 	}
+	if i.router != nil {
+		errs = append(errs, i.router.Close())
+	}
 	if i.proxy != nil {
 		errs = append(errs, i.proxy.Close())
 	}
@@ -249,6 +279,10 @@ func (i *Instance) lost() uint64 {
 }
 
 // note records something about the sandbox itself.
+func (i *Instance) permit(d policy.Decision) error {
+	return i.c.Permit(d, i.recorder.policies.latest().Audit.Strict)
+}
+
 func (i *Instance) note(action, object, reason string) {
 	i.c.Record(policy.Decision{Plane: policy.PlaneSystem, Action: action, Object: object, Reason: reason,
 		Verdict: policy.Allow, Rule: "builtin", Revision: i.recorder.policies.latest().Revision})

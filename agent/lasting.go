@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -24,6 +26,7 @@ type instanceState struct {
 	Started  time.Time     `json:"started"`
 	Programs []keptProgram `json:"programs"`
 	Mounts   []keptMount   `json:"mounts,omitempty"` // where BPF LSM judges files
+	GPUs     *gpu.Given    `json:"gpus,omitempty"`
 }
 
 type keptMount struct {
@@ -62,7 +65,7 @@ func Start(c Config, l *loader.Loader) (*Instance, error) {
 
 // keep writes down what the next daemon needs.
 func (i *Instance) keep() error {
-	state := instanceState{Started: i.began}
+	state := instanceState{Started: i.began, GPUs: i.gpus}
 	for _, p := range i.local.programs.list {
 		state.Programs = append(state.Programs, keptProgram{p.command, p.path, p.rule, p.id})
 	}
@@ -97,7 +100,10 @@ func Adopt(c Config, l *loader.Loader, now *policy.Compiled) (*Instance, error) 
 		return nil, fmt.Errorf("reading what the last daemon kept of %s: %w", c.Name, err)
 	}
 	i := newInstance(c)
-	i.began = state.Started
+	if err := i.openAuthority(); err != nil {
+		return nil, err
+	}
+	i.began, i.gpus = state.Started, state.GPUs
 	i.loader = l
 	i.record()
 	var list []program
@@ -178,6 +184,12 @@ func (i *Instance) SetPolicy(c *policy.Compiled) (closed int, err error) {
 	if err := checkLevel(i.loader, c, i.c.PolicyName); err != nil {
 		return 0, err
 	}
+	route := func() {}
+	if i.router != nil {
+		if route, err = i.router.Prepare(c); err != nil {
+			return 0, err
+		}
+	}
 	old, programs := i.recorder.policies.latest(), i.local.programs
 	undo, done := func() error { return nil }, func() {}
 	if i.ChangesLocal(c) {
@@ -192,6 +204,7 @@ func (i *Instance) SetPolicy(c *policy.Compiled) (closed int, err error) {
 		// Names of the new policy could not be had. The proxy still has the old one, and so gets the kernel.
 		return 0, errors.Join(err, i.rules.change(old, programs), undo())
 	}
+	route()
 	done()
 	i.awaitEnds()
 	return closed, nil
@@ -220,11 +233,22 @@ func (i *Instance) Warnings() []string {
 // Policy is the one whose network rules are in force.
 func (i *Instance) Policy() *policy.Compiled { return i.recorder.policies.latest() }
 
+// Program is the path by which the rules in force know an executable; "" for one that they know nothing of, whatever its path is.
+func (i *Instance) Program(file policy.Identity) string {
+	return i.recorder.programs.Load().path(loader.FileID(file))
+}
+
 // Started is when it was put into force.
 func (i *Instance) Started() time.Time { return i.began }
 
 // Conns is how many connections are open, towards anything but the sandbox itself.
 func (i *Instance) Conns() (int, error) { return i.guard.Conns() }
+
+// Traffic is how many bytes left for anything but the sandbox itself, and came from there, since this daemon has it.
+func (i *Instance) Traffic() (sent, received int64) { return i.proxy.Traffic() }
+
+// Proxy is what came to the sandbox's proxy since this daemon has it.
+func (i *Instance) Proxy() dnsproxy.Stats { return i.proxy.Stats() }
 
 // Box is the sandbox, for what has nothing to do with rules: its commands, its sockets, its numbers.
 func (i *Instance) Box() *sandbox.Sandbox { return i.box }

@@ -41,15 +41,18 @@ func (i *Instance) openNetwork() error {
 func (i *Instance) makeProxy(p *policy.Compiled) (err error) {
 	i.recorder.names.Store(i.rules)
 	cfg := dnsproxy.Config{
-		Policy: p, Start: i.c.Started, Identify: i.identify, Asker: i.asker, Record: i.c.Record, Learn: i.rules.learn,
+		Policy: p, Start: i.c.Started, Identify: i.identify, Asker: i.asker, Record: i.c.Record, Permit: i.permit, Learn: i.rules.learn,
 		Upstream: dnsproxy.NewResolver(i.resolver()), HostProxy: dnsproxy.HostProxyFromEnvironment(os.Getenv), MaxConns: maxConns,
 		BookFile: i.c.BookFile,
 	}
+	if err := i.makeRouter(p); err != nil {
+		return err
+	}
+	if i.router != nil {
+		cfg.Local = &dnsproxy.Local{Name: policy.InferenceName, Serve: i.router.Serve}
+	}
 	if i.c.Ask != nil {
-		cfg.Ask = func(ctx context.Context, d policy.Decision) policy.Verdict {
-			d.Suggest = i.recorder.policies.latest().SuggestAlways(d)
-			return i.c.Ask(ctx, d)
-		}
+		cfg.Ask, cfg.Granted = i.c.Ask, i.c.Granted
 	}
 	i.proxy, err = dnsproxy.New(cfg)
 	return err
@@ -224,45 +227,7 @@ func (i *Instance) asker(client netip.AddrPort) policy.Subject {
 }
 
 func (i *Instance) subject(p loader.Peer) policy.Subject {
-	return policy.Subject{PID: p.PID, Exe: i.recorder.exe(p.PID, p.Exe), Args: p.Args, Taint: p.Taint.String()}
-}
-
-// grant lets the kernel know what a person answered for the run, so that it judges the next connection at once: a
-// denied one fails in connect(2). Where the kernel has no name for something, the desk remembers it alone.
-func (i *Instance) grant(d policy.Decision, v policy.Verdict) {
-	if d.Plane == policy.PlaneFile || d.Plane == policy.PlaneExec {
-		i.rememberFile(d, v)
-		return
-	}
-	host, num, err := net.SplitHostPort(d.Object)
-	if err != nil || d.Subject.Taint != "" {
-		return // a grant is for the executable, which a tainted process is not taken for
-	}
-	port, err := strconv.ParseUint(num, 10, 16)
-	if err != nil {
-		return
-	}
-	addrs := i.rules.addrs(host)
-	if a, err := netip.ParseAddr(host); err == nil {
-		addrs = []netip.Addr{a}
-	}
-	var rule policy.RuleID
-	for n, ref := range i.recorder.policies.latest().Rules {
-		if ref.Pos == d.Rule {
-			rule = policy.RuleID(n)
-		}
-	}
-	programs := i.recorder.programs.Load()
-	for _, exe := range programs.ids {
-		if programs.path(exe) != d.Subject.Exe {
-			continue
-		}
-		for _, a := range addrs {
-			if err := i.guard.Grant(loader.Grant{Exe: exe, Addr: a, Port: uint16(port), Verdict: v, Rule: rule}); err != nil {
-				i.c.Warn(err.Error())
-			}
-		}
-	}
+	return policy.Subject{PID: p.PID, Exe: i.recorder.exe(p.PID, p.Exe), Args: p.Args, Taint: p.Taint.String(), File: policy.Identity(p.Exe)}
 }
 
 // tripwireDelay keeps the tripwire's set-up, which decides nothing, out of the way of commands that are over at once.

@@ -58,11 +58,15 @@ func (r *recorder) event(e loader.Event) {
 	d := policy.Decision{
 		Time: e.Time, Plane: planes[e.Hook], Action: e.Hook.String(), Object: r.object(e), Verdict: e.Verdict,
 		Rule: position(p, e.Rule), Reason: e.Reason.String(), Revision: p.Revision,
-		Subject: policy.Subject{PID: e.PID, Exe: r.exe(e.PID, e.Exe), Args: e.Args, Taint: e.Taint.String()},
+		Subject: policy.Subject{PID: e.PID, Exe: r.exe(e.PID, e.Exe), Args: e.Args, Taint: e.Taint.String(), File: policy.Identity(e.Exe)},
+		Target:  policy.Target{File: policy.Identity(e.File.Object.File), Name: e.File.Object.Name, Access: e.File.Missing},
 	}
 	switch {
 	case e.Hook == loader.HookDevice:
 		d.Action = "open"
+		if node, rule, reason := refusedGPU(p, e.Device); node != "" {
+			d.Object, d.Rule, d.Reason = node+" ("+d.Object+")", rule, reason
+		}
 	case e.Hook == loader.HookFile && e.File.Op == loader.OpExecute:
 		d.Plane, d.Action = policy.PlaneExec, "exec"
 	case e.Reason == loader.ReasonUnlisted:

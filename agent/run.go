@@ -13,11 +13,17 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nemoclaw/nemoclaw/agent/approvals"
+	"github.com/nemoclaw/nemoclaw/agent/approvals/offer"
+	"github.com/nemoclaw/nemoclaw/agent/approvals/risk"
 	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/image"
+	"github.com/nemoclaw/nemoclaw/agent/inference"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
 	"github.com/nemoclaw/nemoclaw/policy/learn"
@@ -45,6 +51,7 @@ type run struct {
 	records *hub.Recorder
 	events  *hub.Events
 
+	gpuHelper    gpu.Helper
 	opened       *loader.Loader
 	refusals     fileRefusals
 	learner      *learn.Recorder      // nil: nothing is learnt
@@ -52,6 +59,9 @@ type run struct {
 	refusedExecs *loader.RefusedExecs // nil: the kernel's audit tells, or nothing is learnt
 	lastRefused  refusedAttempt       // of refusedProgram only
 	terminal     *terminal
+	desk         *approvals.Desk // nil: there is nobody to ask
+	asking       sync.WaitGroup
+	askNoMore    context.CancelFunc // nil: it has not begun
 	process      *sandbox.Process
 	signals      <-chan os.Signal // nil until they are taken over
 
@@ -111,6 +121,7 @@ func (r *run) setUp() error {
 		level = r.opened.Level()
 	}
 	err = r.prepareRun(parent, level)
+	r.gpuHelper.Close() // what the policy gives is found, and stays
 	if loadErr := load.Wait(); err == nil {
 		err = loadErr
 	}
@@ -127,7 +138,36 @@ func (r *run) setUp() error {
 		return err
 	}
 	r.watchPrograms()
+	r.ask()
 	return nil
+}
+
+// person is who answers at the prompt, as records say it.
+const person = "the person at the terminal"
+
+// ask begins to ask the person.
+func (r *run) ask() {
+	if r.desk == nil {
+		return
+	}
+	r.desk.Begin(r.Instance)
+	var ctx context.Context
+	ctx, r.askNoMore = context.WithCancel(context.Background())
+	r.asking.Go(func() { r.desk.Attend(ctx, person, r.terminal) })
+}
+
+// askNothing ends that.
+func (r *run) askNothing() {
+	if r.askNoMore != nil {
+		r.askNoMore()
+		r.asking.Wait()
+	}
+}
+
+// look is what the person is told about an attempt. A run's own policy is a file, which nobody changes for it.
+func (r *run) look(d policy.Decision) approvals.Described {
+	this := offer.Offer{Offer: api.Offer{ID: "this", Text: "this alone", Scopes: []api.Scope{api.ScopeOnce, api.ScopeSession}}}
+	return approvals.Described{Risks: risk.Of(risk.Attempt{Decision: d, Policy: r.policy}), Offers: []offer.Offer{this}}
 }
 
 // prepareRun reads what the person gave and makes the sandbox, in which nothing runs yet.
@@ -175,6 +215,9 @@ func (r *run) read() (c Config, err error) {
 	if f := r.o.PolicyFile; f != "" && within(resolved(f), r.workspace) {
 		r.warn(fmt.Sprintf("the policy %s is in the workspace, so the command can change it for the next run; keep it elsewhere", f))
 	}
+	if f := r.policy.Inference; f != nil && f.Budget != (policy.Budget{}) {
+		r.warn("inference.budgets counts what this run takes, and forgets it with the run; a sandbox that lasts (nemoclaw create) keeps it for the day")
+	}
 	events, err := r.o.openEvents(r.workspace)
 	if err != nil {
 		return c, err
@@ -194,15 +237,26 @@ func (r *run) read() (c Config, err error) {
 		r.events = hub.WriteEvents(r.hub, events)
 	}
 	c = Config{
+		GPUs: r.gpuHelper.Look,
 		Name: r.name, Policy: r.policy, PolicyName: r.policyName, Workspace: r.workspace, Root: root, Started: r.started,
 		RunDir: absolute(r.o.RunDir), Resolver: r.o.Resolver, HostsFile: r.o.HostsFile,
 		Protected: []string{config.DefaultDir, absolute(r.o.AuditDir), config.DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
-		Record:    r.records.Record, Failed: r.fail, Warn: r.warn,
+		Inference: inference.Source{Key: inference.KeyFromEnvironment},
+		Record:    r.records.Record, Permit: r.records.Permit, Failed: r.fail, Warn: r.warn,
 	}
-	if desk := r.terminal.desk(r.records.Record, func(d policy.Decision, v policy.Verdict) { r.grant(d, v) }); desk != nil {
-		c.Ask = desk.Ask
+	if r.terminal.asks {
+		if r.desk, err = approvals.New().Open(approvals.Config{Sandbox: r.name, Record: r.records.Record, Permit: r.permitAnswer, Look: r.look}); err != nil {
+			return c, err
+		}
+		r.terminal.policy = r.policy
+		c.Ask, c.Refused, c.Granted = r.desk.Ask, r.desk.Refused, r.desk.Granted
 	}
 	return c, nil
+}
+
+// permitAnswer records an answer that lets something through.
+func (r *run) permitAnswer(d policy.Decision) error {
+	return r.records.Permit(d, r.policy.Audit.Strict)
 }
 
 // unpackImage returns the directory of the files that are the system inside; "": the host's are.
@@ -223,10 +277,11 @@ func (r *run) unpackImage() (string, error) {
 
 // environment is the command's.
 func (r *run) environment() []string {
+	add := append(r.Environment(), r.o.Env...)
 	if r.image != nil {
-		return sandbox.ImageEnvironment(os.Environ(), r.image.Config.Env, r.terminal.stream, r.o.Env)
+		return sandbox.ImageEnvironment(os.Environ(), r.image.Config.Env, r.terminal.stream, add)
 	}
-	return sandbox.Environment(os.Environ(), r.terminal.stream, r.o.Env)
+	return sandbox.Environment(os.Environ(), r.terminal.stream, add)
 }
 
 // command runs the command to its end.

@@ -16,6 +16,7 @@ func (r *run) finish(status int) error {
 	var errs []error
 	done := func(err error) { errs = append(errs, err) }
 	var lost uint64
+	r.askNothing()
 	done(r.end(func() {
 		// Output that is on its way is written before the terminal is given back.
 		r.terminal.end()

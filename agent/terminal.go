@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nemoclaw/nemoclaw/agent/ask"
+	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/agent/term"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -22,9 +22,10 @@ type terminal struct {
 	tty    *term.TTY
 	stream bool // one of the command's streams is this terminal, so the command gets one of its own
 	asks   bool
+	policy *policy.Compiled // of the run; what "always" would mean is told by it
 
 	relay    *term.Relay
-	prompter ask.Prompter
+	prompter approvals.Prompter
 	ready    chan struct{} // closed when prompter is set
 	once     sync.Once
 }
@@ -50,21 +51,14 @@ func newTerminal(o *Options) *terminal {
 	return t
 }
 
-// desk takes the questions of the run; nil when there is nobody to ask.
-func (t *terminal) desk(record func(policy.Decision), remember func(policy.Decision, policy.Verdict)) *ask.Desk {
-	if !t.asks {
-		return nil
-	}
-	return ask.New(t, record, remember)
-}
-
-// Prompt implements ask.Prompter.
-func (t *terminal) Prompt(ctx context.Context, q ask.Question) (ask.Answer, error) {
+// Prompt implements approvals.Prompter.
+func (t *terminal) Prompt(ctx context.Context, q approvals.Question) (approvals.Reply, error) {
 	select {
 	case <-t.ready:
+		q.Suggest = t.policy.SuggestAlways(q.Decision)
 		return t.prompter.Prompt(ctx, q)
 	case <-ctx.Done():
-		return ask.Deny, ask.ErrNoAnswer
+		return approvals.Deny, approvals.ErrNoAnswer
 	}
 }
 

@@ -94,6 +94,11 @@ func (c *Client) Usage(ctx context.Context, name string) (Usage, error) {
 	return get[Usage](ctx, c, of(name, "usage"))
 }
 
+// Models returns which models answer a sandbox, how they are, and what they took.
+func (c *Client) Models(ctx context.Context, name string) (Models, error) {
+	return get[Models](ctx, c, of(name, "models"))
+}
+
 // Upload unpacks a tar stream below path, a path of the sandbox.
 func (c *Client) Upload(ctx context.Context, name, path string, tar io.Reader) error {
 	resp, err := c.send(ctx, http.MethodPut, query(of(name, "files"), "path", path), tarType, tar)
@@ -139,11 +144,6 @@ func (c *Client) ChangePolicy(ctx context.Context, name string, change PolicyCha
 // or the path of a unix socket. command says who does it, and may be "".
 func (c *Client) Explain(ctx context.Context, name, action, object, command string) (Answer, error) {
 	return get[Answer](ctx, c, query(of(name, "policy", "explain"), "action", action, "object", object, "command", command))
-}
-
-// Proposals returns what was asked and is not answered yet.
-func (c *Client) Proposals(ctx context.Context, name string) ([]Proposal, error) {
-	return get[[]Proposal](ctx, c, of(name, "proposals"))
 }
 
 // SetConfig sets values of a sandbox's configuration; "" takes one away.

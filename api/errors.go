@@ -13,6 +13,7 @@ const (
 	Conflict     Code = "conflict"      // 409: the sandbox's state, or an expected revision, is another
 	TooLarge     Code = "too_large"     // 413
 	NeedsRestart Code = "needs_restart" // 422: the change can't be live, and --restart was not given
+	NeedsConfirm Code = "needs_confirm" // 422: it is dangerous, and was not confirmed
 	Busy         Code = "busy"          // 429: too many at once
 	Internal     Code = "internal"      // 500: the daemon failed; the message says what to do
 
@@ -43,7 +44,7 @@ func (c Code) Status() int {
 		return http.StatusConflict
 	case TooLarge:
 		return http.StatusRequestEntityTooLarge
-	case NeedsRestart:
+	case NeedsRestart, NeedsConfirm:
 		return http.StatusUnprocessableEntity
 	case Busy:
 		return http.StatusTooManyRequests

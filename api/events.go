@@ -26,6 +26,24 @@ const (
 // maxRecord bounds a line of the audit log as the client takes it.
 const maxRecord = 1 << 20
 
+// ParseTime reads a time as a person writes it: a duration before now, the beginning of today, or a date with or without a time of the
+// day.
+func ParseTime(s string, now time.Time) (time.Time, error) {
+	if s == "today" {
+		y, m, d := now.Local().Date()
+		return time.Date(y, m, d, 0, 0, 0, 0, time.Local), nil
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04", "2006-01-02T15:04", time.DateTime} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf(`%q: want a duration such as 1h30m, today, or a time such as 2026-01-31, "2026-01-31 15:04" or 2026-01-31T15:04:05Z`, s)
+}
+
 // Query is the selection as a URL has it.
 func (e Events) Query() url.Values {
 	q := url.Values{}
@@ -64,25 +82,35 @@ func (c *Client) Events(ctx context.Context, e Events, f func(line []byte, d pol
 // run is Events.
 func (s *stream) run(ctx context.Context) error {
 	if !s.want.Follow {
-		_, err := s.once(ctx)
-		return err
+		return s.once(ctx)
 	}
-	if s.want.Last > 0 {
+	history := s.want.Last > 0
+	if history {
 		if err := s.history(ctx); err != nil {
 			return err
 		}
 	}
+	return s.client.follow(ctx, history, s.path, s.deliver)
+}
+
+// follow calls deliver with each line of a stream, and connects again when the daemon goes away. It ends with ctx, with deliver's
+// error, or with what can't be mended by trying again. connected says that the daemon has answered before: one that never did is not
+// waited for.
+func (c *Client) follow(ctx context.Context, connected bool, path func() string, deliver func(line []byte) error) error {
 	for wait := firstWait; ; wait = min(2*wait, longWait) {
-		answered, err := s.once(ctx)
+		answered, err := c.lines(ctx, path(), deliver)
 		if answered {
-			wait, s.connected = firstWait, true
+			wait, connected = firstWait, true
 		}
+		var stop stopError
 		switch {
 		case err == nil: // no more can come: the time asked for is over
 			return nil
+		case errors.As(err, &stop):
+			return stop.error
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case !s.connected || !interrupted(err):
+		case !connected || !interrupted(err):
 			return err
 		}
 		select {
@@ -95,11 +123,12 @@ func (s *stream) run(ctx context.Context) error {
 
 // stream is a selection of which a part was delivered: want.Since is the last record that was.
 type stream struct {
-	client    *Client
-	want      Events
-	f         func([]byte, policy.Decision) error
-	connected bool // once at least
+	client *Client
+	want   Events
+	f      func([]byte, policy.Decision) error
 }
+
+func (s *stream) path() string { return "events?" + s.want.Query().Encode() }
 
 // stopError is an error of the caller's own function: nothing is tried again after it.
 type stopError struct{ error }
@@ -114,7 +143,7 @@ func (s *stream) history(ctx context.Context) error {
 		return err
 	}
 	s.want.Follow = false
-	if _, err := s.once(ctx); err != nil {
+	if err := s.once(ctx); err != nil {
 		return err
 	}
 	s.want.Follow, s.want.Last = true, 0
@@ -122,9 +151,16 @@ func (s *stream) history(ctx context.Context) error {
 	return nil
 }
 
-// once delivers what one connection brings. answered says whether the daemon took the request.
-func (s *stream) once(ctx context.Context) (answered bool, err error) {
-	resp, err := s.client.send(ctx, http.MethodGet, "events?"+s.want.Query().Encode(), "", nil)
+// once delivers what one connection brings.
+func (s *stream) once(ctx context.Context) error {
+	_, err := s.client.lines(ctx, s.path(), s.deliver)
+	return err
+}
+
+// lines calls deliver with what one connection brings. answered says whether the daemon took the request. An error of deliver is a
+// stopError.
+func (c *Client) lines(ctx context.Context, path string, deliver func([]byte) error) (answered bool, err error) {
+	resp, err := c.send(ctx, http.MethodGet, path, "", nil)
 	if err != nil {
 		return false, err
 	}
@@ -136,13 +172,13 @@ func (s *stream) once(ctx context.Context) (answered bool, err error) {
 			return true, streamError(resp)
 		}
 		if err != nil {
-			return true, fmt.Errorf("reading the daemon's events: %w", err)
+			return true, fmt.Errorf("reading from the daemon: %w", err)
 		}
 		if len(line) == 0 {
 			continue // a heartbeat
 		}
-		if err := s.deliver(line); err != nil {
-			return true, err
+		if err := deliver(line); err != nil {
+			return true, stopError{err}
 		}
 	}
 }
@@ -150,16 +186,13 @@ func (s *stream) once(ctx context.Context) (answered bool, err error) {
 func (s *stream) deliver(line []byte) error {
 	var d policy.Decision
 	if err := json.Unmarshal(line, &d); err != nil {
-		return stopError{fmt.Errorf("the daemon sent an event that can't be read: %w: %.200q", err, line)}
+		return fmt.Errorf("the daemon sent an event that can't be read: %w: %.200q", err, line)
 	}
 	if d.Seq <= s.want.Since {
 		return nil // it was delivered before the connection broke
 	}
 	s.want.Since = d.Seq
-	if err := s.f(line, d); err != nil {
-		return stopError{err}
-	}
-	return nil
+	return s.f(line, d)
 }
 
 // readLine reads a whole line, without its newline. A part of one is io.ErrUnexpectedEOF.
@@ -187,12 +220,8 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 
 // interrupted tells a daemon that went away, or is not back yet, from one that refuses.
 func interrupted(err error) bool {
-	var stop stopError
 	var refused *Error
-	switch {
-	case errors.As(err, &stop):
-		return false
-	case errors.As(err, &refused):
+	if errors.As(err, &refused) {
 		return refused.Code == Busy
 	}
 	for _, is := range []error{ErrNotRunning, io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET} {

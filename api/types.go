@@ -68,12 +68,13 @@ type Sandbox struct {
 	Config    map[string]string `json:"config,omitempty"`
 	Inference Inference         `json:"inference"`
 	Publish   []Published       `json:"publish,omitempty"`
+	GPUs      []SandboxGPU      `json:"gpus,omitempty"`    // that it was given, while it runs
 	PID       int               `json:"pid,omitempty"`     // of its init, on the host
 	UserID    uint32            `json:"user_id,omitempty"` // of its user, on the host
 	Commands  int               `json:"commands"`          // that were started from outside and run
 	Warnings  []string          `json:"warnings,omitempty"`
-	Refused   uint64            `json:"refused"`   // decisions against it since it was started
-	Proposals int               `json:"proposals"` // asked, and not answered by a rule yet
+	Refused   uint64            `json:"refused"`  // decisions against it since it was started
+	Requests  int               `json:"requests"` // attempts that a person may decide
 }
 
 // PolicyState is which policy a sandbox has.
@@ -101,8 +102,60 @@ type Usage struct {
 	Memory    int64         `json:"memory_bytes"`
 	CPU       time.Duration `json:"cpu_ns"` // since its start
 	Processes int           `json:"processes"`
-	Disk      int64         `json:"disk_bytes"` // of its workspace
+	Disk      int64         `json:"disk_bytes"` // of its workspace, as it was a moment ago; -1: not known
 	Conns     int           `json:"connections"`
+	Sent      int64         `json:"sent_bytes"`     // to the network, since it or the daemon was started
+	Received  int64         `json:"received_bytes"` // from there
+	GPU       *GPUUse       `json:"gpu,omitempty"`  // of all its GPUs together; left out: it has none, or nobody knows
+}
+
+// Models says which models answer a sandbox, how they are, and what they took.
+type Models struct {
+	Models    []Model   `json:"models"`
+	Fallbacks []string  `json:"fallbacks,omitempty"` // names of those that stand in for others, in the order in which they are asked
+	Refused   uint64    `json:"refused"`             // requests that no model was asked, since the sandbox or the daemon was started
+	Today     Taken     `json:"today"`               // of all models, those included that are none of Models any more
+	Tokens    *Budget   `json:"tokens,omitempty"`
+	Cost      *Budget   `json:"cost_usd,omitempty"`
+	Anew      time.Time `json:"anew"` // when today ends
+}
+
+// Model is one that can answer.
+type Model struct {
+	Name   string     `json:"name,omitempty"` // in the policy; "": of a model that config set model names
+	Model  string     `json:"model"`          // PROVIDER/MODEL
+	Chosen bool       `json:"chosen"`         // it answers who asks for no name of the policy
+	Route  string     `json:"route"`          // "local": it may see everything, or "cloud"
+	Region string     `json:"region,omitempty"`
+	Health string     `json:"health"` // "up", "down", or "unknown": it was not asked yet
+	Reason string     `json:"reason,omitempty"`
+	Since  *time.Time `json:"since,omitempty"` // it is down
+	Today  Taken      `json:"today"`
+	// Requests are those since the sandbox or the daemon was started: by the verdict (cloud, redact, ask, local) and by how they ended
+	// (answered; refused: because of a budget; failed; aborted by their caller).
+	Requests map[string]map[string]uint64 `json:"requests"`
+	Latency  Quantiles                    `json:"latency"` // to the end of an answer
+	First    Quantiles                    `json:"first_token"`
+}
+
+// Taken is what requests took of a day (UTC).
+type Taken struct {
+	Requests int64   `json:"requests"`
+	Input    int64   `json:"input_tokens"`
+	Output   int64   `json:"output_tokens"`
+	Cost     float64 `json:"cost_usd"`
+}
+
+// Budget is the most of a day, and what is left of it and not held back for requests that are answered now.
+type Budget struct {
+	Most float64 `json:"most"`
+	Left float64 `json:"left"`
+}
+
+// Quantiles are how long half of them took, and 99 of 100; 0: there were none.
+type Quantiles struct {
+	P50 time.Duration `json:"p50_ns"`
+	P99 time.Duration `json:"p99_ns"`
 }
 
 // Exec is one command to run inside. Its streams are descriptors, which come with the bytes of the request: see package wire.
@@ -168,19 +221,6 @@ type PolicyResult struct {
 	Warnings []string `json:"warnings,omitempty"` // what is new of what the policy asks for and the host does not have
 }
 
-// Proposal is something that was asked for and that nobody was there to answer.
-type Proposal struct {
-	ID      string    `json:"id"`
-	Plane   string    `json:"plane"`
-	Object  string    `json:"object"`
-	Subject string    `json:"subject,omitempty"` // path of the program
-	Rule    string    `json:"rule"`              // that asked
-	Suggest string    `json:"suggest"`           // the YAML that would allow it
-	First   time.Time `json:"first"`
-	Last    time.Time `json:"last"`
-	Count   uint64    `json:"count"`
-}
-
 // Snapshot is a kept workspace and policy.
 type Snapshot struct {
 	ID       string    `json:"id"`
@@ -198,7 +238,7 @@ type NewSnapshot struct {
 
 // Answer is what a policy says to a question.
 type Answer struct {
-	Action   string `json:"action"` // "read", "write", "exec" or "connect"
+	Action   string `json:"action"` // "read", "write", "exec", "connect" or "gpu"
 	Object   string `json:"object"`
 	Command  string `json:"command,omitempty"` // who does it; "": left open
 	Verdict  string `json:"verdict"`           // "allow", "ask" or "deny"
@@ -206,6 +246,9 @@ type Answer struct {
 	RuleText string `json:"rule_text,omitempty"`
 	Reason   string `json:"reason"`
 	Suggest  string `json:"suggest,omitempty"` // the YAML that would allow it
+
+	// Grants are what persons have answered about the same object: they go before the default and before rules that ask.
+	Grants []Grant `json:"grants,omitempty"`
 }
 
 // Events selects records: those of a sandbox, a plane, a verdict, a time.
@@ -234,4 +277,18 @@ type Info struct {
 	AuditLog  string `json:"audit_log"`
 	StateDir  string `json:"state_dir"`
 	RunDir    string `json:"run_dir"`
+
+	Forward []Forward `json:"forward,omitempty"` // receivers of the audit log's records
+}
+
+// Forward is a receiver of the audit log's records.
+type Forward struct {
+	Name    string  `json:"name"`
+	Kind    string  `json:"kind"`    // "syslog", "otlp", "loki", "elastic", "splunk"
+	Seq     uint64  `json:"seq"`     // of the last record that it has
+	Lag     uint64  `json:"lag"`     // records that it has not
+	Behind  float64 `json:"behind"`  // the age of the oldest of them that was tried, in seconds
+	Refused uint64  `json:"refused"` // records that it does not take, since the daemon began
+	Removed uint64  `json:"removed"` // records that were removed before it had them, since then
+	Error   string  `json:"error,omitempty"`
 }

@@ -2,11 +2,14 @@ package dnsproxy
 
 import (
 	"bufio"
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -92,5 +95,63 @@ func TestSetPolicyWhileTheProxyWaits(t *testing.T) {
 	}
 	if asked := w.dns.asked(); len(asked) > 0 {
 		t.Errorf("asked of the host's resolvers: %v", asked)
+	}
+}
+
+// What a person let through and takes back while the name is looked up, or an address dialled, is not connected.
+func TestCloseGrantedWhileItDials(t *testing.T) {
+	dialling, release := make(chan struct{}), make(chan struct{})
+	w := newWorld(t, "network: {}\n", func(w *world, c *Config) {
+		c.Granted = func(policy.Decision) bool { return true }
+		c.Dial = func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			close(dialling)
+			<-release
+			return w.dial(ctx, to)
+		}
+	})
+	w.site("granted.example", "203.0.113.10", 7000, tcpServer(t, echo))
+	c := w.mustName("granted.example", 7000)
+	_, _ = io.WriteString(c, "x")
+	<-dialling
+	closed := w.s.CloseGranted(func(d policy.Decision) bool { return d.Object == "granted.example:7000" })
+	close(release)
+	_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	if n, err := c.Read(make([]byte, 1)); closed != 1 || n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d closed, %d bytes came, %v", closed, n, err)
+	}
+}
+
+// An address that a person let through is what TLS to it goes to, whatever name it asks for, but for one that is denied.
+func TestGrantedAddress(t *testing.T) {
+	w := tlsWorld(t, func(_ *world, c *Config) {
+		c.Granted = func(d policy.Decision) bool { return d.Object == "203.0.113.90:443" }
+	})
+	w.mu.Lock()
+	w.routes[netip.MustParseAddrPort("203.0.113.90:443")] = w.routes[netip.MustParseAddrPort("203.0.113.80:443")]
+	w.mu.Unlock()
+	handshake := func(to, name string) error {
+		c, err := w.to(netip.MustParseAddrPort(to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		return tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
+	}
+	for _, name := range []string{"", "other.example"} {
+		if err := handshake("203.0.113.90:443", name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, d := range w.decisions() {
+		if d.Verdict != policy.Allow || d.Object != "203.0.113.90:443" || d.Reason != "granted by a person" {
+			t.Errorf("%+v", d)
+		}
+	}
+	if got := w.dials(); len(got) != 2 || got[0].String() != "203.0.113.90:443" {
+		t.Errorf("dialled %v", got)
+	}
+	if handshake("203.0.113.91:443", "other.example") == nil || handshake("203.0.113.90:443", "bad.example") == nil {
+		t.Error("an address that nobody let through was connected, or a name that is denied")
 	}
 }

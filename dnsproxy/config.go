@@ -54,6 +54,9 @@ type Config struct {
 	Identify func(client, local netip.AddrPort) (Peer, bool)
 	// Record gets every decision, from several goroutines. It is called before the decision takes effect and must be quick.
 	Record func(policy.Decision)
+	// Permit is Record for a connection that is about to be let through: an error refuses it. nil: Record. It may take as long as a
+	// disk does, and holds up the connections of its thread meanwhile.
+	Permit func(policy.Decision) error
 	// Learn puts a name's rules into the kernel. It is called once per name, before any answer with its addresses.
 	Learn func(name string, a4, a6 netip.Addr) error
 	// Ask holds one decision until a person answers, the policy's hold runs out or ctx ends (the client went away).
@@ -62,6 +65,9 @@ type Config struct {
 	// Granted reports whether a person has allowed this already (object, subject) although the policy's default or an ask
 	// rule stands against it. nil: no. It is never consulted about what a deny rule decided. It must be quick.
 	Granted func(d policy.Decision) bool
+
+	// Local is a name that is answered in this process; nil: there is none.
+	Local *Local
 
 	// Upstream resolves allowed names; nil: a Resolver over the host's own files.
 	Upstream Upstream

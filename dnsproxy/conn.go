@@ -42,6 +42,7 @@ type conn struct {
 	to       target
 	rule     ruling
 	consent  string // how it came to be allowed when not by an allow rule: "approved", "granted"
+	waited   bool   // a person was asked, and has answered or not
 	explicit bool
 	connect  bool // CONNECT, not an absolute URI
 	answered bool // CONNECT was answered with 200
@@ -52,6 +53,8 @@ type conn struct {
 	recorded bool // its one decision is made
 	addrs    []netip.Addr
 
+	counted  bool  // what became of it is
+	began    int64 // when it came, later by what a person took to answer
 	deadline int64 // of the state it is in; 0: none
 	headAt   int64 // when a later request's head began that is not complete; 0: none is open
 	cancel   context.CancelFunc
@@ -70,11 +73,12 @@ func (l *loop) accepted(k *sock, fd int, client netip.AddrPort) {
 	s := l.s
 	if !s.takeConn() {
 		s.full.Add(1)
+		s.stats.conns[ConnFull].Add(1)
 		sysReset(fd)
 		sysClose(fd)
 		return
 	}
-	c := &conn{l: l, s: s, client: client, explicit: k.explicit, pol: s.pol.Load(), state: stWait}
+	c := &conn{l: l, s: s, client: client, explicit: k.explicit, pol: s.pol.Load(), state: stWait, began: l.now}
 	cl, err := l.watch(fd, c)
 	if err != nil {
 		s.giveConn()
@@ -145,17 +149,15 @@ func (c *conn) begin() {
 func (c *conn) aim(t target) {
 	c.to = t
 	c.rule = c.s.judge(c.pol, t, c.peer.Caller)
+	if c.granted() {
+		c.consent = "granted by a person"
+		c.proceed()
+		return
+	}
 	if t.name == "" && c.rule.rule == nil && !c.connect && !c.bySNI && isTLS(c.rule.mode) {
 		c.bySNI = true
 		c.readHead(stHead)
 		return
-	}
-	if c.rule.verdict != policy.Allow && (c.rule.rule == nil || c.rule.verdict == policy.Ask) && c.s.cfg.Granted != nil {
-		if c.s.cfg.Granted(c.record(c.rule.verdict, "")) {
-			c.consent = "granted by a person"
-			c.proceed()
-			return
-		}
 	}
 	switch c.rule.verdict {
 	case policy.Allow:
@@ -174,10 +176,16 @@ func (c *conn) aim(t target) {
 	}
 }
 
+// granted reports whether a person has let through what no rule does, and none denies.
+func (c *conn) granted() bool {
+	asks := c.rule.verdict == policy.Ask || c.rule.verdict == policy.Deny && c.rule.rule == nil
+	return asks && c.s.cfg.Granted != nil && c.s.cfg.Granted(c.record(c.rule.verdict, ""))
+}
+
 // record makes this connection's decision record.
 func (c *conn) record(v policy.Verdict, reason string) policy.Decision {
 	d := c.s.decision(c.pol, policy.PlaneNetwork, "connect", c.to.String(), v, c.rule.rule, reason)
-	d.Subject = c.peer.Subject
+	d.Subject, d.Waited = c.peer.Subject, c.waited
 	return d
 }
 
@@ -193,9 +201,16 @@ func (c *conn) ask() {
 	}
 	d := c.record(policy.Ask, "held until a person answers")
 	var verdict policy.Verdict
-	c.work(hold, func(ctx context.Context) { verdict = c.s.cfg.Ask(ctx, d) }, func() {
-		if verdict != policy.Allow {
-			c.refuse(rulePos(c.pol, c.rule.rule), "it was asked about, and nobody allowed it", alertAccess)
+	asked := c.l.now
+	why := "it was asked about, and was denied"
+	c.work(hold, func(ctx context.Context) {
+		if verdict = c.s.cfg.Ask(ctx, d); ctx.Err() != nil {
+			why = "it was asked about, and nobody answered in time"
+		}
+	}, func() {
+		c.began += c.l.now - asked
+		if c.waited = true; verdict != policy.Allow {
+			c.refuse(rulePos(c.pol, c.rule.rule), why, alertAccess)
 			return
 		}
 		c.consent = "approved by a person"
@@ -235,6 +250,8 @@ func (c *conn) work(limit time.Duration, f func(context.Context), after, drop fu
 func (c *conn) proceed() {
 	head := c.rule.mode != policy.TCP && !c.headOK
 	switch {
+	case c.s.local(c.to.name):
+		c.handOver()
 	case c.explicit && !c.connect && isTLS(c.rule.mode):
 		c.refuse(rulePos(c.pol, c.rule.rule), "the rule asks for TLS, and the request came in plain HTTP; use https (CONNECT)", 0)
 	case c.connect && !c.resolved: // so that a name that leads nowhere can still be answered in HTTP
@@ -265,13 +282,23 @@ func (c *conn) answer200() bool {
 	return true
 }
 
-// allowed records the decision to let the connection through; from here on bytes leave the host.
-func (c *conn) allowed() {
+// allowed records the decision to let the connection through; from here on bytes leave the host. It refuses it, and returns false,
+// where it has to be on the disk first and can't be.
+func (c *conn) allowed() bool {
 	if c.recorded {
-		return
+		return true
 	}
 	c.recorded = true
-	c.s.cfg.Record(c.record(policy.Allow, c.consent))
+	d := c.record(policy.Allow, c.consent)
+	if c.s.cfg.Permit == nil {
+		c.s.cfg.Record(d)
+		return true
+	}
+	if err := c.s.cfg.Permit(d); err != nil {
+		c.refuse("builtin", "it is allowed, and could not be written down before: "+err.Error(), alertAccess)
+		return false
+	}
+	return true
 }
 
 // step is called when a socket of the connection's has become ready, or when its turn has come again.
@@ -316,68 +343,6 @@ func (c *conn) timedOut() {
 	}
 }
 
-// rejudge closes the connections that a new policy does not allow any longer, and returns how many that were.
-func (l *loop) rejudge() (closed int) {
-	p := l.s.pol.Load()
-	for c := range l.conns {
-		switch c.state {
-		case stProxyHead:
-			c.pol = p // it has not said yet where it wants to go
-		case stHead, stWait, stDial, stRelay:
-			l.guarded(c, func() { c.rejudge(p) })
-			if c.state == stClosed {
-				closed++
-			}
-		}
-	}
-	return closed
-}
-
-func (c *conn) rejudge(p *policy.Compiled) {
-	r := c.s.judge(p, c.to, c.peer.Caller)
-	c.pol = p
-	fine := r.verdict == policy.Allow || c.consent != "" && (r.rule == nil || r.verdict == policy.Ask)
-	if fine && (sameProtocol(r.mode, c.rule.mode) || r.rule == nil) && (r.ech || !c.rule.ech) {
-		if r.rule != nil {
-			c.rule = r
-		}
-		c.readmit()
-		return
-	}
-	if c.state == stWait && r.verdict == policy.Ask && c.rule.verdict == policy.Ask {
-		return // still being asked about
-	}
-	if c.denial != nil && c.state != stRelay || c.bySNI && c.to.name == "" {
-		return // refused already, or not judged yet; in a relay answers to earlier requests still come
-	}
-	c.rule = r
-	c.cut("no rule allows this connection any longer: the policy changed, or the rule that allowed it expired")
-}
-
-// readmit judges the addresses that were found for the destination again. Which of them it went to does not matter: a client
-// that connects anew gets those that are left.
-func (c *conn) readmit() {
-	_, bad, by, why := c.s.admitted(c.pol, c.addrs, c.to.port, c.peer.Caller)
-	if why == "" {
-		return
-	}
-	pos := "builtin"
-	if by != nil {
-		pos = rulePos(c.pol, by)
-	}
-	c.cutBy(pos, fmt.Sprintf("the policy changed: it leads to %s, and %s", bad, why))
-}
-
-// cut ends an established connection by a decision.
-func (c *conn) cut(reason string) { c.cutBy(rulePos(c.pol, c.rule.rule), reason) }
-
-func (c *conn) cutBy(pos, reason string) {
-	d := c.record(policy.Deny, reason)
-	d.Rule = pos
-	c.s.cfg.Record(d)
-	c.abort()
-}
-
 func sameProtocol(a, b policy.Protocol) bool {
 	return a == b || isTLS(a) && isTLS(b)
 }
@@ -394,6 +359,7 @@ func (c *conn) end(reset bool) {
 	if c.state == stClosed {
 		return
 	}
+	c.came(ConnAbandoned)
 	c.state = stClosed
 	if c.cancel != nil {
 		c.cancel()

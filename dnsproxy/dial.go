@@ -29,7 +29,9 @@ func (c *conn) startDial() {
 			return
 		}
 	}
-	c.allowed()
+	if !c.allowed() {
+		return
+	}
 	if c.viaProxy || c.s.cfg.Dial != nil {
 		c.dialElsewhere()
 		return

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/time/rate"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -34,16 +35,16 @@ type dnsState struct {
 	answers answerCache
 	slow    chan struct{} // slots for queries that must wait for something
 
-	mu      sync.Mutex
-	noted   map[string]noted          // what was recorded lately, to fold repetitions
-	buckets map[policy.RuleID]*bucket // by wildcard rule
+	mu     sync.Mutex
+	noted  map[string]noted                // what was recorded lately, to fold repetitions
+	limits map[policy.RuleID]*rate.Limiter // of new names, by wildcard rule
 }
 
 func (d *dnsState) init() {
 	d.answers.m = make(map[string]*answer)
 	d.slow = make(chan struct{}, maxSlowQueries)
 	d.noted = make(map[string]noted)
-	d.buckets = make(map[policy.RuleID]*bucket)
+	d.limits = make(map[policy.RuleID]*rate.Limiter)
 }
 
 // answerCache holds prebuilt answers by name and type.
@@ -84,19 +85,19 @@ func (c *answerCache) clear() {
 
 // Answers that are the same for everybody. They are never changed.
 var (
-	ansRefused  = &answer{rcode: dns.RcodeRefused, ede: -1}
-	ansNXDomain = &answer{rcode: dns.RcodeNameError, ede: -1}
+	ansRefused  = &answer{rcode: dns.RcodeRefused, ede: -1, outcome: DNSRefused}
+	ansNXDomain = &answer{rcode: dns.RcodeNameError, ede: -1, outcome: DNSNoName}
 	ansNoData   = &answer{ede: -1}
-	ansFull     = &answer{rcode: dns.RcodeServerFailure, ede: edeLimit, text: "this sandbox has asked for too many different names"}
-	ansRate     = &answer{rcode: dns.RcodeServerFailure, ede: edeLimit, text: "too many new names under one wildcard rule at once"}
-	ansFailed   = &answer{rcode: dns.RcodeServerFailure, ede: edeNoReach, text: "the host's resolvers did not answer"}
-	ansInternal = &answer{rcode: dns.RcodeServerFailure, ede: edeOther}
-	ansBlocked  = &answer{rcode: dns.RcodeNameError, ede: edeBlocked, text: "blocked by a deny rule of the sandbox's policy"}
-	ansUnlisted = &answer{ede: edeBlocked, text: "the sandbox's policy does not list this name"}
+	ansFull     = &answer{rcode: dns.RcodeServerFailure, ede: edeLimit, text: "this sandbox has asked for too many different names", outcome: DNSLimited}
+	ansRate     = &answer{rcode: dns.RcodeServerFailure, ede: edeLimit, text: "too many new names under one wildcard rule at once", outcome: DNSLimited}
+	ansFailed   = &answer{rcode: dns.RcodeServerFailure, ede: edeNoReach, text: "the host's resolvers did not answer", outcome: DNSFailed}
+	ansInternal = &answer{rcode: dns.RcodeServerFailure, ede: edeOther, outcome: DNSFailed}
+	ansBlocked  = &answer{rcode: dns.RcodeNameError, ede: edeBlocked, text: "blocked by a deny rule of the sandbox's policy", outcome: DNSBlocked}
+	ansUnlisted = &answer{ede: edeBlocked, text: "the sandbox's policy does not list this name", outcome: DNSUnlisted}
 )
 
 // errorAnswer is the answer to a packet whose question was not understood.
-func errorAnswer(rcode int) *answer { return &answer{rcode: rcode, ede: -1} }
+func errorAnswer(rcode int) *answer { return &answer{rcode: rcode, ede: -1, outcome: DNSRefused} }
 
 // quick returns an answer that needs nobody: from memory, or decided by the question's form. nil: slow must be asked.
 func (s *Server) quick(q *query, now int64) *answer {
@@ -197,7 +198,9 @@ func (s *Server) unlisted(p *policy.Compiled, name string, qtype uint16, who ask
 		if ans != nil {
 			return ans, failureKeep
 		}
-		return addressAnswer(dns.TypeA, a4, netip.Addr{}, unlistedTTL), answerKeep
+		a := addressAnswer(dns.TypeA, a4, netip.Addr{}, unlistedTTL)
+		a.outcome = DNSUnlisted
+		return a, answerKeep
 	case dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB:
 		return ansUnlisted, answerKeep
 	}
@@ -215,7 +218,7 @@ func (s *Server) listed(ctx context.Context, p *policy.Compiled, rule *policy.Ne
 	if refused != nil {
 		return refused, failureKeep
 	}
-	if s.proxied(name, rule) { // the host's proxy resolves names; the host itself may not be able to
+	if s.local(name) || s.proxied(name, rule) { // the host's proxy resolves names; the host itself may not be able to
 		if qtype == dns.TypeA || qtype == dns.TypeAAAA {
 			return addressAnswer(qtype, a4, a6, answerTTL), answerKeep
 		}

@@ -3,6 +3,8 @@ package dnsproxy
 import (
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -11,35 +13,23 @@ type noted struct {
 	count uint64
 }
 
-// bucket limits how fast new names may appear under one wildcard: the label is a way to send data out, one query at a time.
-type bucket struct {
-	tokens float64
-	at     time.Time
-}
-
 const (
 	maxSlowQueries = 256 // queries that wait for something, for each socket
 	foldFor        = 5 * time.Second
 	maxNoted       = 4096
 )
 
-// takeToken reports whether one more new name may appear under a wildcard rule now.
+// takeToken reports whether one more new name may appear under a wildcard rule now: the label is a way to send data out, one query at
+// a time.
 func (s *Server) takeToken(id policy.RuleID) bool {
 	s.dns.mu.Lock()
 	defer s.dns.mu.Unlock()
-	now := time.Now()
-	b := s.dns.buckets[id]
-	if b == nil {
-		b = &bucket{tokens: float64(s.cfg.WildcardBurst), at: now}
-		s.dns.buckets[id] = b
+	l := s.dns.limits[id]
+	if l == nil {
+		l = rate.NewLimiter(rate.Limit(s.cfg.WildcardRate), s.cfg.WildcardBurst)
+		s.dns.limits[id] = l
 	}
-	b.tokens = min(float64(s.cfg.WildcardBurst), b.tokens+now.Sub(b.at).Seconds()*s.cfg.WildcardRate)
-	b.at = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
+	return l.Allow()
 }
 
 // noteDNS records a decision unless the same was recorded in the last seconds; the next record then tells how many were

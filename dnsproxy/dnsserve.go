@@ -200,7 +200,7 @@ func (u *udpLoop) answerAll(n int, q *query) {
 			u.slow(m, p, q)
 			continue
 		}
-		u.responses[i] = a.pack(u.responses[i][:0], q, q.size)
+		u.responses[i] = u.s.stats.answered(a).pack(u.responses[i][:0], q, q.size)
 		u.outIov = unix.Iovec{Base: &u.responses[i][0], Len: uint64(len(u.responses[i]))}
 		o := &u.out
 		*o = m.hdr // name and control go back as they came
@@ -228,6 +228,7 @@ func (u *udpLoop) slow(m *mmsghdr, p []byte, q *query) {
 	select {
 	case u.slots <- struct{}{}:
 	default:
+		u.s.stats.queries[DNSDropped].Add(1)
 		return
 	}
 	packet := append([]byte(nil), p...)
@@ -249,7 +250,7 @@ func (u *udpLoop) slow(m *mmsghdr, p []byte, q *query) {
 			copy(unsafe.Slice((*byte)(unsafe.Pointer(&from)), unsafe.Sizeof(from)), name)
 			return u.s.cfg.Asker(addrPort(&from))
 		})
-		b := a.pack(nil, &q, q.size)
+		b := u.s.stats.answered(a).pack(nil, &q, q.size)
 		iov := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
 		h := unix.Msghdr{Name: &name[0], Namelen: uint32(len(name)), Iov: &iov, Iovlen: 1}
 		if len(control) > 0 {
@@ -366,7 +367,7 @@ func (s *Server) dnsConn(c net.Conn) {
 		} else if a = s.quick(&q, s.now()); a == nil {
 			a = s.slow(s.ctx, q.name(), q.qtype, func() policy.Subject { return s.askerOf(c) })
 		}
-		out = a.pack(append(out[:0], 0, 0), &q, 65535)
+		out = s.stats.answered(a).pack(append(out[:0], 0, 0), &q, 65535)
 		binary.BigEndian.PutUint16(out, uint16(len(out)-2))
 		if c.SetDeadline(time.Now().Add(dnsIdle)) != nil {
 			return

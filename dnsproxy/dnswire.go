@@ -140,6 +140,7 @@ type answer struct {
 	ede     int    // extended error code; -1: none
 	text    string // its text
 	until   int64  // nanoseconds of the server's clock after which it may not be used
+	outcome DNSOutcome
 }
 
 // pointer to the question's name, which always starts behind the header.

@@ -39,6 +39,12 @@ var inward = []struct {
 	{netip.MustParsePrefix("ff00::/8"), "multicast"},
 }
 
+// Inward says what an address is that leads to the host, its neighbours or a cloud's metadata service; false for one of the internet.
+func Inward(a netip.Addr) (what string, inward bool) {
+	_, what, inward = inwardRange(a)
+	return what, inward
+}
+
 // inwardRange returns the range that makes a an address a name must not lead to. IPv6 forms that carry an IPv4 address
 // (mapped, compatible, NAT64, 6to4, Teredo, ISATAP) are judged by what they carry.
 func inwardRange(a netip.Addr) (p netip.Prefix, what string, bad bool) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -97,6 +98,31 @@ func (w *world) raw(name, req string) string {
 	}
 	got, _ := io.ReadAll(c)
 	return string(got)
+}
+
+// TestNotWrittenDown: what is to be on the disk first and can't be is refused, and nothing of it leaves.
+func TestNotWrittenDown(t *testing.T) {
+	seen := make(chan string, 10)
+	w := httpWorld(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.URL.Path }), func(w *world, c *Config) {
+		c.Permit = func(d policy.Decision) error {
+			c.Record(d)
+			return errors.New("make room")
+		}
+	})
+	resp, err := w.httpClient("web.example").Get("http://web.example/p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "could not be written down before: make room") {
+		t.Errorf("%s: %s, %v", resp.Status, body, err)
+	}
+	select {
+	case path := <-seen:
+		t.Errorf("%s went through", path)
+	default:
+	}
 }
 
 // Requests that must not pass: for another host, or framed so that two parsers could disagree. The first request on the

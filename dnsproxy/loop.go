@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -34,11 +35,13 @@ type loop struct {
 	// events is here and not on the stack of run: a stack may move, and what the kernel writes then, where it was told to,
 	// is lost, and somebody else's memory.
 	events   [loopEvents]unix.EpollEvent
-	spare    bool  // other goroutines have a processor of their own
+	served   bool  // the last wait found something
 	crowded  bool  // the last look found several events
 	now      int64 // the server's clock when the present events were fetched
 	swept    int64
 	stopping bool
+
+	sent, received atomic.Int64 // bytes that left for the upstreams, and that came from them
 
 	mu   sync.Mutex
 	mail []func()
@@ -83,7 +86,6 @@ func (s *Server) startLoops() ([]*loop, error) {
 		loops = append(loops, l)
 	}
 	for _, l := range loops {
-		l.spare = runtime.GOMAXPROCS(0) > n
 		s.wg.Add(1)
 		go l.run()
 	}
@@ -197,16 +199,34 @@ func (l *loop) run() {
 	}
 }
 
+// silent counts the loops of all servers that wait without Go's scheduler knowing.
+var silent atomic.Int32
+
+// hush reports whether one more may: half of the processors stay with the other goroutines.
+func hush() bool {
+	if silent.Add(1) <= maxSilent {
+		return true
+	}
+	silent.Add(-1)
+	return false
+}
+
+var maxSilent = int32(runtime.GOMAXPROCS(0) / 2)
+
 // wait fetches events. While Go's scheduler knows of a blocking call, its monitor thread wakes up to take the processor away and
-// again when the call returns, which costs more than most connections' bytes. So where other goroutines have a processor of their
-// own the first millisecond is waited in silence, and elsewhere, under load, a look comes first.
+// again when the call returns, which costs more than most connections' bytes. So after there was something to do the first
+// millisecond is waited in silence; where too many do so already, a look comes first under load.
 func (l *loop) wait() int {
-	if l.spare || l.crowded || len(l.again) > 0 {
-		silent := uintptr(0)
-		if l.spare && len(l.again) == 0 {
-			silent = 1
+	hushed := l.served && len(l.again) == 0 && hush()
+	if hushed || l.crowded || len(l.again) > 0 {
+		limit := uintptr(0)
+		if hushed {
+			limit = 1
 		}
-		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), loopEvents, silent, 0, 0)
+		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), loopEvents, limit, 0, 0)
+		if hushed {
+			silent.Add(-1)
+		}
 		if e != 0 {
 			n = 0
 		}
@@ -216,7 +236,7 @@ func (l *loop) wait() int {
 		}
 	}
 	timeout := -1
-	if len(l.conns) > 0 || len(l.listens) > 0 {
+	if l.sweeps() {
 		timeout = int((l.swept + sweepEvery - l.now) / int64(time.Millisecond))
 		for c := range l.dialing {
 			timeout = min(timeout, int((c.dial.nextAt-l.now)/int64(time.Millisecond)))
@@ -225,10 +245,23 @@ func (l *loop) wait() int {
 	}
 	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.ep), uintptr(unsafe.Pointer(&l.events[0])), loopEvents, uintptr(timeout), 0, 0)
 	if e != 0 {
-		return 0
+		n = 0
 	}
-	l.crowded = n > 1
+	l.crowded, l.served = n > 1, n > 0
 	return int(n)
+}
+
+// sweeps reports whether there is something to sweep: an idle server sleeps.
+func (l *loop) sweeps() bool {
+	if len(l.conns) > 0 || l.s.full.Load() > 0 {
+		return true
+	}
+	for k := range l.listens {
+		if k.paused {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *loop) event(k *sock, ev uint32) {

@@ -38,6 +38,7 @@ func (c *conn) refuse(rule, reason string, alert byte) {
 		d.Rule, d.Suggest = rule, ""
 	}
 	c.recorded = true
+	c.came(ConnRefused)
 	c.s.cfg.Record(d)
 	c.say(&denial{status: http.StatusForbidden, Error: "blocked by the sandbox's policy", Tried: "connect " + d.Object, Rule: d.Rule, Reason: reason, Next: nextSteps(d)}, alert)
 }
@@ -59,6 +60,7 @@ func nextSteps(d policy.Decision) []string {
 
 // fail ends a connection that the policy allows and that can't be made.
 func (c *conn) fail(reason string) {
+	c.came(ConnFailed)
 	if !c.recorded {
 		c.recorded = true
 		c.s.cfg.Record(c.record(policy.Allow, strings.TrimPrefix(c.consent+"; allowed, but "+reason, "; ")))
@@ -104,6 +106,7 @@ func (c *conn) refuseRequest(h *requestHead, err error) {
 	}
 	d := c.requestDenial(h, err)
 	c.recorded = true
+	c.came(ConnRefused)
 	c.answer(d)
 }
 

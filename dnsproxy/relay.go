@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +42,8 @@ func (c *conn) startRelay() {
 		return
 	}
 	c.state = stRelay
+	c.came(ConnRelayed)
+	c.s.stats.setup.Observe(time.Duration(c.l.now - c.began))
 	c.touch()
 	if c.rule.mode == policy.HTTP && c.x == nil {
 		c.x = &httpExchange{check: c.checkRequest}
@@ -249,6 +252,7 @@ func (c *conn) passHello(data []byte, request bool) (n int, err error) {
 // send writes b and keeps what does not fit.
 func (c *conn) send(d *dir, dst *sock, b []byte) bool {
 	n, err := sysWrite(dst.fd, b)
+	c.count(dst, n)
 	if err != nil && !again(err) {
 		c.abort()
 		return false
@@ -261,12 +265,22 @@ func (c *conn) send(d *dir, dst *sock, b []byte) bool {
 	return true
 }
 
+// count adds what was written to the traffic.
+func (c *conn) count(dst *sock, n int) {
+	if dst == c.up {
+		c.l.sent.Add(int64(max(n, 0)))
+	} else {
+		c.l.received.Add(int64(max(n, 0)))
+	}
+}
+
 // flush sends what had to wait; true when all of it is out.
 func (c *conn) flush(d *dir, dst *sock) bool {
 	if !dst.out {
 		return false
 	}
 	n, err := sysWrite(dst.fd, d.pend)
+	c.count(dst, n)
 	if err != nil && !again(err) {
 		c.abort()
 		return false

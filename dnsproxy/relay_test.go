@@ -306,7 +306,7 @@ func TestAsk(t *testing.T) {
 		if got, err := io.ReadAll(c); len(got) > 0 || err == nil {
 			t.Errorf("%q %v", got, err)
 		}
-		w.wantOne(policy.Deny, object, "nobody allowed it")
+		w.wantOne(policy.Deny, object, "it was asked about, and was denied")
 	})
 	t.Run("the client leaves", func(t *testing.T) {
 		c := w.mustName("asked.example", port)

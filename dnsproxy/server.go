@@ -35,6 +35,7 @@ type Server struct {
 	stops  map[int]func() // running Serve calls' ways to end them
 	nextID int
 
+	stats stats
 	conns atomic.Int64
 	full  atomic.Uint64 // connections refused at a cap since the last record of it
 }
@@ -51,6 +52,7 @@ func New(cfg Config) (*Server, error) {
 	s.pol.Store(cfg.Policy)
 	s.names.init(s)
 	s.dns.init()
+	s.stats.init()
 	if s.book, err = openBook(cfg.BookFile, cfg.MaxLearnt, cfg.Learn); err != nil {
 		s.cancel()
 		return nil, err
@@ -91,12 +93,23 @@ func (s *Server) SetPolicy(p *policy.Compiled) (closed int, err error) {
 	}
 	s.pol.Store(p)
 	s.dns.answers.clear()
+	return s.cut((*loop).rejudge), nil
+}
+
+// CloseGranted closes the connections that a person has let through and for which f says so, and returns how many they were. f gets
+// what Ask and Granted got.
+func (s *Server) CloseGranted(f func(policy.Decision) bool) int {
+	return s.cut(func(l *loop) int { return l.ungrant(f) })
+}
+
+// cut has each loop close connections, and returns how many they were.
+func (s *Server) cut(f func(*loop) int) (closed int) {
 	s.mu.Lock()
 	loops := s.loops
 	s.mu.Unlock()
 	cut := make(chan int, len(loops))
 	for _, l := range loops {
-		if !l.post(func() { cut <- l.rejudge() }) {
+		if !l.post(func() { cut <- f(l) }) {
 			cut <- 0
 		}
 	}
@@ -107,7 +120,18 @@ func (s *Server) SetPolicy(p *policy.Compiled) (closed int, err error) {
 		case <-s.ctx.Done(): // a loop that stops closes all of its own
 		}
 	}
-	return closed, nil
+	return closed
+}
+
+// Traffic returns how many bytes were relayed since the server was made: to the upstreams, and from them.
+func (s *Server) Traffic() (sent, received int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.loops {
+		sent += l.sent.Load()
+		received += l.received.Load()
+	}
+	return sent, received
 }
 
 // Close ends all Serve calls and all connections, and waits until they are gone.

@@ -47,8 +47,8 @@ func (h *inherited) fileSet(revision uint32) *fileSet {
 	return s
 }
 
-// Adopt takes over the guard of a cgroup whose agent was killed: every rule, grant and program stays in force, and events
-// come to opt.OnEvent from here on. MaxConns, Default, Revision and Hold of opt are not looked at: they are what they were.
+// Adopt takes over the guard of a cgroup whose agent was killed: every rule, grant and program stays in force but for what was allowed
+// once, of which nobody knows any more, and events come to opt.OnEvent from here on. MaxConns, Default, Revision and Hold of opt are not looked at: they are what they were.
 // Calls that were held are rejected.
 // os.ErrNotExist says that the cgroup has no guard.
 func (l *Loader) Adopt(dir *os.File, opt Options) (*Guard, error) {
@@ -95,8 +95,29 @@ func (l *Loader) Adopt(dir *os.File, opt Options) (*Guard, error) {
 			return nil, fmt.Errorf("adopt the guard of cgroup %s: %w", dir.Name(), err)
 		}
 	}
+	if err := errors.Join(dropOnce(l.maps.grants, g.grants), dropOnce(l.maps.fileGrants, g.fileGrants)); err != nil {
+		return nil, fmt.Errorf("adopt the guard of cgroup %s: %w", dir.Name(), err)
+	}
 	g.sandbox.Ring, g.sandbox.Owner = l.ring.index, l.owner()
 	return g, g.update()
+}
+
+// dropOnce takes away those of a sandbox's grants that the first use takes away.
+func dropOnce[K comparable](m *ebpf.Map, keys map[K]struct{}) error {
+	for key := range keys {
+		var value bpf.GateGrant
+		if err := m.Lookup(key, &value); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("read an entry of %s: %w", m, err)
+		}
+		if value.Once == 0 {
+			continue
+		}
+		if err := remove(m, key); err != nil {
+			return err
+		}
+		delete(keys, key)
+	}
+	return nil
 }
 
 // Revision is the number of the ruleset in force.

@@ -38,7 +38,17 @@ type world struct {
 
 func newWorld(t testing.TB, opt Options) *world {
 	t.Helper()
-	l := openLoader(t, privateConfig(t))
+	return newWorldOf(t, commonLoader(t), opt)
+}
+
+// newWorldAlone makes one whose maps are nobody else's.
+func newWorldAlone(t testing.TB, opt Options) *world {
+	t.Helper()
+	return newWorldOf(t, openLoader(t, privateConfig(t)), opt)
+}
+
+func newWorldOf(t testing.TB, l *Loader, opt Options) *world {
+	t.Helper()
 	w := &world{l: l, exe: self(t, l), net: newNet(t)}
 	w.box = newBox(t, l, opt)
 	must(t, w.SetExec([]ExecEntry{{File: w.exe, Rule: 7, Quiet: true}}))
@@ -320,7 +330,7 @@ func TestOnceGrantIsUsedOnce(t *testing.T) {
 }
 
 func TestSwap(t *testing.T) {
-	w := newWorld(t, Options{Revision: 1})
+	w := newWorldAlone(t, Options{Revision: 1})
 	must(t, w.PutName(addr(name4), netip.Addr{}, []PortRule{{Port: 443, Verdict: policy.Allow, Rule: 51}}))
 	next := w.NewRuleset(2, policy.Deny)
 	must(t, next.PutAddrs([]AddrRules{{addr(name4), []PortRule{{Port: 444, Verdict: policy.Allow, Rule: 52}}}}))

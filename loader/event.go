@@ -39,6 +39,14 @@ func (h Hook) String() string {
 	return [hooks]string{"socket", "connect", "sendto", "bind", "packet", "device", "exec", "file", "guard"}[h]
 }
 
+// Hooks returns them all.
+func Hooks() (list []Hook) {
+	for h := range hooks {
+		list = append(list, h)
+	}
+	return list
+}
+
 // Reason is why something was refused.
 type Reason uint8
 

@@ -18,7 +18,7 @@ import (
 // the numbers of removed files again.
 func TestFileCore(t *testing.T) {
 	const rounds, steps, decisions = 1000, 60, 17
-	j := loadFileJudge(t, openLoader(t, privateConfig(t)))
+	j := loadFileJudge(t, commonLoader(t))
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -30,7 +30,7 @@ type fileTest struct {
 
 func newFileTest(t *testing.T) *fileTest {
 	t.Parallel()
-	f := &fileTest{t, loadFileJudge(t, openLoader(t, privateConfig(t))), t.TempDir()}
+	f := &fileTest{t, loadFileJudge(t, commonLoader(t)), t.TempDir()}
 	f.rule(".", says(r, 10))
 	return f
 }

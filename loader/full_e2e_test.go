@@ -16,7 +16,7 @@ import (
 
 // TestFullMaps fills maps up: what does not fit is an error, and denied.
 func TestFullMaps(t *testing.T) {
-	w := newWorld(t, Options{})
+	w := newWorldAlone(t, Options{})
 	fill(t, w.l.maps.grants, 1<<16, func(i int) bpf.GateGrantKey { return bpf.GateGrantKey{Port: uint32(i)} }, bpf.GateGrant{})
 	fill(t, w.l.maps.members, 1<<16, func(i int) bpf.GateMemberKey { return bpf.GateMemberKey{Set: uint32(i)} }, bpf.GateMember{})
 	fill(t, w.l.maps.prefixes, 1<<18, func(i int) bpf.GatePrefixKey {
@@ -40,7 +40,7 @@ func TestFullMaps(t *testing.T) {
 }
 
 func TestFullFlowsAreServedNobody(t *testing.T) {
-	w := newWorld(t, Options{})
+	w := newWorldAlone(t, Options{})
 	must(t, w.PutName(addr(name4), addr(name6), []PortRule{{Port: 443, Verdict: policy.Allow}}))
 	fill(t, w.l.maps.flows, 1<<18, func(i int) bpf.GateTuple { return bpf.GateTuple{Cgid: 1, Local: [4]uint32{uint32(i)}} }, bpf.GatePeer{})
 	w.in.get("connect %s %s:443", w.in.socket("tcp", name4+":443"), name4)

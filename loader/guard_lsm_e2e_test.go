@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -232,15 +233,14 @@ func state(t *testing.T, v *victim) string {
 
 // TestGuardWithoutLoader kills the agent: what it put into force stays.
 func TestGuardWithoutLoader(t *testing.T) {
-	cfg := privateConfig(t)
-	l := openLoader(t, cfg)
+	l := lsmLoader(t)
 	path := filepath.Join(l.CgroupParent(), "killed")
 	must(t, os.Mkdir(path, 0o755))
-	t.Cleanup(func() { must(t, removeCgroup(path)) })
+	t.Cleanup(func() { must(t, errors.Join(removeCgroup(path), l.Sweep())) })
 	dir, err := os.Open(path)
 	must(t, err)
 	defer dir.Close()
-	agent := startAgent(t, cfg, dir)
+	agent := startAgent(t, common.cfg, dir)
 	ns := newNet(t)
 	v, target := startVictim(t, ns, dir), startVictim(t, ns, nil)
 	check := func() {
@@ -263,7 +263,8 @@ func TestGuardWithoutLoader(t *testing.T) {
 
 // TestGuardFailsClosed: a ring that nobody reads, maps that are full, and a sandbox without an entry.
 func TestGuardFailsClosed(t *testing.T) {
-	cfg := privateConfig(t)
+	lsmLoader(t)
+	cfg := common.cfg // its programs, and a ring of its own
 	cfg.Hold = true
 	b := newOpenBox(t, openLoader(t, cfg))
 	dir := b.fileBox.dir
@@ -292,6 +293,9 @@ func TestGuardFailsClosed(t *testing.T) {
 	fill(t, b.l.maps.names, 1<<16, func(i int) bpf.LsmNameKey {
 		return bpf.LsmNameKey{Dir: bpf.LsmPlace{Cgid: 1, Ino: uint64(i)}}
 	}, bpf.LsmNode{})
+	t.Cleanup(func() {
+		must(t, sweep[bpf.LsmNameKey, bpf.LsmNode](b.l.maps.names, func(k bpf.LsmNameKey) uint64 { return k.Dir.Cgid }, map[uint64]struct{}{1: {}}))
+	})
 	nodes := entries(t, b.l.maps.nodes)
 	named := FileNode{File: b.id(t, dir+"/mnt"), Name: "secret", Allow: policy.Read}
 	if err := b.SetFiles(append(slices.Clone(rules), named)); err == nil || !strings.Contains(err.Error(), "file rules") || !strings.Contains(err.Error(), "full") {

@@ -69,6 +69,26 @@ func openLoader(t testing.TB, cfg Config) *Loader {
 	return l
 }
 
+// common is what tests share that leave it as it was: in an emulated machine each loading of the programs takes seconds.
+var common struct {
+	sync.Mutex
+	cfg    Config
+	loader *Loader
+}
+
+// commonLoader is the loader of all tests that only make boxes with it. Each of them removes what it made, and counts nothing but its own.
+func commonLoader(t testing.TB) *Loader {
+	t.Helper()
+	common.Lock()
+	defer common.Unlock()
+	if common.loader == nil {
+		lasting.TB = t
+		common.cfg = privateConfig(&lasting)
+		common.loader = openLoader(&lasting, common.cfg)
+	}
+	return common.loader
+}
+
 // box is a guarded cgroup and what its guard reported.
 type box struct {
 	*Guard

@@ -20,10 +20,9 @@ import (
 
 // TestHold: calls that wait for an answer.
 func TestHold(t *testing.T) {
-	host := newHoldHost(t)
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, holdHost)
+		run  func(*testing.T)
 	}{
 		{"Calls", holdCalls},
 		{"Rename", holdRename},
@@ -36,7 +35,7 @@ func TestHold(t *testing.T) {
 		{"Threads", holdThreads},
 		{"Latency", holdLatency},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, host) })
+		t.Run(test.name, test.run)
 	}
 }
 
@@ -77,8 +76,8 @@ var holdTries = []struct {
 
 // holdCalls: a call waits until it is answered. Approved it succeeds, rejected it gives EACCES, and may be tried again. Each time there is
 // one event, which names the call, and one answer.
-func holdCalls(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdCalls(t *testing.T) {
+	b := newHoldBox(t)
 	for _, c := range holdTries {
 		for _, v := range []policy.Verdict{policy.Deny, policy.Allow} {
 			answer := b.start("%s", b.place(c.try))
@@ -101,8 +100,8 @@ func holdCalls(t *testing.T, host holdHost) {
 }
 
 // holdRename: a name is taken from one place and given to another; each is asked about, and neither answer is used before the other is there.
-func holdRename(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdRename(t *testing.T) {
+	b := newHoldBox(t)
 	for _, try := range []string{"file rename ask/file ask/new", "file rename ask/new ask/other", "file exchange ask/other ask/dir"} {
 		answer := b.start("%s", b.place(try))
 		first := b.held(t)
@@ -126,8 +125,8 @@ func holdRename(t *testing.T, host holdHost) {
 }
 
 // holdNot: what is not held is denied at once, and the record says so.
-func holdNot(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdNot(t *testing.T) {
+	b := newHoldBox(t)
 	for try, miss := range map[string]policy.Access{
 		"file truncate ask/file": policy.Write, "file chmod ask/file": policy.Write, "file utimes ask/file": policy.Write,
 		"file uring ask/file":                              policy.Read, // it has no system call to make again
@@ -162,8 +161,8 @@ func holdNot(t *testing.T, host holdHost) {
 }
 
 // holdGrants: an answer that is remembered holds for its executable, file and access, until it ends or is taken back.
-func holdGrants(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdGrants(t *testing.T) {
+	b := newHoldBox(t)
 	answer := b.start("%s", b.place("file readwrite ask/file"))
 	e := b.held(t)
 	g := grant(e)
@@ -227,8 +226,8 @@ func holdGrants(t *testing.T, host holdHost) {
 }
 
 // holdSIGCONT: who makes a held call go on from inside gets no second question and no answer, and in the end a refusal.
-func holdSIGCONT(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdSIGCONT(t *testing.T) {
+	b := newHoldBox(t)
 	answer := b.start("%s", b.place("file read ask/file"))
 	e := b.held(t)
 	n := 0
@@ -265,8 +264,8 @@ func holdSIGCONT(t *testing.T, host holdHost) {
 }
 
 // holdSignal: a signal that comes meanwhile is handled first; then the call is made again, also that of a program which would give up after EINTR.
-func holdSignal(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdSignal(t *testing.T) {
+	b := newHoldBox(t)
 	answer := b.start("%s", b.place("signalled ask/file"))
 	e := b.held(t)
 	must(t, unix.Kill(e.PID, unix.SIGUSR1))
@@ -289,8 +288,8 @@ func holdSignal(t *testing.T, host holdHost) {
 }
 
 // holdInit: the first process of a pid namespace is never stopped.
-func holdInit(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdInit(t *testing.T) {
+	b := newHoldBox(t)
 	in := startVictimWith(t, newNet(t), b.box.dir, unix.CLONE_NEWPID)
 	in.wants("EACCES", "%s", b.place("file read ask/file"))
 	if e := b.next(t, 1)[0]; e.Verdict != policy.Ask || !e.File.Held.IsZero() || e.File.Missing != policy.Read {
@@ -300,8 +299,8 @@ func holdInit(t *testing.T, host holdHost) {
 }
 
 // holdWait: a parent that waits sees nothing of it, unless it asks about stops as a shell with job control does.
-func holdWait(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdWait(t *testing.T) {
+	b := newHoldBox(t)
 	for how, want := range map[string]string{"plain": "ok exited", "untraced": "ok stopped exited"} {
 		answer := b.start("%s", b.place("wait "+how+" ask/file"))
 		e := b.held(t)
@@ -313,8 +312,8 @@ func holdWait(t *testing.T, host holdHost) {
 
 // holdThreads: all threads of a process stop, so one asks after the other, or several at once when they called at the same time. Each gets
 // its own answer, and a thread that asks nothing goes on when the last has got it.
-func holdThreads(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdThreads(t *testing.T) {
+	b := newHoldBox(t)
 	const n = 12
 	answer := b.start("threads %d %s/ask/file", n, b.tree)
 	most := 0
@@ -336,8 +335,8 @@ func holdThreads(t *testing.T, host holdHost) {
 }
 
 // holdLatency shows how long it takes from an answer until the held call has returned, and its caller has said so through a pipe.
-func holdLatency(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdLatency(t *testing.T) {
+	b := newHoldBox(t)
 	var took []time.Duration
 	var answers sync.WaitGroup
 	for range 40 {

@@ -26,22 +26,6 @@ type holdBox struct {
 	tree string
 }
 
-// holdHost is what tests of held calls share: programs that are loaded, which takes longer than each of them.
-type holdHost struct {
-	cfg Config
-	l   *Loader
-}
-
-func newHoldHost(t *testing.T) holdHost {
-	t.Helper()
-	h := holdHost{cfg: privateConfig(t)}
-	h.l = openLoader(t, h.cfg)
-	if h.l.maps.nodes == nil {
-		t.Fatal("no LSM programs are loaded: ", h.l.LevelReason())
-	}
-	return h
-}
-
 // patience is how long a test waits for what has to come. Only a failure takes as long.
 const patience = 2 * time.Minute
 
@@ -120,11 +104,11 @@ func holdRules(l *Loader, g *Guard, dir string) error {
 	return g.SetFiles(nodes)
 }
 
-func (h holdHost) box(t *testing.T) *holdBox {
+func newHoldBox(t *testing.T) *holdBox {
 	t.Helper()
-	b := &holdBox{l: h.l, tree: holdTree(t)}
-	b.box = newBox(t, h.l, Options{Hold: true})
-	must(t, holdRules(h.l, b.Guard, b.tree))
+	b := &holdBox{l: lsmLoader(t), tree: holdTree(t)}
+	b.box = newBox(t, b.l, Options{Hold: true})
+	must(t, holdRules(b.l, b.Guard, b.tree))
 	b.victim = startVictim(t, newNet(t), b.box.dir)
 	b.wants("ok", "file stat /")
 	b.quiet(t)

@@ -24,10 +24,9 @@ import (
 
 // TestHoldMany: many calls at once, and what becomes of them when somebody dies.
 func TestHoldMany(t *testing.T) {
-	host := newHoldHost(t)
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, holdHost)
+		run  func(*testing.T)
 	}{
 		{"Thousand", holdThousand},
 		{"Once", holdOnce},
@@ -35,7 +34,7 @@ func TestHoldMany(t *testing.T) {
 		{"Dead", holdDead},
 		{"KilledAgent", holdKilledAgent},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, host) })
+		t.Run(test.name, test.run)
 	}
 }
 
@@ -100,8 +99,8 @@ func (a *askers) said(t *testing.T, n int) (opened int) {
 }
 
 // holdThousand: 1,000 calls are held at once, of the same file by the same program, and each gets its own answer.
-func holdThousand(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdThousand(t *testing.T) {
+	b := newHoldBox(t)
 	const n, workers = 1000, 16
 	a := b.startAskers(t, "ask/file")
 	asked := a.ask(t, b, n)
@@ -135,8 +134,8 @@ func holdThousand(t *testing.T, host holdHost) {
 }
 
 // holdOnce: a grant for once lets exactly one of many pass; the others still wait.
-func holdOnce(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdOnce(t *testing.T) {
+	b := newHoldBox(t)
 	const n = 40
 	a := b.startAskers(t, "ask/file")
 	asked := a.ask(t, b, n)
@@ -170,14 +169,14 @@ func holdOnce(t *testing.T, host holdHost) {
 
 // holdTenThousand: 10,000 questions of many processes are answered as they come: none is stuck, none answered twice, each caller gets what
 // it was told.
-func holdTenThousand(t *testing.T, host holdHost) {
+func holdTenThousand(t *testing.T) {
 	t.Parallel()
-	b := &holdBox{l: host.l, tree: holdTree(t)}
+	b := &holdBox{l: lsmLoader(t), tree: holdTree(t)}
 	const callers, each = 20, 500
 	var mu sync.Mutex
 	told := map[int]*strings.Builder{}
 	var answers sync.WaitGroup
-	b.box = newBoxWith(t, host.l, Options{Hold: true}, func(e Event) {
+	b.box = newBoxWith(t, b.l, Options{Hold: true}, func(e Event) {
 		if e.File.Held.IsZero() {
 			t.Error("not held: ", e)
 			return
@@ -200,7 +199,7 @@ func holdTenThousand(t *testing.T, host holdHost) {
 			}
 		})
 	})
-	must(t, holdRules(host.l, b.Guard, b.tree))
+	must(t, holdRules(b.l, b.Guard, b.tree))
 	start := time.Now()
 	var shells []*exec.Cmd
 	var said [callers]strings.Builder
@@ -227,8 +226,8 @@ func holdTenThousand(t *testing.T, host holdHost) {
 }
 
 // holdDead: what a dead task has asked is forgotten, and whoever answers it learns that.
-func holdDead(t *testing.T, host holdHost) {
-	b := host.box(t)
+func holdDead(t *testing.T) {
+	b := newHoldBox(t)
 	a := b.startAskers(t, "ask/file")
 	asked := a.ask(t, b, 2)
 	for _, e := range asked {
@@ -255,11 +254,11 @@ func holdDead(t *testing.T, host holdHost) {
 
 // holdKilledAgent: when an agent was killed and its lease has lapsed, nothing more is held, and what is held goes on only when somebody inside
 // makes it, with a refusal. The next agent lets go on the rest, with a rejection. Then it holds as before.
-func holdKilledAgent(t *testing.T, host holdHost) {
-	t.Parallel()                     // most of it waits for a lease to lapse
-	tree, own := holdTree(t), host.l // the pins stay
+func holdKilledAgent(t *testing.T) {
+	t.Parallel() // most of it waits for a lease to lapse
+	tree, own := holdTree(t), lsmLoader(t)
 	dir := makeCgroup(t, own)
-	agent := startAgentWith(t, host.cfg, dir, tree)
+	agent := startAgentWith(t, common.cfg, dir, tree)
 	held, left, other := startVictim(t, newNet(t), dir), startVictim(t, newNet(t), dir), startVictim(t, newNet(t), dir)
 	answer, unanswered := held.start("file read %s/ask/file", tree), left.start("file read %s/ask/file", tree)
 	stopped := func(v *victim) bool {

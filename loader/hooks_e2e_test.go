@@ -262,7 +262,7 @@ func TestFloodIsCountedNotRecorded(t *testing.T) {
 
 // TestFullRingIsCounted holds the reader while more events happen than the ring has room for.
 func TestFullRingIsCounted(t *testing.T) {
-	l := openLoader(t, privateConfig(t))
+	l := commonLoader(t)
 	exe, ns := self(t, l), newNet(t)
 	dir := makeCgroup(t, l)
 	gate, got := make(chan struct{}), 0
@@ -290,7 +290,7 @@ func TestFullRingIsCounted(t *testing.T) {
 }
 
 func TestStrayMayNothing(t *testing.T) {
-	l := openLoader(t, privateConfig(t))
+	l := commonLoader(t)
 	ns := newNet(t)
 	dir := makeCgroup(t, l)
 	// No exec is possible there, so the victim moves in when it runs.

@@ -96,7 +96,7 @@ func (r *reference) entry(to netip.Addr, port uint16) *PortRule {
 
 // TestDecisionCore judges random queries under random rules with the program and with the reference.
 func TestDecisionCore(t *testing.T) {
-	l := openLoader(t, privateConfig(t))
+	l := commonLoader(t)
 	judge := loadJudge(t, l)
 	var exes []FileID
 	for _, path := range []string{"/bin/true", "/bin/false", "/bin/sh"} {

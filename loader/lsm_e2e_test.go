@@ -53,17 +53,14 @@ func (b *fileBox) node(t testing.TB, path string, allow policy.Access, rule poli
 	return FileNode{File: b.id(t, filepath.Join(b.dir, path)), Allow: allow, Rules: [3]policy.RuleID{rule, rule, rule}}
 }
 
-// lsmLoader is a loader for all tests that do nothing to it: in an emulated machine each loading of the LSM programs takes 20 s.
+// lsmLoader is the common loader, with LSM programs.
 func lsmLoader(t *testing.T) *Loader {
 	t.Helper()
-	lasting.TB = t
-	if lasting.loader == nil {
-		lasting.loader = openLoader(&lasting, privateConfig(&lasting))
+	l := commonLoader(t)
+	if l.maps.nodes == nil {
+		t.Fatal("no LSM programs are loaded: ", l.LevelReason())
 	}
-	if lasting.loader.maps.nodes == nil {
-		t.Fatal("no LSM programs are loaded: ", lasting.loader.LevelReason())
-	}
-	return lasting.loader
+	return l
 }
 
 // newFileBox makes a tree on the disk, its rules and a victim inside:

@@ -106,7 +106,7 @@ func rawFork() uintptr {
 
 // TestTaint: what the rules let a command alone do is not for a process that other code may run in, by its environment when it was executed.
 func TestTaint(t *testing.T) {
-	w := newWorld(t, Options{})
+	w := newWorldAlone(t, Options{})
 	const own, others = name4 + ":443", name4 + ":445"
 	must(t, w.SetCommandSet(1, []Member{{w.exe, policy.Allow, 31}}))
 	must(t, w.SetCommandSet(2, []Member{{w.exe, policy.Deny, 32}}))

@@ -62,7 +62,7 @@ func TestConnectionCap(t *testing.T) {
 
 // TestConnectionsAreForgotten ends connections in every way there is; each time both entry and count go.
 func TestConnectionsAreForgotten(t *testing.T) {
-	w := newWorld(t, Options{})
+	w := newWorldAlone(t, Options{})
 	must(t, w.PutName(addr(name4), addr(name6), []PortRule{{Port: 0, Verdict: policy.Allow, Rule: 1}}))
 	to := name4 + ":443"
 	open := func() (string, accepted) {
@@ -155,7 +155,7 @@ func TestClientIsGoneBeforeAccept(t *testing.T) {
 }
 
 func TestRefusedConnectIsForgotten(t *testing.T) {
-	l := openLoader(t, privateConfig(t))
+	l := commonLoader(t)
 	w := &world{l: l, exe: self(t, l), net: newNet(t)}
 	w.box = newBox(t, l, Options{})
 	must(t, w.SetExec([]ExecEntry{{File: w.exe, Quiet: true}}))
@@ -225,7 +225,7 @@ func TestSteering(t *testing.T) {
 
 // TestTwoSandboxesSameAddresses opens a connection between the same addresses in two sandboxes.
 func TestTwoSandboxesSameAddresses(t *testing.T) {
-	l := openLoader(t, privateConfig(t))
+	l := commonLoader(t)
 	exe := self(t, l)
 	var client netip.AddrPort
 	for i := range 2 {

@@ -46,7 +46,6 @@ var lasting lastingTest
 
 type lastingTest struct {
 	testing.TB // the one that needs it now
-	loader     *Loader
 	cleanups   []func()
 	failed     int
 }

@@ -27,10 +27,16 @@ type Policy struct {
 	Network     *NetworkSection     `key:"network" doc:"Which hosts may be reached. Left out: none."`
 	Filesystem  *FilesystemSection  `key:"filesystem" doc:"Which paths may be read, written and executed, beside the baseline and the private HOME, /tmp and /dev/shm."`
 	Process     *ProcessSection     `key:"process" doc:"Which programs may be executed, and the limits of the sandbox. Left out: none."`
-	Devices     Later               `key:"devices" later:"yes" why:"no GPU and no device beside the basics of /dev is passed in" doc:"GPUs and other devices."`
+	Devices     *DevicesSection     `key:"devices" doc:"Devices of the host beside the basics of /dev. Left out: none."`
 	Tools       Later               `key:"tools" later:"yes" why:"no agent framework is hooked, so no tool call is seen" doc:"Tool calls of agent frameworks."`
-	Inference   Later               `key:"inference" later:"yes" why:"there is no privacy router" doc:"Routing of model calls."`
-	Audit       Later               `key:"audit" later:"yes" why:"where the audit log goes is a flag of the command" doc:"The audit log."`
+	Inference   *InferenceSection   `key:"inference" doc:"Which models answer inside at inference.local, and which prompts stay on this host. Left out: nothing answers there."`
+	Audit       *AuditSection       `key:"audit" doc:"How surely what is let through is written down."`
+}
+
+// AuditSection is the section audit.
+type AuditSection struct {
+	At
+	Strict Value[Flag] `key:"strict" doc:"Whether what the proxy, the router for models or a person lets through goes on only when its record is forced to the disk. What the kernel itself allows can't wait for that. false when left out."`
 }
 
 // NetworkSection is the section `network`.
@@ -130,6 +136,12 @@ type LimitsSection struct {
 	Disk   Value[Size]    `key:"disk" doc:"Bytes of the private HOME, /tmp and /dev/shm together."`
 }
 
+// DevicesSection is the section `devices`.
+type DevicesSection struct {
+	At
+	GPUs []Value[GPUName] `key:"gpus" some:"yes" doc:"NVIDIA GPUs, each by its number as nvidia-smi counts, its UUID (GPU-...), or the UUID of an instance of it (MIG-...); all: every one that there is at the start."`
+}
+
 // Value is a scalar of a policy: its place, what it says, and whether it is there.
 type Value[T any] struct {
 	At
@@ -176,4 +188,16 @@ type (
 	PresetName string
 	// SandboxName is a name that ValidName accepts.
 	SandboxName string
+	// ModelName is PROVIDER/MODEL.
+	ModelName string
+	// BaseURL is where a model's server answers: a scheme, a host, perhaps a port and a path.
+	BaseURL string
+	// Label is a word of lower-case letters, digits and hyphens.
+	Label string
+	// Pattern is a regular expression (RE2).
+	Pattern string
+	// GPUName is a number, a UUID with GPU- or MIG- before it, or "all".
+	GPUName string
+	// Phrase is a text of one line.
+	Phrase string
 )

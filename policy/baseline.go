@@ -124,30 +124,55 @@ func SecretAt(p string) (s Secret, at string, found bool) {
 
 // secretNames are names of files and directories that hold keys and passwords of people, wherever they lie; what the
 // host itself has is in BaselineSecrets.
-const secretNames = " .ssh .gnupg .aws .azure .kube .docker .config/gcloud .config/gh .config/op .git-credentials .netrc .npmrc .pypirc .pgpass " +
-	".my.cnf .vault-token .password-store .mozilla .thunderbird .bash_history .zsh_history .python_history .env credentials id_rsa id_ecdsa id_ed25519 "
+const secretNames = " .ssh .gnupg .aws .azure .kube .docker .oci .config/gcloud .config/gh .config/glab-cli .config/hub .config/op .config/rclone .config/doctl" +
+	" .git-credentials .netrc _netrc .npmrc .pypirc .pgpass .my.cnf .boto .s3cfg .vault-token .password-store .terraform.d .terraformrc" +
+	" .cargo/credentials .cargo/credentials.toml .m2/settings.xml .gradle/gradle.properties .composer/auth.json containers/auth.json .huggingface huggingface/token" +
+	" .claude.json .claude/.credentials.json .codex/auth.json .env credentials run/secrets" +
+	" id_rsa id_dsa id_ecdsa id_ed25519 id_ecdsa_sk id_ed25519_sk" +
+	" .mozilla .thunderbird .librewolf .config/google-chrome .config/chromium .config/BraveSoftware .config/microsoft-edge .config/vivaldi .config/opera" +
+	" snap/firefox snap/chromium .local/share/keyrings .local/share/kwalletd" +
+	" .bitcoin .ethereum .electrum .bitmonero .config/solana .config/Exodus wallet.dat" +
+	" .bash_history .zsh_history .histfile .python_history .node_repl_history .psql_history .mysql_history .sqlite_history .lesshst .viminfo .local/share/fish "
+
+// ours are the places where NemoClaw itself has what it knows and by what it judges.
+var ours = []string{"/run/nemoclaw", "/sys/fs/bpf/nemoclaw", "/var/lib/nemoclaw", "/var/log/nemoclaw"}
+
+// publicKeys are where certificates lie that anybody may read, by names that keys have.
+var publicKeys = []string{"/etc/ssl/certs", "/etc/pki/ca-trust", "/usr"}
+
+// templates are what comes with a program to show what its .env is to be.
+var templates = []string{".env.dist", ".env.example", ".env.sample", ".env.template"}
 
 // Reveals says what a path of the host may reveal, "" for nothing known. A rule for it is never to be copied unseen.
 func Reveals(p string) string {
 	if s, _, found := SecretAt(p); found {
 		return s.Reason
 	}
+	if underAny(p, ours) {
+		return "what NemoClaw knows, and judges by"
+	}
 	elements := strings.Split(strings.Trim(p, "/"), "/")
 	for i, e := range elements {
 		if e == "" {
 			continue
 		}
-		two := e
+		two, three := e, e
 		if i+1 < len(elements) {
 			two += "/" + elements[i+1]
 		}
-		if strings.HasPrefix(e, ".env.") || strings.Contains(secretNames, " "+e+" ") || strings.Contains(secretNames, " "+two+" ") {
+		if i+2 < len(elements) {
+			three = two + "/" + elements[i+2]
+		}
+		if strings.HasPrefix(e, ".env.") && !slices.Contains(templates, e) || strings.Contains(secretNames, " "+three+" ") || strings.Contains(secretNames, " "+e+" ") || strings.Contains(secretNames, " "+two+" ") {
 			return "keys, passwords or the history of a person"
 		}
 	}
 	switch path.Base(p) {
 	case "docker.sock", "containerd.sock", "podman.sock", "crio.sock":
 		return "a container engine, and who commands that is root"
+	}
+	if underAny(p, publicKeys) || path.Base(p) == "cacert.pem" {
+		return ""
 	}
 	switch path.Ext(p) {
 	case ".key", ".pem", ".p12", ".pfx", ".kdbx", ".jks":

@@ -11,7 +11,7 @@ import (
 type Section string
 
 // The sections that are put into force by different means. Network rules can change while a sandbox runs; sockets are mounts, and
-// limits, and whether libraries are listed, are set when it starts. Files and programs are both, by the level of enforcement.
+// limits, devices, and whether libraries are listed, are set when it starts. Files and programs are both, by the level of enforcement.
 const (
 	SectionNetwork    Section = "network"
 	SectionSockets    Section = "network.unix"
@@ -19,6 +19,9 @@ const (
 	SectionProcess    Section = "process"
 	SectionMap        Section = "process.map"
 	SectionLimits     Section = "process.limits"
+	SectionDevices    Section = "devices"
+	SectionInference  Section = "inference"
+	SectionAudit      Section = "audit"
 	SectionOther      Section = "other" // name, hold, enforcement
 )
 
@@ -49,7 +52,9 @@ func Changes(old, new *Compiled) []Change {
 		says    func(*Compiled) map[string]said
 	}{
 		{SectionNetwork, (*Compiled).saysNetwork}, {SectionSockets, (*Compiled).saysSockets}, {SectionFilesystem, (*Compiled).saysFiles},
-		{SectionProcess, (*Compiled).saysPrograms}, {SectionMap, (*Compiled).saysMap}, {SectionLimits, (*Compiled).saysLimits}, {SectionOther, (*Compiled).saysOther},
+		{SectionProcess, (*Compiled).saysPrograms}, {SectionMap, (*Compiled).saysMap}, {SectionLimits, (*Compiled).saysLimits},
+		{SectionDevices, (*Compiled).saysDevices}, {SectionInference, (*Compiled).saysInference}, {SectionAudit, (*Compiled).saysAudit},
+		{SectionOther, (*Compiled).saysOther},
 	} {
 		list = append(list, changesOf(s.section, s.says(old), s.says(new))...)
 	}
@@ -193,6 +198,13 @@ func (c *Compiled) saysLimits() map[string]said {
 	set("files", float64(c.Limits.Files))
 	set("disk", float64(c.Limits.Disk))
 	return m
+}
+
+func (c *Compiled) saysAudit() map[string]said {
+	if c.Audit.Strict {
+		return map[string]said{"what is let through": {"is on the disk first", c.pos(c.Audit.ID)}}
+	}
+	return map[string]said{"what is let through": {"is written down as it goes", ""}}
 }
 
 func (c *Compiled) saysOther() map[string]said {

@@ -113,6 +113,12 @@ func (m *merge) settings(p *Policy) {
 			Disk: int64(l.Disk.V), ID: m.ref(l.At, "limits", limitsText(l)),
 		}
 	}
+	if p.Audit != nil && bool(p.Audit.Strict.V) {
+		m.out.Audit = Audit{Strict: true, ID: m.ref(p.Audit.Strict.At, "audit", "{strict: true}")}
+	}
+	if p.Inference != nil {
+		m.inference(p.Inference)
+	}
 }
 
 func limitsText(l *LimitsSection) string {
@@ -167,6 +173,9 @@ func (m *merge) add(p *Policy) {
 		for i := range f.Deny {
 			m.grant(&f.Deny[i], Deny)
 		}
+	}
+	if p.Devices != nil {
+		m.devices(p.Devices)
 	}
 	if x := p.Process; x != nil {
 		for i := range x.Allow {

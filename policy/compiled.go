@@ -53,6 +53,15 @@ type Compiled struct {
 	Files       Files
 	Exec        Exec
 	Limits      Limits
+	Devices     Devices
+	Inference   *Inference // nil: nothing answers model calls
+	Audit       Audit
+}
+
+// Audit is how surely what is let through is written down.
+type Audit struct {
+	Strict bool // it waits until its record is on the disk
+	ID     RuleID
 }
 
 // Rule returns where rule id stands.

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -13,6 +14,7 @@ import (
 type field struct {
 	key, doc    string
 	req, some   bool
+	secret      bool // what is found in the wrong form may be a secret itself, and is not shown
 	one, later  []string
 	why         string
 	never, hint string
@@ -53,6 +55,12 @@ type checked interface {
 	check(d *decoder, key string)
 }
 
+// secret is a struct that says where a secret is found. Who takes it for the place of the secret itself must not read that
+// again in a message, which may be logged.
+type secret interface {
+	instead() string // what to write
+}
+
 // placed is a struct that wants to know its node.
 type placed interface{ place(n *yaml.Node) }
 
@@ -60,8 +68,19 @@ func (a *At) place(n *yaml.Node) { *a = at(n) }
 
 func (r *Rule) place(n *yaml.Node) { r.At, r.Text = at(n), oneLine(n) }
 
-// fields lists the keys of a struct type, those of embedded structs included.
+// fields lists the keys of a struct type, those of embedded structs included. The list is shared: nobody may change it.
 func fields(t reflect.Type) []field {
+	list, ok := tags.Load(t)
+	if !ok {
+		list, _ = tags.LoadOrStore(t, tagged(t))
+	}
+	return list.([]field) // nothing else is stored
+}
+
+// tags remembers them, since reading tags takes longer than reading a rule.
+var tags sync.Map // reflect.Type to []field
+
+func tagged(t reflect.Type) []field {
 	var list []field
 	for i := range t.NumField() {
 		sf := t.Field(i)
@@ -77,7 +96,7 @@ func fields(t reflect.Type) []field {
 		}
 		list = append(list, field{
 			key: tag.Get("key"), doc: tag.Get("doc"),
-			req: tag.Get("req") == "yes", some: tag.Get("some") == "yes",
+			req: tag.Get("req") == "yes", some: tag.Get("some") == "yes", secret: tag.Get("secret") == "yes",
 			one: strings.Fields(tag.Get("one")), later: strings.Fields(tag.Get("later")), why: tag.Get("why"),
 			never: tag.Get("never"), hint: tag.Get("hint"),
 			min: tag.Get("min"), max: tag.Get("max"),
@@ -101,7 +120,7 @@ func newDecoder(c *collector, refusal string) *decoder {
 
 func (d *decoder) fields(t reflect.Type) []field {
 	if _, ok := d.cache[t]; !ok {
-		list := fields(t)
+		list := slices.Clone(fields(t))
 		for i := range list {
 			list[i].refusal = d.refusal
 		}
@@ -163,6 +182,10 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, f *field, key string) {
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 	known := d.fields(v.Type())
 	if n.Kind != yaml.MappingNode {
+		if s, ok := v.Addr().Interface().(secret); ok && n.Kind == yaml.ScalarNode {
+			d.add(at(n), key, "expected a mapping, found one value, which is not shown as it may be a secret", s.instead())
+			return
+		}
 		d.add(at(n), key, "expected a mapping, found "+kindOf(n), wantKeys(n, known, key))
 		return
 	}
@@ -225,6 +248,9 @@ func (v *Value[T]) decode(d *decoder, n *yaml.Node, f *field, key string) {
 		return
 	}
 	if p := s.read(n, f); p != nil {
+		if f.secret {
+			p = &problem{"found one value, which is not shown as it may be a secret", (*KeySource)(nil).instead()}
+		}
 		d.add(v.At, key, p.msg, p.hint)
 	}
 }

@@ -19,22 +19,28 @@ const (
 	QueryWrite
 	QueryExec
 	QueryConnect
+	QueryGPU
 )
 
-// String returns "read", "write", "exec" or "connect".
-func (a Action) String() string { return [...]string{"read", "write", "exec", "connect"}[a&3] }
+// String returns "read", "write", "exec", "connect" or "gpu".
+func (a Action) String() string { return [...]string{"read", "write", "exec", "connect", "gpu"}[a] }
+
+// Plane is where such an action is decided.
+func (a Action) Plane() Plane {
+	return [...]Plane{PlaneFile, PlaneFile, PlaneExec, PlaneNetwork, PlaneDevice}[a]
+}
 
 // Query is one question to a policy. Make it with NewQuery.
 type Query struct {
 	Action  Action
-	Path    string     // read, write: absolute and clean; exec: a name or an absolute path; connect: a unix socket
+	Path    string     // read, write: absolute and clean; exec: a name or an absolute path; connect: a unix socket; gpu: as devices.gpus has it
 	Name    string     // connect: the canonical name; "" for an address
 	Addr    netip.Addr // connect to an address
 	Port    uint16     // connect
 	Command string     // who does it, as a command is written in a policy; "" when that is left open
 }
 
-// NewQuery reads a question: object is a path, a command, "host:port", or the path of a unix socket. command says who connects, and may be "".
+// NewQuery reads a question: object is a path, a command, "host:port", the path of a unix socket, or a GPU. command says who connects, and may be "".
 func NewQuery(action Action, object, command string) (Query, error) {
 	q := Query{Action: action, Command: command}
 	switch action {
@@ -48,6 +54,11 @@ func NewQuery(action Action, object, command string) (Query, error) {
 		if object[0] == '/' {
 			q.Path = path.Clean(object)
 		}
+	case QueryGPU:
+		if number, err := strconv.Atoi(object); !gpuForm.MatchString(object) && (err != nil || strconv.Itoa(number) != object || number < 0 || number > maxGPU) {
+			return q, fmt.Errorf("policy: expected a GPU, found %s; %s", show(object), gpuHint)
+		}
+		q.Path = object
 	default:
 		if object == "" || object[0] != '/' {
 			return q, fmt.Errorf("policy: expected an absolute path as it is inside the sandbox, found %s", show(object))
@@ -125,11 +136,16 @@ func (c *Compiled) ExplainAt(q Query, age time.Duration) Answer {
 		c.explainConnect(&a, age)
 	case QueryExec:
 		c.explainExec(&a)
+	case QueryGPU:
+		c.explainGPU(&a)
 	default:
 		c.explainFile(&a)
 	}
 	if a.Verdict == Deny && a.Rule.Pos == "default" {
-		plane := map[Action]Plane{QueryRead: PlaneFile, QueryWrite: PlaneFile, QueryExec: PlaneExec, QueryConnect: PlaneNetwork}[q.Action]
+		plane := q.Action.Plane()
+		if strings.HasPrefix(q.Path, gpuNodes) {
+			return a // no rule for a path gives a device
+		}
 		if secret := Reveals(q.Path); secret != "" && plane == PlaneFile {
 			a.Reason += "; no rule is suggested for what may be a secret: " + secret
 			return a
@@ -174,6 +190,8 @@ func (c *Compiled) explainFile(a *Answer) {
 		a.ask(c, rule.RuleFor(want))
 	case access&want != 0:
 		a.set(Allow, c.Rule(rule.RuleFor(want)), "allowed at and below %s", rule.allowedAt)
+	case strings.HasPrefix(q.Path, gpuNodes):
+		c.explainGPUNode(a)
 	case underAny(q.Path, PrivateDirs):
 		a.set(Allow, builtin("private directories"), "private to the sandbox and gone with it")
 	case c.Files.Baseline && underAny(q.Path, BaselineDevices):

@@ -51,6 +51,9 @@ func (c *Compiled) explainConnect(a *Answer, age time.Duration) {
 			HTTP:  "http: the Host of each request must be " + q.Name,
 			TCP:   "tcp: bytes pass as they come",
 		}[rule.Protocol]
+		if rule.Name == InferenceName {
+			why = "the privacy router answers: it decides for each request which model may have it (nemoclaw route explain)"
+		}
 	}
 	if len(rule.Commands) > 0 {
 		why += "; for " + strings.Join(rule.Commands, ", ") + " only"

@@ -107,7 +107,7 @@ func (v *foreignHost) read(n *yaml.Node, _ *field) *problem {
 	}
 	if addr, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		addr = addr.Unmap()
-		if addr.IsLoopback() || isMetadata(addr) || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
+		if addr.IsLoopback() || IsMetadata(addr) || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
 			return &problem{cut(s) + " is " + noEqual, "inside, this address is the sandbox's own, leads nowhere, or is a cloud's metadata service; for a service on this host see docs/presets.md"}
 		}
 		*v = foreignHost(addr.String())

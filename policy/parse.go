@@ -5,22 +5,30 @@ import (
 	"io"
 	"os"
 	"reflect"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // Parse reads one policy. file is used in messages and rule positions only. The error is an Errors with everything
 // that was found wrong, at most 20; there is never a policy beside an error.
 func Parse(file string, src []byte) (*Policy, error) {
+	p, _, err := parse(file, src)
+	return p, err
+}
+
+// parse is Parse, with the tree that was read.
+func parse(file string, src []byte) (*Policy, *yaml.Node, error) {
 	c := &collector{file: file}
 	root := document(c, src)
 	if root == nil {
-		return nil, c.err()
+		return nil, nil, c.err()
 	}
 	p := &Policy{File: file}
 	newDecoder(c, notSupported).mapping(root, reflect.ValueOf(p).Elem(), "")
 	if err := c.err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return p, nil
+	return p, root, nil
 }
 
 // Load reads, parses and compiles the policy at file.

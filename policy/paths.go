@@ -19,11 +19,11 @@ const (
 var commandsOfCLI = map[string]bool{
 	"agent": true, "apply": true, "approvals": true, "audit": true, "bench": true, "completion": true, "config": true,
 	"connect": true, "create": true, "daemon": true, "debug": true, "delete": true, "destroy": true, "doctor": true,
-	"download": true, "exec": true, "explain": true, "export": true, "gpu": true, "help": true, "import": true,
+	"download": true, "exec": true, "explain": true, "export": true, "gpu": true, "gpus": true, "help": true, "import": true,
 	"inference": true, "init": true, "inspect": true, "install": true, "learn": true, "list": true, "login": true,
-	"logs": true, "ls": true, "man": true, "metrics": true, "onboard": true, "openshell": true, "policy": true,
-	"preset": true, "presets": true, "proposals": true, "ps": true, "publish": true, "restart": true, "resume": true,
-	"rm": true, "run": true, "schema": true, "serve": true, "setup": true, "snapshot": true, "start": true, "status": true,
+	"logs": true, "ls": true, "man": true, "metrics": true, "models": true, "onboard": true, "openshell": true, "policy": true,
+	"preset": true, "presets": true, "proposals": true, "ps": true, "publish": true, "report": true, "restart": true, "resume": true,
+	"rm": true, "route": true, "run": true, "schema": true, "serve": true, "setup": true, "snapshot": true, "start": true, "status": true,
 	"stop": true, "term": true, "tools": true, "tui": true, "uninstall": true, "unpublish": true, "update": true,
 	"upgrade": true, "upload": true, "usage": true, "version": true,
 }

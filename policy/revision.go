@@ -44,6 +44,15 @@ func revision(c *Compiled) string {
 	for _, x := range c.Exec.Deny {
 		lines = append(lines, fmt.Sprintf("noexec %q", x.Name)+x.until())
 	}
+	for subject, said := range c.saysInference() {
+		lines = append(lines, fmt.Sprintf("inference %q %q", subject, said.what))
+	}
+	if len(c.Devices.GPUs) > 0 {
+		lines = append(lines, fmt.Sprintf("gpus %q", c.Devices.GPUs))
+	}
+	if c.Audit.Strict {
+		lines = append(lines, "audit strict")
+	}
 	if c.Exec.Listed != 0 {
 		lines = append(lines, "map listed")
 	}

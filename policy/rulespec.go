@@ -23,17 +23,27 @@ type RuleSpec struct {
 	Command     string
 }
 
+// YAML writes the rule as it stands in a policy: a section to merge into one, ending in a newline. It is an error where the
+// language doesn't take the rule.
+func (s RuleSpec) YAML() (string, error) {
+	section, verb, item, err := s.node()
+	if err != nil {
+		return "", err
+	}
+	return section + ":\n  " + verb + ":\n" + strings.Join(itemLines("    - ", item), "\n") + "\n", nil
+}
+
 // node makes the rule's YAML and checks it by the language's own parser.
 func (s RuleSpec) node() (section, verb string, item *yaml.Node, err error) {
 	section, verb, text, err := s.yaml()
 	if err != nil {
 		return "", "", nil, err
 	}
-	src := []byte(section + ":\n  " + verb + ":\n    - " + text + "\n")
-	if _, err := Parse("rule", src); err != nil {
+	_, root, err := parse("rule", []byte(section+":\n  "+verb+":\n    - "+text+"\n"))
+	if err != nil {
 		return "", "", nil, ruleError(section+"."+verb, err)
 	}
-	return section, verb, value(value(readTree(src), section), verb).Content[0], nil
+	return section, verb, value(value(root, section), verb).Content[0], nil
 }
 
 // compiled is the rule alone, as Compile has it.
@@ -131,8 +141,10 @@ func (s RuleSpec) one() error {
 		if subject != "" {
 			subjects++
 		}
-		if strings.ContainsFunc(subject, func(r rune) bool { return !printable(r) || r == '\uFFFD' }) {
-			return fmt.Errorf("the rule: %s holds a character that can't be in a policy", show(subject))
+	}
+	for _, text := range append([]string{s.Domain, s.CIDR, s.Path, s.Command}, s.Commands...) {
+		if !shows(text) {
+			return fmt.Errorf("the rule: %s is too long, or holds a character that can't be in a policy", show(text))
 		}
 	}
 	network := len(s.Ports) > 0 || s.Protocol != "" || len(s.Commands) > 0

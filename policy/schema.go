@@ -132,6 +132,17 @@ func (*SocketPath) schema(*field) map[string]any  { return pattern(`^/[^*?]+$`) 
 func (*CommandName) schema(*field) map[string]any { return pattern(`^(/[^*?]+|[^*?/ ]+)$`) }
 func (*Helper) schema(*field) map[string]any      { return pattern(`^(/.+|[^/]+)$`) }
 func (*SandboxName) schema(*field) map[string]any { return pattern(`^[a-z0-9][a-z0-9-]{0,62}$`) }
+func (*ModelName) schema(*field) map[string]any   { return pattern(modelForm.String()) }
+func (*BaseURL) schema(*field) map[string]any     { return pattern(`^https?://[^/?#@\s]+(/[^?#\s]*)?$`) }
+func (*Label) schema(*field) map[string]any       { return pattern(labelForm.String()) }
+func (*Pattern) schema(*field) map[string]any     { return pattern(`.`) }
+func (*Phrase) schema(*field) map[string]any      { return pattern(`.`) }
+func (*GPUName) schema(*field) map[string]any {
+	return map[string]any{"anyOf": []any{
+		map[string]any{"type": "integer", "minimum": 0, "maximum": maxGPU},
+		pattern(gpuForm.String()),
+	}}
+}
 func (*PresetName) schema(*field) map[string]any {
 	return map[string]any{"type": "string", "enum": Presets()}
 }

@@ -158,7 +158,8 @@ func TestSchemaAcceptsPolicies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources := []string{string(seed), string(Initial()), explained, names, "version: 1\n", "process: {limits: {memory: 4GiB, cpus: 0.5, disk: 1048576}}\n"}
+	sources := []string{string(seed), string(Initial()), explained, names, "version: 1\n", "process: {limits: {memory: 4GiB, cpus: 0.5, disk: 1048576}}\n",
+		"devices: {gpus: [0, 7, GPU-0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f]}\n", "devices: {gpus: [all]}\n"}
 	for _, name := range Presets() {
 		src, err := PresetSource(name)
 		if err != nil {
@@ -186,7 +187,7 @@ var onlyTheParser = []string{
 	"path with dots", "path with a slash at the end", "path element too long", "NUL in a path",
 	"command that is a directory", "pattern in a helper's directory", "pattern without a directory",
 	"broken pattern", "size out of range", "socket path too long", "overlap in one file", "overlap with a preset",
-	"overlap of ech",
+	"overlap of ech", "all and others", "a GPU's number in octal",
 }
 
 // What a schema can see at all, it must see.

@@ -23,6 +23,10 @@ func Suggest(d Decision) string {
 		return suggestCommand(d.Object)
 	case PlaneFile:
 		return suggestPath(d)
+	case PlaneDevice:
+		if d.Action == QueryGPU.String() {
+			return "devices:\n  gpus: [" + d.Object + "]\n"
+		}
 	}
 	return ""
 }
@@ -78,10 +82,16 @@ func suggestNetwork(d Decision, like *NetRule) string {
 		}
 		host, port = h, uint16(n)
 	}
+	if host == InferenceName {
+		if port != 80 && port != 443 { // the router answers nowhere else
+			return ""
+		}
+		return "inference:\n  local: {model: ollama/llama3.3:70b}\n"
+	}
 	var target string
 	protocol := ProtocolOf(port)
 	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		if isMetadata(addr) {
+		if IsMetadata(addr) {
 			return "" // a cloud's credentials: not by copy and paste
 		}
 		target, protocol = "cidr: "+Quote(hostPrefix(addr)), TCP
@@ -110,14 +120,24 @@ var metadata = []netip.Addr{
 	netip.AddrFrom16([16]byte{0xfd, 0x00, 0x0e, 0xc2, 14: 0x02, 15: 0x54}),
 }
 
-func isMetadata(addr netip.Addr) bool {
+// IsMetadata reports whether a cloud may have its metadata service, with the machine's credentials, at an address.
+func IsMetadata(addr netip.Addr) bool {
 	addr = addr.Unmap()
 	return addr.IsLinkLocalUnicast() || slices.Contains(metadata, addr.WithZone(""))
 }
 
-// suggestCommand suggests nothing for the dynamic loader, which starts any program it is given, for what lies in a directory
-// that is the sandbox's own, and for descriptors (/proc/PID/fd), which are another file in the next run.
 func suggestCommand(object string) string {
+	command := SuggestedCommand(object)
+	if command == "" {
+		return ""
+	}
+	return "process:\n  allow:\n    - command: " + Quote(command) + "\n"
+}
+
+// SuggestedCommand is how a rule of process.allow names the program at a path: by its name where it lies on the search path. It is ""
+// where no rule is suggested: for the dynamic loader, which starts any program it is given, for what lies in a directory that is the
+// sandbox's own, and for descriptors (/proc/PID/fd), which are another file in the next run.
+func SuggestedCommand(object string) string {
 	if command(object) != nil || !shows(object) || object == "" || strings.HasPrefix(path.Base(object), "ld-") {
 		return ""
 	}
@@ -129,8 +149,11 @@ func suggestCommand(object string) string {
 	if slices.Contains(strings.Split(SearchPath, ":"), path.Dir(object)) {
 		object = path.Base(object)
 	}
-	return "process:\n  allow:\n    - command: " + Quote(object) + "\n"
+	return object
 }
+
+// ReadsOnly reports whether a `read` permission is enough for an action on a file, as records call it.
+func ReadsOnly(action string) bool { return slices.Contains(readOnly, action) }
 
 // readOnly are the actions on files that a `read` permission is enough for.
 var readOnly = []string{"", "access", "chdir", "map", "open", "read", "readdir", "readlink", "stat"}
@@ -141,7 +164,7 @@ func suggestPath(d Decision) string {
 	}
 	permissions := "[read, write]"
 	switch {
-	case slices.Contains(readOnly, d.Action):
+	case ReadsOnly(d.Action):
 		permissions = "[read]"
 	case d.Action == "exec":
 		permissions = "[read, execute]"

@@ -116,7 +116,7 @@ func TestCLIStatusAndLogs(t *testing.T) {
 	if s.State != "running" || s.Policy.Revision != 1 || s.Policy.Running != 1 || s.Inference.Key != "none" || s.Usage == nil || s.Usage.Memory == 0 || s.Refused == 0 {
 		t.Errorf("status: %+v", s)
 	}
-	if out := c.ok("box", "status"); !strings.Contains(out, "key unverified") || !strings.Contains(out, "nemoclaw box logs --verdict deny") {
+	if out := c.ok("box", "status"); !strings.Contains(out, "no model chosen") || !strings.Contains(out, "nemoclaw box logs --verdict deny") {
 		t.Errorf("status:\n%s", out)
 	}
 	if out := c.ok("box"); !strings.HasPrefix(out, "box: running") {
@@ -206,7 +206,6 @@ func TestCLIConfig(t *testing.T) {
 	const key = "nvapi-of-the-config-test"
 	_, env := provider(t, key)
 	c := newCLI(t)
-	c.ok("box", "config", "set", "model", "nvidia/nemotron-3-super-120b")
 	set := func(value string) (int, string) {
 		cmd := c.d.Command("box", "config", "set", "key", "-")
 		cmd.Env = append(cmd.Env, env...)
@@ -214,6 +213,11 @@ func TestCLIConfig(t *testing.T) {
 		status, out, errs := harness.Finish(t, cmd)
 		return status, out + errs
 	}
+	// It is anybody's: no provider is shown it.
+	if status, said := set("sk-of-another"); status != 0 || !strings.Contains(said, "no model is set") {
+		t.Errorf("a key before there is a model: status %d, %s", status, said)
+	}
+	c.ok("box", "config", "set", "model", "nvidia/nemotron-3-super-120b")
 	if status, said := set("wrong"); status != 1 || !strings.Contains(said, "does not take this key") {
 		t.Errorf("a wrong key: status %d, %s", status, said)
 	}

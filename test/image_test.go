@@ -92,12 +92,14 @@ func TestRunFromImage(t *testing.T) {
 	}
 	images := t.TempDir()
 	box := harness.Box{
-		Policy: "filesystem:\n  allow:\n    - {path: /workspace, permissions: [read, write]}\n    - {path: /app, permissions: [read]}\nprocess:\n  allow:\n    - {command: probe}\n",
+		Policy: "filesystem:\n  allow:\n    - {path: /workspace, permissions: [read, write]}\n    - {path: /app, permissions: [read]}\nprocess:\n  allow:\n    - {command: probe}\ninference:\n  local: {model: ollama/x}\n",
 		Flags:  []string{"--image", at, "--images", images},
 	}
 	attempts := []struct{ op, errno, out string }{
 		{"read /etc/motd", "", "of the image"}, {"read /app/data", "", "of the app"}, {"write /workspace/new text", "", ""}, {"read /etc/resolv.conf", "", "nameserver"},
 		{"env GREETING", "", "hello"}, {"read /etc/shadow", "ENOENT", ""}, {"read /srv/data", "ENOENT", ""}, {"read /etc/os-release", "ENOENT", ""}, {"ls /usr/lib", "ENOENT", ""}, {"ls /root", "ENOENT", ""},
+		{"read /etc/nemoclaw-ca.pem", "", "BEGIN CERTIFICATE"}, {"env CURL_CA_BUNDLE", "", "/etc/nemoclaw-ca.pem"},
+		{"say inference.local 80 " + b64("GET /v1/models HTTP/1.1\r\nHost: inference.local\r\nConnection: close\r\n\r\n"), "", "ollama/x"},
 		{"write /app/new x", "EROFS", ""}, {"write /usr/bin/new x", "EROFS", ""},
 	}
 	var ops []string

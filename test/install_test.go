@@ -74,8 +74,9 @@ func TestInstallAndUninstallLeaveNothing(t *testing.T) {
 	if out, err := install(t, dir, "WITH_OPENSHELL=1"); err != nil {
 		t.Fatal(out)
 	}
-	for _, want := range []string{"bin/nemoclaw", "bin/nemoclaw-agent", "bin/openshell", "lib/systemd/system/nemoclaw-agent.service", "share/man/man1/nemoclaw-run.1",
-		"share/man/man8/nemoclaw-agent.8", "share/bash-completion/completions/nemoclaw", "share/zsh/site-functions/_nemoclaw", "share/fish/vendor_completions.d/nemoclaw.fish"} {
+	for _, want := range []string{"bin/nemoclaw", "bin/nemoclaw-agent", "bin/nemoclaw-gpu", "bin/openshell", "lib/systemd/system/nemoclaw-agent.service", "share/man/man1/nemoclaw-run.1",
+		"share/man/man8/nemoclaw-agent.8", "share/bash-completion/completions/nemoclaw", "share/zsh/site-functions/_nemoclaw", "share/fish/vendor_completions.d/nemoclaw.fish",
+		"share/nemoclaw/deploy/prometheus-rules.yml", "share/nemoclaw/deploy/prometheus-rules-test.yml", "share/nemoclaw/deploy/grafana-dashboard.json"} {
 		if _, err := os.Stat(filepath.Join(dir, "usr/local", want)); err != nil {
 			t.Error(err)
 		}
@@ -110,9 +111,18 @@ func TestInstallAndUninstallLeaveNothing(t *testing.T) {
 	if !strings.Contains(out, "ended the sandbox box, whose daemon was gone") {
 		t.Error(out)
 	}
-	want := []string{"/etc/group", "/etc/nemoclaw/mine.yaml", "/var/log/nemoclaw/audit/agent.jsonl", "/var/log/nemoclaw/audit/agent.jsonl.head"}
+	want := []string{"/etc/group", "/etc/nemoclaw/mine.yaml", "/var/log/nemoclaw/audit/agent.jsonl", "/var/log/nemoclaw/audit/agent.jsonl.head", "/var/log/nemoclaw/audit/agent.jsonl.sig", "/var/log/nemoclaw/audit/key.pub"}
 	if left := tree(t, dir); !slices.Equal(left, want) {
 		t.Errorf("left: %v\nwant: %v\n%s", left, want, out)
+	}
+	// The key went with the state; what it signed can be verified all the same.
+	logs := filepath.Join(dir, "var/log/nemoclaw/audit")
+	key, err := os.ReadFile(filepath.Join(logs, "key.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if verified, err := exec.Command(harness.W.Bin, "audit", "verify", "--key", strings.TrimSpace(string(key)), logs).CombinedOutput(); err != nil || !strings.Contains(out, strings.TrimSpace(string(key))) {
+		t.Errorf("%v: %s\n%s", err, verified, out)
 	}
 	if left := groups(parent); len(left) > 0 {
 		t.Errorf("cgroups are left: %v\n%s", left, out)

@@ -23,6 +23,7 @@ type guarantee struct {
 	holds   []string // attempts that must fail, or the rule is not kept at all
 	escapes []string // attempts that show what is missing to a full guarantee: one that works makes it partial
 	setup   func(t *testing.T, workspace string)
+	on      *harness.GPUHost // where; nil: on this machine
 }
 
 func guarantees(t *testing.T) []guarantee {
@@ -96,7 +97,8 @@ func guarantees(t *testing.T) []guarantee {
 		{rule: "`process.limits`", by: "cgroup v2 or v1, rlimits, tmpfs sizes", policy: process("  allow:\n    - {command: /workspace/probe}\n  limits: {memory: 256MiB, pids: 64, files: 64, cpus: 1, disk: 8MiB}\n"),
 			holds: []string{"fill /tmp/big 32", "forks 200", "files"}},
 		{rule: "`enforcement: full`", by: "needs BPF LSM", refused: "the level here is static", policy: "enforcement: full\n" + harness.Base},
-		{rule: "`devices`, `tools`, `inference`, `audit`", by: "nothing yet", refused: "not supported by this version", policy: "devices: {gpus: [0]}\n" + harness.Base},
+		{rule: "`devices.gpus`", by: "mount view, cgroup BPF", policy: gpus("0"), on: harness.W.GPUHost(t), holds: []string{"open rw /dev/nvidia1", "mknod-of /tmp/nvidia1 240 1"}},
+		{rule: "`tools`", by: "nothing yet", refused: "not supported by this version", policy: "tools: {default: allow}\n" + harness.Base},
 	}
 }
 
@@ -141,7 +143,7 @@ func measure(t *testing.T, g guarantee) string {
 	if g.setup != nil {
 		g.setup(t, s.Workspace)
 	}
-	b := harness.Box{Policy: g.policy, Workspace: s.Workspace}
+	b := harness.Box{Policy: g.policy, Workspace: s.Workspace, On: g.on}
 	if g.refused != "" {
 		r := harness.W.Run(t, b, "/workspace/probe", "sys getpid")
 		if r.Code == 0 || !strings.Contains(r.Err, g.refused) {

@@ -16,14 +16,15 @@
 // chain goes on in a new FILE.jsonl, whose first line follows from the last one of the file before. See files and rotate.
 //
 // What a crash loses: a record is handed to the kernel at once, by a goroutine that writes whatever has come together
-// since its last write. A killed process loses the records of that moment, at most 1 MiB of them; a record is never
-// written in part and kept so: the next writer repairs a torn line and keeps its bytes. A power cut loses what the
+// since its last write. A killed process loses the records of that moment, at most 2 MiB of them (what is being written,
+// and what waits for that); a record is never written in part and kept so: the next writer repairs a torn line and keeps its bytes. A power cut loses what the
 // kernel had not stored: a busy log is forced to the disk each second, and Close starts write-out without waiting.
 //
 // The package never decides, filters or drops: a record that can't be written is an error, and the owner must stop.
 package audit
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -37,34 +38,52 @@ import (
 )
 
 const (
-	maxPending = 1 << 20     // bytes that wait for the disk before Append blocks
-	syncEvery  = time.Second // how often a busy log is forced to the disk
+	maxPending = 1 << 20          // bytes that wait for the disk before Append blocks
+	maxBatch   = maxPending / 256 // records of a write: the shortest line is longer
+	syncEvery  = time.Second      // how often a busy log is forced to the disk
 )
 
 // A Writer appends records to one chain. Its methods may be called from several goroutines.
 type Writer struct {
-	files files
-	head  *os.File
-	limit int64 // bytes of one file
-	keep  int   // closed files; 0: all
+	files     files
+	head      *os.File
+	limit     int64 // bytes of one file
+	keep      int   // closed files; 0: all
+	maxTotal  int64
+	maxAge    time.Duration
+	forwarded func() uint64
+	warn      func(error)
+
+	unforwarded func(first, last uint64)
+
+	drop bool // what a full disk does not take is lost, and counted
+
+	syncing sync.Mutex // held while forcing the log to the disk; taken before disk
+	synced  uint64     // guarded by syncing: this record is on the disk, with all before it
 
 	disk sync.Mutex // held while writing; taken before mu
 	// Guarded by disk:
-	log    *os.File
-	offset int64  // where the next line goes
-	number int    // of the last closed file
-	spare  []byte // for pending
+	log     *os.File
+	offset  int64     // where the next line goes
+	number  int       // of the last closed file
+	began   time.Time // when the live file was begun
+	spare   []byte    // for pending
+	signing *signing  // nil: nothing is signed
+	wrote   Head      // the last line that is in the log; while losing.now nothing is written, and whoever holds mu may read it
 
 	mu      sync.Mutex
-	work    sync.Cond     // pending grew, or closing
-	done    sync.Cond     // pending was written, or failed
-	pending []byte        // whole lines
-	last    Head          // the last line appended
+	work    sync.Cond // pending grew, or closing
+	done    sync.Cond // pending was written, or failed
+	pending []byte    // whole lines
+	last    Head      // the last line appended
+	losing  losing
 	grown   chan struct{} // closed when more was written; nil while nobody waits for that
 	closing bool
 	err     error
 	failed  chan struct{} // closed with the first error
 	stopped chan struct{} // closed when the goroutine has gone
+	rotated chan struct{} // tells the keeper that a file was closed
+	kept    chan struct{} // closed when the keeper has gone
 }
 
 // Path returns the file that the writer writes to.
@@ -104,8 +123,14 @@ func (w *Writer) Append(d *policy.Decision) error {
 	if d.Seq != w.last.Seq+1 {
 		return fmt.Errorf("audit log %s: record %d after record %d: out of order", w.Path(), d.Seq, w.last.Seq)
 	}
-	w.pending, w.last.Hash = appendLine(w.pending, d, w.last.Hash)
 	w.last.Seq = d.Seq
+	if w.losing.now {
+		w.losing.to = d.Seq
+		w.signing.losing(w.wrote, d.Seq)
+		w.losing.count++
+		return nil
+	}
+	w.pending, w.last.Hash = appendLine(w.pending, d, w.last.Hash)
 	w.work.Signal()
 	return nil
 }
@@ -119,15 +144,19 @@ func (w *Writer) Flush() error {
 // Close flushes, gives the file free and returns the first error of the writer's life.
 func (w *Writer) Close() error {
 	w.mu.Lock()
+	w.found() // the last chance to say what was lost
 	w.closing = true
 	w.work.Signal()
 	w.mu.Unlock()
 	<-w.stopped
+	close(w.rotated)
+	<-w.kept
 	w.disk.Lock() // after a Flush that is still writing
 	defer w.disk.Unlock()
+	err := w.signing.end()
 	// Best effort by its nature: it only makes the kernel begin earlier what it does anyway.
 	_ = unix.SyncFileRange(int(w.log.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
-	return errors.Join(w.Err(), w.head.Close(), w.log.Close())
+	return errors.Join(w.Err(), err, w.head.Close(), w.log.Close())
 }
 
 // run writes what Append queues, until Close.
@@ -175,7 +204,9 @@ func (w *Writer) writePending() {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err != nil {
+	if w.drop && full(err) && !w.closing {
+		w.lose()
+	} else if err != nil {
 		w.err = err
 		close(w.failed)
 	}
@@ -188,29 +219,45 @@ func (w *Writer) writePending() {
 
 // write puts a batch of whole lines at the end. After an error no part of a line is left behind, if the disk lets us.
 func (w *Writer) write(batch []byte, head Head) error {
-	var err error
 	if w.offset > 0 && w.offset+int64(len(batch)) > w.limit {
-		if err = w.rotate(); err != nil {
+		if err := w.rotate(); err != nil {
 			return fmt.Errorf("audit log %s: begin the next file: %w: decisions can't be recorded, so nothing may run; see that %s can be written to, and has room",
 				w.Path(), err, w.files.dir)
 		}
 	}
-	_, err = w.log.WriteAt(batch, w.offset)
-	if err == nil {
+	n, err := w.log.WriteAt(batch, w.offset)
+	if err != nil { // what was written of it whole is kept
+		batch, head = wholeLines(batch[:n], w.wrote)
+		_ = w.log.Truncate(w.offset + int64(len(batch)))
+	}
+	if len(batch) > 0 {
 		w.offset += int64(len(batch))
-		err = writeHead(w.head, head)
-	} else {
-		_ = w.log.Truncate(w.offset)
+		w.wrote = head
+		err = errors.Join(err, writeHead(w.head, head), w.signing.took(w, head))
 	}
 	if err == nil {
 		return nil
 	}
 	hint := "see that its disk works"
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if full(err) {
 		hint = "make room on its file system, or name another directory with --audit"
 	}
 	return fmt.Errorf("audit log %s: write: %w: decisions can't be recorded, so nothing may run; %s", w.Path(), err, hint)
 }
+
+// wholeLines cuts what was written of a batch to whole lines, and returns the head then; without one it is what it was.
+func wholeLines(b []byte, was Head) ([]byte, Head) {
+	b = b[:bytes.LastIndexByte(b, '\n')+1]
+	if len(b) == 0 {
+		return nil, was
+	}
+	last := b[bytes.LastIndexByte(b[:len(b)-1], '\n')+1 : len(b)-1]
+	seq, _ := cutSeq(last)
+	return b, Head{seq, sum(last)}
+}
+
+// full reports whether an error is that of a disk without room.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // writeHead replaces the head in place: it always has the same length, so a full disk can't take it away.
 func writeHead(f *os.File, h Head) error {

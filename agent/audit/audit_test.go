@@ -266,6 +266,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	w := newWriter(files{"/dev", "full"}, full, head)
 	go w.run()
+	go w.keeper()
 	if err := w.Append(record(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -319,6 +320,14 @@ func TestEncoding(t *testing.T) {
 		{},
 		*record(1),
 		{Seq: 1 << 63, Time: time.Unix(1, 0).UTC(), Verdict: policy.Allow, Count: 3, Reason: "why", Subject: policy.Subject{Args: "a", Taint: "LD_PRELOAD"}},
+		{Time: time.Unix(2, 0).UTC(), Inference: &policy.ModelCall{}},
+		{Time: time.Unix(3, 0).UTC(), Reason: "why", Count: 2, Inference: &policy.ModelCall{
+			ID: "a", Asked: "gpt\x1b[2J", Model: "corp/big", Route: "redact", Classes: map[string]int{"pii": 2, "a\"b\u202e": 1}, Unseen: []string{"image", "\x00"},
+			Sticky: true, Matches: []policy.Matched{{Class: "pii", Kind: "e-mail", Text: "a\u009b"}, {Via: "base64"}}, BytesIn: 1, BytesOut: 2, TokensIn: 3,
+			TokensCached: 4, TokensOut: 5, TokensReasoning: 6, Estimated: true, Cost: 9, Instead: []string{"corp/<big>: down"}, FirstMS: 7, MS: 8,
+			Tool: &policy.ToolUse{Through: []string{"tool_call", "\x1b"}, Params: `{"a":"},\"verdict\":\"deny\""}`, ParamsBytes: 9, Result: "\n", ResultBytes: 10, Failed: true, Withheld: true},
+		}},
+		{Time: time.Unix(4, 0).UTC(), Inference: &policy.ModelCall{Tool: &policy.ToolUse{}}},
 		{Time: time.Unix(0, 120).UTC(), Object: "\"\\\x00\x1b[31m\n\u202e\u009b\u2028😀\U000e0041日本<&>", Verdict: policy.Ask},
 	} {
 		got := AppendJSON(nil, &d)

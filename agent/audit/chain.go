@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"strconv"
+	"sync"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -50,12 +52,20 @@ func appendLine(dst []byte, d *policy.Decision, prev string) ([]byte, string) {
 	dst = append(dst, prev...)
 	dst = append(dst, '"')
 	dst = append(dst, `,"hash":"`...)
-	own := sum(dst[start : len(dst)-len(`,"hash":"`)])
-	dst = append(dst, own...)
+	// One state for both hashes: the line begins with what the first is about.
+	h := hashers.Get().(hash.Hash)
+	defer hashers.Put(h)
+	h.Reset()
+	var own [sha256.Size]byte
+	end := len(dst)
+	_, _ = h.Write(dst[start : end-len(keyHash)]) // never fails
+	dst = hex.AppendEncode(dst, h.Sum(own[:0]))
 	dst = append(dst, '"', '}')
-	hash := sum(dst[start:])
-	return append(dst, '\n'), hash
+	_, _ = h.Write(dst[end-len(keyHash):])
+	return append(dst, '\n'), hex.EncodeToString(h.Sum(own[:0]))
 }
+
+var hashers = sync.Pool{New: func() any { return sha256.New() }}
 
 func sum(b []byte) string {
 	h := sha256.Sum256(b)

@@ -42,10 +42,16 @@ func AppendJSON(dst []byte, d *policy.Decision) []byte {
 		dst = append(dst[:start], dst[start+1:]...)
 	}
 	dst = append(dst, '}')
+	if d.Asked != "" {
+		dst = field(dst, "asked", d.Asked)
+	}
 	dst = field(dst, "verdict", d.Verdict.String())
 	dst = field(dst, "rule", d.Rule)
 	if d.Reason != "" {
 		dst = field(dst, "reason", d.Reason)
+	}
+	if d.Inference != nil {
+		dst = appendCall(dst, d.Inference)
 	}
 	dst = field(dst, "revision", d.Revision)
 	if d.Count != 0 {
@@ -58,7 +64,12 @@ func AppendJSON(dst []byte, d *policy.Decision) []byte {
 func field(dst []byte, key, value string) []byte {
 	dst = append(dst, ',', '"')
 	dst = append(dst, key...)
-	dst = append(dst, '"', ':', '"')
+	return quoted(append(dst, '"', ':'), value)
+}
+
+// quoted appends a value as a JSON string.
+func quoted(dst []byte, value string) []byte {
+	dst = append(dst, '"')
 	for i := 0; i < len(value); {
 		if c := value[i]; c >= 0x20 && c < 0x7f && c != '"' && c != '\\' {
 			dst = append(dst, c)

@@ -19,7 +19,7 @@ type files struct{ dir, name string }
 
 // filesOf splits the path of a chain's file. number is 0 for the one that is written.
 func filesOf(path string) (f files, number int) {
-	dir, base := filepath.Split(path)
+	dir, base := filepath.Split(strings.TrimSuffix(path, packedExtension))
 	f = files{filepath.Clean(dir), strings.TrimSuffix(base, extension)}
 	if i := strings.LastIndexByte(f.name, '.'); i > 0 && strings.HasSuffix(base, extension) {
 		if n, ok := number6(f.name[i+1:]); ok {
@@ -60,19 +60,20 @@ func (f files) numbers() ([]int, error) {
 		}
 	}
 	slices.Sort(list)
-	return list, nil
+	return slices.Compact(list), nil // one that is compressed at this moment may be there twice
 }
 
 // all returns the closed files, oldest first, and the live one, open: nil when it is not there, before the first record
 // or between two steps of a rotation. The live one comes right after the closed ones.
-func (f files) all() (numbers []int, live *os.File, err error) {
+func (f files) all() (numbers []int, live source, err error) {
 	for {
 		if numbers, err = f.numbers(); err != nil {
 			return nil, nil, err
 		}
-		live, err = os.Open(f.live())
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, fmt.Errorf("audit log: %w", err)
+		if live, err = openPlain(f.live()); errors.Is(err, fs.ErrNotExist) {
+			live = nil
+		} else if err != nil {
+			return nil, nil, err
 		}
 		again, err := f.numbers()
 		if err == nil && newest(again) == newest(numbers) {
@@ -102,7 +103,7 @@ func Chains(dir string) ([]string, error) {
 	}
 	var list []string
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), extension) {
+		if strings.HasSuffix(strings.TrimSuffix(e.Name(), packedExtension), extension) {
 			f, _ := filesOf(filepath.Join(dir, e.Name()))
 			list = append(list, f.live())
 		}

@@ -17,7 +17,17 @@ type Filter struct {
 	Sandbox  string    // "": all
 	Planes   []policy.Plane
 	Verdicts []policy.Verdict
-	Last     int // only the last so many of what is there; 0: all
+	Text     string // in the line as it stands; "": any
+	Last     int    // only the last so many of what is there; 0: all
+}
+
+// text is what a line must have for Text.
+func (flt *Filter) text() []byte {
+	if flt.Text == "" {
+		return nil
+	}
+	b := quoted(nil, flt.Text)
+	return b[1 : len(b)-1]
 }
 
 // late is how much a record's time may be behind that of the records before it: events wait in the kernel's rings, and
@@ -28,7 +38,7 @@ var (
 	keyTime    = []byte(`,"time":"`)
 	keySandbox = []byte(`,"sandbox":"`)
 	keyPlane   = []byte(`,"plane":"`)
-	keyVerdict = []byte(`},"verdict":"`)
+	keyVerdict = []byte(`,"verdict":"`)
 )
 
 // fields are what a Filter looks at, taken from a line without decoding it: AppendJSON's order is fixed, and quotes in
@@ -41,19 +51,11 @@ type fields struct {
 
 // cutFields reads the beginning of a line; false when it is no record.
 func cutFields(line []byte) (f fields, ok bool) {
-	rest, ok := bytes.CutPrefix(line, keySeq)
+	f.seq, ok = cutSeq(line)
 	if !ok {
 		return f, false
 	}
-	n := 0
-	for n < len(rest) && n < 20 && rest[n] >= '0' && rest[n] <= '9' {
-		n++
-	}
-	seq, err := strconv.ParseUint(string(rest[:n]), 10, 64)
-	if err != nil {
-		return f, false
-	}
-	f.seq, rest = seq, rest[n:]
+	rest := line[len(keySeq)+digitsOf(line[len(keySeq):]):]
 	if f.time, rest, ok = cutValue(rest, keyTime); !ok {
 		return f, false
 	}
@@ -62,6 +64,23 @@ func cutFields(line []byte) (f fields, ok bool) {
 	}
 	f.plane, f.rest, ok = cutValue(rest, keyPlane)
 	return f, ok
+}
+
+// cutSeq reads a line's number.
+func cutSeq(line []byte) (uint64, bool) {
+	rest, ok := bytes.CutPrefix(line, keySeq)
+	if !ok {
+		return 0, false
+	}
+	seq, err := strconv.ParseUint(string(rest[:digitsOf(rest)]), 10, 64)
+	return seq, err == nil
+}
+
+func digitsOf(b []byte) (n int) {
+	for n < len(b) && n < 20 && b[n] >= '0' && b[n] <= '9' {
+		n++
+	}
+	return n
 }
 
 // cutValue takes a key and its value, which holds no quote.
@@ -104,7 +123,13 @@ func (flt *Filter) matches(f *fields) (ok, over bool) {
 	if len(flt.Verdicts) == 0 {
 		return true, false
 	}
-	_, verdict, found := bytes.Cut(f.rest, keyVerdict)
+	verdict := f.verdict()
+	return slices.ContainsFunc(flt.Verdicts, func(v policy.Verdict) bool { return string(verdict) == v.String() }), false
+}
+
+// verdict returns the word; none when there is none.
+func (f *fields) verdict() []byte {
+	_, verdict, _ := bytes.Cut(f.rest, keyVerdict)
 	verdict, _, _ = bytes.Cut(verdict, quote)
-	return found && slices.ContainsFunc(flt.Verdicts, func(v policy.Verdict) bool { return string(verdict) == v.String() }), false
+	return verdict
 }

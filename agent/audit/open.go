@@ -25,6 +25,19 @@ const (
 type Options struct {
 	Rotate int64 // bytes after which a file is closed and the next one begun; 0: 64 MiB
 	Keep   int   // closed files that are kept, the newest; 0: all
+
+	MaxTotal int64         // bytes of the closed files; the oldest are removed when they are more; 0: no limit
+	MaxAge   time.Duration // closed files whose last record is older are removed; 0: no limit
+	// Forwarded is the last record that other logs have: none after it is removed, but for MaxTotal, which bounds what a disk has to
+	// hold. Unforwarded is told the numbers of those that are removed all the same. nil: none has to be elsewhere.
+	Forwarded   func() uint64
+	Unforwarded func(first, last uint64)
+
+	Drop bool // what a full disk does not take is lost, and counted in a record once there is room; else it is an error
+
+	Signer *Signer                 // signs checkpoints; nil: there are none
+	Anchor func(line []byte) error // takes checkpoints to where who can forge the log can't; nil: nowhere
+	Warn   func(error)             // is told what could not be anchored, compressed or removed; needed with Anchor
 }
 
 // rotateAt is Options.Rotate where it is left out.
@@ -101,21 +114,41 @@ func openFiles(f files, sandbox string, o Options) (_ *Writer, err error) {
 		return nil, fmt.Errorf("audit log %s: is a %s, not a regular file; name another directory with --audit", f.live(), kind(st.Mode()))
 	}
 	w := newWriter(f, log, head)
-	w.number, w.keep = number, o.Keep
+	w.number, w.keep, w.drop = number, o.Keep, o.Drop
+	w.maxTotal, w.maxAge, w.forwarded, w.unforwarded, w.warn = o.MaxTotal, o.MaxAge, o.Forwarded, o.Unforwarded, o.Warn
 	if o.Rotate > 0 {
 		w.limit = o.Rotate
 	}
-	if err := w.resume(st.Size(), sandbox); err != nil {
+	var was state
+	if o.Signer != nil {
+		if w.signing, was, err = o.Signer.begin(f); err != nil {
+			return nil, err
+		}
+		w.signing.anchorTo(o.Anchor, o.Warn)
+		defer func() {
+			if err != nil {
+				w.signing.stop()
+			}
+		}()
+	}
+	if err := w.resume(st.Size(), sandbox, was); err != nil {
 		return nil, err
 	}
+	if err := w.signing.sign(true); err != nil && !(w.drop && full(err)) {
+		return nil, fmt.Errorf("audit checkpoints: %w", err)
+	}
 	go w.run()
+	go w.keeper()
+	w.rotated <- struct{}{} // something may have been left to do
 	return w, nil
 }
 
 func newWriter(f files, log, head *os.File) *Writer {
-	w := &Writer{files: f, log: log, head: head, limit: rotateAt, failed: make(chan struct{}), stopped: make(chan struct{})}
+	w := &Writer{files: f, log: log, head: head, limit: rotateAt, failed: make(chan struct{}), stopped: make(chan struct{}),
+		rotated: make(chan struct{}, 1), kept: make(chan struct{}), began: time.Now()}
 	w.work.L, w.done.L = &w.mu, &w.mu
 	w.last.Hash = genesis
+	w.wrote = w.last
 	return w
 }
 
@@ -141,13 +174,22 @@ func holder(path string) string {
 }
 
 // resume finds the end of the chain, repairs it, and writes down what it found wrong.
-func (w *Writer) resume(size int64, sandbox string) error {
-	if size == 0 {
+func (w *Writer) resume(size int64, sandbox string, was state) error {
+	if size == 0 && w.number > 0 { // a kill came between the rotation and the first record after it
+		h, err := w.files.headOf(w.number)
+		if err != nil {
+			return err
+		}
+		w.last = h
+	} else if size == 0 && was.kept.Seq == 0 && was.lost == 0 {
 		return nil
 	}
 	last, torn, err := w.tail(size)
 	if err != nil {
 		return err
+	}
+	if f, ok := cutFields(last); ok {
+		w.began = f.when() // or before
 	}
 	w.offset = size - int64(len(torn))
 	l, parseErr := parseLine(last)
@@ -159,20 +201,37 @@ func (w *Writer) resume(size int64, sandbox string) error {
 		found = append(found, policy.Decision{Action: "recover", Object: w.Path(),
 			Reason: "the last line " + parseErr.Error() + "; it was left as it is, and `nemoclaw audit verify` names it"})
 	}
+	if fault, err := w.compare(was); err != nil {
+		return err
+	} else if fault != "" {
+		found = append(found, policy.Decision{Action: "recover", Object: w.Path(),
+			Reason: fmt.Sprintf("the log is not what it was when its writer ended: %s; only records 1 to %d are vouched for by a checkpoint of before", fault, was.last.Seq)})
+	}
 	// The numbers of lost lines are not given again: the gap stays for the verifier to see.
-	if h, err := readHead(w.head); err == nil && h.Seq > w.last.Seq {
+	h, _ := readHead(w.head) // what can't be read is no head, and is written anew
+	if h.Seq < was.kept.Seq {
+		h = was.kept
+	}
+	if h.Seq > w.last.Seq {
 		found = append(found, policy.Decision{Action: "recover", Object: w.Path(),
 			Reason: fmt.Sprintf("records %d to %d were here before and are missing: the log was cut short after it was written", w.last.Seq+1, h.Seq)})
 		w.last.Seq = h.Seq
 	}
+	w.wrote = w.last
+	lostTo := max(was.lost, w.last.Seq) // it is less where the record that counts them was written just before a kill
 	if len(torn) > 0 {
 		found = append(found, policy.Decision{Action: "recover", Object: "base64:" + base64.StdEncoding.EncodeToString(torn),
 			Reason: fmt.Sprintf("the last line had no end: its writer was killed or the disk was full; the %d bytes that were there are kept in this record's object", len(torn))})
 	}
-	if found == nil {
-		return nil
+	if found == nil && lostTo == w.last.Seq {
+		return w.signing.took(w, w.last)
 	}
 	var batch []byte
+	if lostTo > w.last.Seq {
+		d := lost(w.last.Seq, lostTo)
+		w.last.Seq = lostTo
+		batch, w.last.Hash = appendLine(batch, &d, w.last.Hash)
+	}
 	for i := range found {
 		d := &found[i]
 		w.last.Seq++
@@ -180,11 +239,23 @@ func (w *Writer) resume(size int64, sandbox string) error {
 		batch, w.last.Hash = appendLine(batch, d, w.last.Hash)
 	}
 	// One write over the torn bytes: they are in the record that replaces them, which is longer than they were.
-	return w.write(batch, w.last)
+	at := w.offset
+	err = w.write(batch, w.last)
+	switch {
+	case w.drop && full(err): // nobody else has the writer yet, so no lock is needed
+		w.lose()
+		return nil
+	case err != nil && w.offset == at: // what was torn stays for the next writer to keep, if the disk lets us
+		_, _ = w.log.WriteAt(torn, at)
+	}
+	return err
 }
 
 // tail returns the last whole line without its newline (nil when there is none) and what stands after it.
 func (w *Writer) tail(size int64) (last, torn []byte, err error) {
+	if size == 0 {
+		return nil, nil, nil
+	}
 	for n := min(size, 4096); n <= 4*MaxLine; n = min(size, 4*n) {
 		buf := make([]byte, n)
 		if _, err := w.log.ReadAt(buf, size-n); err != nil {
@@ -229,4 +300,23 @@ func kind(m os.FileMode) string {
 	default:
 		return "device"
 	}
+}
+
+// headOf returns the head of a closed file.
+func (f files) headOf(number int) (h Head, err error) {
+	in, err := f.open(number)
+	if err != nil {
+		return h, err
+	}
+	defer in.Close()
+	err = backwards(in, func(line []byte) bool {
+		if seq, ok := cutSeq(line); ok {
+			h = Head{seq, sum(line)}
+		}
+		return false
+	})
+	if err == nil && h.Seq == 0 {
+		err = fmt.Errorf("audit log %s: does not end with a record of this log; move the files of this log away and keep them, and start again", in.Name())
+	}
+	return h, err
 }

@@ -9,14 +9,13 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"os"
 	"sort"
 	"time"
 )
 
 // recordAt returns the number of the first record that begins at off or later, and where; forever and the place after
 // the last whole line, when there is none.
-func recordAt(in *os.File, off int64) (seq uint64, start int64, err error) {
+func recordAt(in source, off int64) (seq uint64, start int64, err error) {
 	from := max(off-1, 0)
 	b := bufio.NewReaderSize(io.NewSectionReader(in, from, math.MaxInt64-from), 4096)
 	start = from
@@ -39,7 +38,7 @@ func recordAt(in *os.File, off int64) (seq uint64, start int64, err error) {
 	if off > 0 {
 		if whole, err := skip(); !whole {
 			if err == nil {
-				start, err = in.Seek(0, io.SeekEnd)
+				start, err = in.Size()
 			}
 			return forever, start, err
 		}
@@ -52,6 +51,9 @@ func recordAt(in *os.File, off int64) (seq uint64, start int64, err error) {
 		if f, ok := cutFields(head); ok {
 			return f.seq, start, nil
 		}
+		if err != nil && !bytes.Contains(head, newline) {
+			return forever, start, nil // its end may be written at this moment: it is no line yet, and none to be skipped
+		}
 		if whole, err := skip(); !whole {
 			return forever, start, err
 		}
@@ -59,12 +61,16 @@ func recordAt(in *os.File, off int64) (seq uint64, start int64, err error) {
 }
 
 // recordAfter returns the first record whose number is more than seq, as recordAt does. Numbers go up in a file.
-func recordAfter(in *os.File, seq uint64) (found uint64, start int64, err error) {
-	st, err := in.Stat()
+func recordAfter(in source, seq uint64) (found uint64, start int64, err error) {
+	size, err := in.Size()
 	if err != nil {
-		return 0, 0, fmt.Errorf("audit log: %w", err)
+		return 0, 0, err
 	}
-	low, high := int64(0), st.Size() // no later record begins before low; one does at high or before it, if any does
+	low, high := int64(0), size
+	if p, is := in.(*packed); is {
+		low, high = p.index.after(seq)
+	}
+	// No later record begins before low; one does at high or before it, if any does.
 	for low < high {
 		mid := low + (high-low)/2
 		found, start, err = recordAt(in, mid)
@@ -81,10 +87,10 @@ func recordAfter(in *os.File, seq uint64) (found uint64, start int64, err error)
 }
 
 // backwards calls fn with the whole lines of a file from the last to the first, until it returns false.
-func backwards(in *os.File, fn func(line []byte) bool) error {
-	pos, err := in.Seek(0, io.SeekEnd)
+func backwards(in source, fn func(line []byte) bool) error {
+	pos, err := in.Size()
 	if err != nil {
-		return fmt.Errorf("audit log: %w", err)
+		return err
 	}
 	var rest []byte // from pos on, up to and with the end of the first line whose beginning was not read yet
 	ended := false  // a line's end was found
@@ -124,7 +130,7 @@ func backwards(in *os.File, fn func(line []byte) bool) error {
 func (f files) lastRecord() (uint64, error) {
 	var last uint64
 	any := false
-	err := f.filesBackwards(func(in *os.File) (more bool, err error) {
+	err := f.filesBackwards(func(in source) (more bool, err error) {
 		any = true
 		last, _, err = lastOf(in)
 		return last == 0, err
@@ -135,8 +141,17 @@ func (f files) lastRecord() (uint64, error) {
 	return last, err
 }
 
+// firstOf returns the number of a file's first record; forever when it has none.
+func firstOf(in source) (uint64, error) {
+	if p, is := in.(*packed); is && len(p.index.Blocks) > 0 && p.index.Blocks[0].First > 0 {
+		return p.index.Blocks[0].First, nil
+	}
+	seq, _, err := recordAt(in, 0)
+	return seq, err
+}
+
 // lastOf returns number and time of a file's last record.
-func lastOf(in *os.File) (seq uint64, when time.Time, err error) {
+func lastOf(in source) (seq uint64, when time.Time, err error) {
 	err = backwards(in, func(line []byte) bool {
 		f, ok := cutFields(line)
 		if ok {
@@ -148,7 +163,7 @@ func lastOf(in *os.File) (seq uint64, when time.Time, err error) {
 }
 
 // filesBackwards calls fn with the files of a chain from the last to the first, until it returns false.
-func (f files) filesBackwards(fn func(in *os.File) (more bool, err error)) error {
+func (f files) filesBackwards(fn func(in source) (more bool, err error)) error {
 	numbers, live, err := f.all()
 	if err != nil {
 		return err
@@ -160,11 +175,11 @@ func (f files) filesBackwards(fn func(in *os.File) (more bool, err error)) error
 		}
 	}
 	for i := len(numbers) - 1; i >= 0; i-- {
-		in, err := os.Open(f.closed(numbers[i]))
+		in, err := f.open(numbers[i])
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // removed meanwhile, with all before it
 		} else if err != nil {
-			return fmt.Errorf("audit log: %w", err)
+			return err
 		}
 		more, err := fn(in)
 		in.Close()
@@ -177,15 +192,15 @@ func (f files) filesBackwards(fn func(in *os.File) (more bool, err error)) error
 
 // beforeLast returns the number before the first of the last records that flt selects, of those after since.
 func (f files) beforeLast(ctx context.Context, flt *Filter, since uint64) (uint64, error) {
-	left, first := flt.Last, uint64(0)
-	err := f.filesBackwards(func(in *os.File) (more bool, err error) {
+	left, first, text := flt.Last, uint64(0), flt.text()
+	err := f.filesBackwards(func(in source) (more bool, err error) {
 		more = true
 		err = backwards(in, func(line []byte) bool {
 			r, ok := cutFields(line)
 			if ok && r.seq <= since {
 				more = false
 			} else if ok {
-				if selected, _ := flt.matches(&r); selected {
+				if selected, _ := flt.matches(&r); selected && (text == nil || bytes.Contains(line, text)) {
 					first = r.seq
 					left--
 				}
@@ -209,7 +224,7 @@ func (f files) endedBefore(t time.Time) (uint64, error) {
 	}
 	var last uint64
 	sort.Search(len(numbers), func(i int) bool {
-		in, e := os.Open(f.closed(numbers[i]))
+		in, e := f.open(numbers[i])
 		if errors.Is(e, fs.ErrNotExist) {
 			return false // removed meanwhile, because it is old
 		} else if e != nil {

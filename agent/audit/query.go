@@ -37,6 +37,12 @@ func (w *Writer) Query(ctx context.Context, flt Filter, fn func(seq uint64, line
 // returns, or until the writer is closed. It reads the files all the time, so however slow fn is, no record is lost or
 // comes twice, and the writer doesn't wait for it.
 func (w *Writer) Follow(ctx context.Context, flt Filter, fn func(seq uint64, line []byte) error) error {
+	return w.Tail(ctx, flt, fn, func() error { return nil })
+}
+
+// Tail is Follow that says when it has handed on all that there is: rest is called then, before it waits for more. An error of rest
+// ends it too. While rest takes its time more comes together, and nobody waits for it.
+func (w *Writer) Tail(ctx context.Context, flt Filter, fn func(seq uint64, line []byte) error, rest func() error) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -50,6 +56,9 @@ func (w *Writer) Follow(ctx context.Context, flt Filter, fn func(seq uint64, lin
 		if err := r.read(ctx); err != nil || r.over {
 			return err
 		}
+		if err := rest(); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -57,7 +66,10 @@ func (w *Writer) Follow(ctx context.Context, flt Filter, fn func(seq uint64, lin
 		case <-w.failed:
 			return w.Err()
 		case <-w.stopped:
-			return r.read(ctx)
+			if err := r.read(ctx); err != nil {
+				return err
+			}
+			return rest()
 		}
 	}
 }

@@ -59,6 +59,7 @@ func rotated(t *testing.T, n int, o Options) (dir string, all [][]byte) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+	unpack(t, files{dir, "agent"})
 	return dir, all
 }
 
@@ -86,8 +87,19 @@ func slowly(all []decoded, flt Filter) (seqs []uint64) {
 }
 
 func TestQueryAgainstAllLinesDecoded(t *testing.T) {
+	for name, compressed := range map[string]bool{"compressed": true, "as written": false} {
+		t.Run(name, func(t *testing.T) { queryAgainstAll(t, compressed) })
+	}
+}
+
+func queryAgainstAll(t *testing.T, compressed bool) {
 	const n = 250
 	dir, all := rotated(t, n, Options{Rotate: 6000})
+	if compressed {
+		if err := (files{dir, "agent"}).tidy(true); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if numbers, err := (files{dir, "agent"}).numbers(); err != nil || len(numbers) < 10 {
 		t.Fatalf("closed files %v, %v", numbers, err)
 	}
@@ -317,7 +329,7 @@ func FuzzCutFields(f *testing.F) {
 	f.Add("x", `","plane":"exec`, uint8(2))
 	f.Fuzz(func(t *testing.T, object, reason string, verdict uint8) {
 		d := mixed(7)
-		d.Object, d.Reason, d.Verdict, d.Subject.Args, d.Action = object, reason, policy.Verdict(verdict%3), reason, object
+		d.Object, d.Reason, d.Verdict, d.Subject.Args, d.Action, d.Asked = object, reason, policy.Verdict(verdict%3), reason, object, reason
 		line, _ := appendLine(nil, d, genesis)
 		got, ok := cutFields(line[:len(line)-1])
 		if !ok || got.seq != 7 || string(got.sandbox) != d.Sandbox || string(got.plane) != string(d.Plane) || !got.when().Equal(d.Time) {
@@ -361,5 +373,119 @@ func BenchmarkQuery(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestHalfWritten looks for the first record of a file while it is being written: it is found or not there yet, never passed over.
+func TestHalfWritten(t *testing.T) {
+	file, err := os.OpenFile(filepath.Join(t.TempDir(), "live"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	one, prev := appendLine(nil, mixed(1), genesis)
+	both, _ := appendLine(one, mixed(2), prev)
+	for i := range 2000 {
+		if err := file.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		half := i % min(len(one), 200)
+		if _, err := file.WriteAt(both[:half], 0); err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error)
+		go func() {
+			_, err := file.WriteAt(both[half:], int64(half))
+			written <- err
+		}()
+		seq, _, err := recordAt(plain{file}, 0)
+		if err != nil || seq != 1 && seq != forever {
+			t.Fatalf("record %d, %v, with %d bytes at first", seq, err, half)
+		}
+		if err := <-written; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestText: letters are looked for as they stand in the line, with the last ones too.
+func TestText(t *testing.T) {
+	dir, _ := rotated(t, 60, Options{Rotate: 5000})
+	for _, c := range []struct {
+		flt  Filter
+		want []uint64
+	}{
+		{Filter{Text: "host-17.example"}, nil},
+		{Filter{Text: `},"verdict":"allow","plane":"exec"`, Since: 57}, []uint64{58, 59, 60}},
+		{Filter{Text: "06Z", Last: 1}, nil},
+		{Filter{Text: "/usr/bin/curl", Last: 2}, []uint64{59, 60}},
+	} {
+		var got []uint64
+		if err := Query(t.Context(), dir, "agent", c.flt, func(seq uint64, _ []byte) error { got = append(got, seq); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if c.want != nil && !slices.Equal(got, c.want) || c.flt.Last > 0 && len(got) > c.flt.Last {
+			t.Errorf("%+v: %v, want %v", c.flt, got, c.want)
+		}
+	}
+}
+
+// TestTail: it says when it has handed on all there is, and only then; what comes while that takes its time is not missed.
+func TestTail(t *testing.T) {
+	w, err := OpenChain(t.TempDir(), "agent", "", Options{Rotate: 2000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	write := func(from, to uint64) {
+		for n := from; n <= to; n++ {
+			if err := w.Append(mixed(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write(1, 30)
+	var seen, rested []uint64
+	done := errors.New("enough")
+	err = w.Tail(t.Context(), Filter{}, func(seq uint64, line []byte) error {
+		if e, ok := ReadEntry(line); !ok || e.Seq != seq || e.Hash == "" || e.Plane != mixed(seq).Plane || e.Verdict != mixed(seq).Verdict || !e.Time.Equal(mixed(seq).Time) {
+			t.Errorf("%+v of %s", e, line)
+		}
+		seen = append(seen, seq)
+		return nil
+	}, func() error {
+		rested = append(rested, uint64(len(seen)))
+		switch len(rested) {
+		case 1:
+			write(31, 60)
+			return w.Flush()
+		case 2:
+			write(61, 61)
+			return nil
+		}
+		return done
+	})
+	if !errors.Is(err, done) || len(seen) != 61 || !slices.Equal(rested, []uint64{30, 60, 61}) {
+		t.Errorf("%v: %d, rested at %v", err, len(seen), rested)
+	}
+}
+
+func TestGap(t *testing.T) {
+	t.Parallel()
+	lost := policy.Decision{Seq: 20, Plane: policy.PlaneSystem, Action: "lost", Rule: "builtin", Count: 5}
+	mimic := policy.Decision{Seq: 20, Plane: policy.PlaneFile, Action: "lost", Rule: "builtin", Count: 5}
+	for _, c := range []struct {
+		d           policy.Decision
+		before      uint64
+		first, last uint64
+		gone        bool
+	}{
+		{lost, 15, 16, 15, false}, {lost, 12, 13, 15, true}, {lost, 19, 0, 0, false}, {lost, 17, 18, 17, false},
+		{mimic, 15, 16, 19, true}, {policy.Decision{Seq: 20}, 19, 0, 0, false}, {policy.Decision{Seq: 20}, 20, 0, 0, false}, {policy.Decision{Seq: 20}, 10, 11, 19, true},
+	} {
+		first, last, gone := Gap(c.before, AppendJSON(nil, &c.d))
+		if gone != c.gone || gone && (first != c.first || last != c.last) {
+			t.Errorf("%s after %d: %d to %d, %v", c.d.Action, c.before, first, last, gone)
+		}
 	}
 }

@@ -22,10 +22,11 @@ type reader struct {
 	fn    func(seq uint64, line []byte) error
 	end   uint64 // the last record that is wanted
 
-	in   *os.File // nil: there is none to read yet
-	off  int64    // where the first line that was not read begins
-	seq  uint64   // of the last line that was read
-	over bool     // nothing that comes is wanted
+	in   source // nil: there is none to read yet
+	off  int64  // where the first line that was not read begins
+	seq  uint64 // of the last line that was read
+	over bool   // nothing that comes is wanted
+	text []byte // of the filter
 	buf  []byte
 }
 
@@ -38,7 +39,7 @@ func (r *reader) close() {
 
 // start goes to the first line that the filter can select.
 func (r *reader) start(ctx context.Context) error {
-	r.seq = r.flt.Since
+	r.seq, r.text = r.flt.Since, r.flt.text()
 	if !r.flt.From.IsZero() {
 		before, err := r.files.endedBefore(r.flt.From.Add(-late))
 		if err != nil {
@@ -75,6 +76,9 @@ func (r *reader) read(ctx context.Context) error {
 			if torn != forever {
 				r.seq = torn // a line that has no end in a closed file never gets one
 			}
+			if p, is := r.in.(*packed); is {
+				r.seq = max(r.seq, p.index.last()) // blocks may have been passed over
+			}
 			r.close()
 		}
 		if err := r.seek(); err != nil || r.in == nil {
@@ -95,7 +99,11 @@ func (r *reader) closed() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("audit log: %w", err)
 	}
-	st, err := r.in.Stat()
+	file, is := r.in.(plain)
+	if !is {
+		return true, nil
+	}
+	st, err := file.Stat()
 	if err != nil {
 		return false, fmt.Errorf("audit log: %w", err)
 	}
@@ -114,14 +122,19 @@ func (r *reader) readFile(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := r.in.ReadAt(r.buf, r.off)
+		buf := r.buf
+		if p, is := r.in.(*packed); is {
+			end := p.skip(&r.off, &r.flt, r.text)
+			buf = buf[:min(int64(len(buf)), end-r.off)]
+		}
+		n, err := r.in.ReadAt(buf, r.off)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("audit log: %w", err)
 		}
-		used, err := r.lines(r.buf[:n])
+		used, err := r.lines(buf[:n])
 		r.off += int64(used)
 		switch {
-		case err != nil || r.over || n < len(r.buf):
+		case err != nil || r.over || n == 0 || n < len(buf):
 			return err
 		case used > 0:
 		case len(r.buf) > MaxLine:
@@ -132,7 +145,7 @@ func (r *reader) readFile(ctx context.Context) error {
 	}
 }
 
-func tooLong(in *os.File) error {
+func tooLong(in source) error {
 	return fmt.Errorf("audit log %s: it has a line that is longer than any record; `nemoclaw audit verify` names it", in.Name())
 }
 
@@ -158,7 +171,7 @@ func (r *reader) lines(b []byte) (used int, err error) {
 			r.over = true
 			return used, nil
 		}
-		if selected {
+		if selected && (r.text == nil || bytes.Contains(line, r.text)) {
 			if err := r.fn(f.seq, line); err != nil {
 				return used, err
 			}
@@ -186,14 +199,14 @@ func (r *reader) seek() error {
 }
 
 // find is seek among the files that all returned.
-func (f files) find(numbers []int, live *os.File, seq uint64) (in *os.File, off int64, err error) {
+func (f files) find(numbers []int, live source, seq uint64) (in source, off int64, err error) {
 	// The first file that begins with a later record; the one before it may end with later ones.
 	i := sort.Search(len(numbers), func(i int) bool {
 		first := uint64(forever)
-		if file, e := os.Open(f.closed(numbers[i])); e != nil {
+		if file, e := f.open(numbers[i]); e != nil {
 			err = errors.Join(err, e)
 		} else {
-			first, _, e = recordAt(file, 0)
+			first, e = firstOf(file)
 			err = errors.Join(err, e)
 			file.Close()
 		}
@@ -203,7 +216,7 @@ func (f files) find(numbers []int, live *os.File, seq uint64) (in *os.File, off 
 		return nil, 0, err
 	}
 	for i = max(0, i-1); i < len(numbers); i++ {
-		file, err := os.Open(f.closed(numbers[i]))
+		file, err := f.open(numbers[i])
 		if err != nil {
 			return nil, 0, err
 		}

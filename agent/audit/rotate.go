@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 )
@@ -19,35 +20,25 @@ func (w *Writer) rotate() error {
 	if err := w.log.Sync(); err != nil {
 		return err
 	}
+	if err := w.signing.sign(true); err != nil {
+		return err
+	}
 	if err := os.Rename(w.files.live(), w.files.closed(w.number+1)); err != nil {
 		return err
 	}
-	w.number++
 	log, err := os.OpenFile(w.files.live(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
+	if err != nil { // no room: it is tried again with the next batch
+		return errors.Join(err, os.Rename(w.files.closed(w.number+1), w.files.live()))
 	}
+	w.number++
 	w.log.Close()
-	w.log, w.offset = log, 0
+	w.log, w.offset, w.began = log, 0, time.Now()
 	if err := atomicfile.SyncDir(w.files.dir); err != nil {
 		return err
 	}
-	return w.prune()
-}
-
-// prune removes the closed files that are more than are kept.
-func (w *Writer) prune() error {
-	if w.keep == 0 {
-		return nil
-	}
-	numbers, err := w.files.numbers()
-	if err != nil {
-		return err
-	}
-	for _, n := range numbers[:max(0, len(numbers)-w.keep)] {
-		if err := os.Remove(w.files.closed(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	select {
+	case w.rotated <- struct{}{}:
+	default: // it looks at all of them anyway
 	}
 	return nil
 }
@@ -56,6 +47,9 @@ func (w *Writer) prune() error {
 func (f files) unrotate() (number int, err error) {
 	numbers, err := f.numbers()
 	if err != nil || len(numbers) == 0 {
+		return 0, err
+	}
+	if err := f.tidy(false); err != nil {
 		return 0, err
 	}
 	number = newest(numbers)
@@ -67,7 +61,11 @@ func (f files) unrotate() (number int, err error) {
 	case !st.Mode().IsRegular() || st.Size() > 0:
 		return number, nil
 	}
-	if err := os.Rename(f.closed(number), f.live()); err != nil {
+	err = os.Rename(f.closed(number), f.live())
+	if errors.Is(err, fs.ErrNotExist) {
+		return number, nil // it is compressed, so the rotation had come to its end, and the chain goes on behind it
+	}
+	if err != nil {
 		return 0, fmt.Errorf("audit log: take back the last closed file, after a rotation was cut short: %w", err)
 	}
 	return number - 1, nil

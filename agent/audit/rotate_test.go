@@ -122,7 +122,7 @@ func TestVerifyWithOldFilesRemoved(t *testing.T) {
 	if err != nil || r.Fault != nil || r.Files != 4 || r.First < 10 || r.Head.Seq != 100 {
 		t.Fatalf("%+v, %v, %v", r, r.Fault, err)
 	}
-	old := Head{Seq: r.First - 1, Hash: genesis}
+	old := Head{Seq: r.First - 2, Hash: genesis}
 	if _, err := VerifyFile(f.live(), old); err == nil || !strings.Contains(err.Error(), "can't be checked") {
 		t.Errorf("the head of a record that was removed: %v", err)
 	}

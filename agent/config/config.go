@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Where things are unless the file or a flag says otherwise.
@@ -42,8 +44,19 @@ type Config struct {
 	Resolver  netip.AddrPort // of allowed names; invalid: the host's resolv.conf
 	HostsFile string         // of names to look in first; "": /etc/hosts
 
-	AuditMaxSize int64 // bytes after which a new audit file is begun; 0: never
-	AuditKeep    int   // so many full audit files are kept; 0: all
+	AuditMaxSize  int64         // bytes after which a new audit file is begun; 0: never
+	AuditKeep     int           // so many full audit files are kept; 0: all
+	AuditMaxTotal int64         // bytes of all full audit files, as they are on the disk; 0: no limit
+	AuditMaxAge   time.Duration // full audit files with nothing younger are removed; 0: never
+	AuditFull     string        // what happens when the audit log's disk is full: deny or drop
+	AuditAnchor   string        // where signed checkpoints of the log are kept too; "": nowhere
+
+	Metrics                 netip.AddrPort // where they are served; invalid: nowhere
+	MetricsToken            string         // the file of what a client must know; "": nothing
+	MetricsCert, MetricsKey string         // the files of the endpoint's certificate; "": no TLS
+
+	Hooks   []Hook    // that are told of requests
+	Forward []Forward // that audit records are sent to
 }
 
 // Default returns what the daemon does without a file and without flags.
@@ -51,7 +64,7 @@ func Default() Config {
 	return Config{
 		StateDir: DefaultState, RunDir: DefaultRun, AuditDir: DefaultAudit, BPFFS: DefaultBPFFS, CgroupParent: DefaultParent,
 		SteerGroup: "nemoclaw", WatchGroup: "nemoclaw-watch",
-		AuditMaxSize: 64 << 20, AuditKeep: 0,
+		AuditMaxSize: 64 << 20, AuditKeep: 0, AuditFull: "deny",
 	}
 }
 
@@ -87,11 +100,35 @@ func (c Config) check() error {
 	if dir := filepath.Dir(c.Socket); within(dir, c.StateDir) || within(dir, c.AuditDir) {
 		return fmt.Errorf("socket %s is in the state or audit directory; put it into run_dir (%s)", c.Socket, c.RunDir)
 	}
+	if a := c.AuditAnchor; filepath.IsAbs(a) && (within(a, c.AuditDir) || within(a, c.StateDir)) {
+		return fmt.Errorf("audit_anchor %s is beside the log or its key, where who can forge the log finds it too; name a file elsewhere, best on another machine", a)
+	}
+	if t := c.AuditMaxTotal; t > 0 && (c.AuditMaxSize == 0 || t < c.AuditMaxSize) {
+		return fmt.Errorf("audit_max_total %s is less than one file of audit_max_size %s; give it more, or make the files smaller", formatSize(t), formatSize(c.AuditMaxSize))
+	}
 	if c.SteerGroup != "" && c.SteerGroup == c.WatchGroup {
 		return fmt.Errorf("steer_group and watch_group are both %q, and who may steer may watch anyway; name two groups, or leave watch_group empty (\"\")", c.SteerGroup)
 	}
+	return c.checkMetrics()
+}
+
+// checkMetrics keeps the endpoint to those who may look: on loopback that is whoever has an account here, unless a token says
+// otherwise; elsewhere a token is needed, and TLS, without which anybody on the way could read the token.
+func (c Config) checkMetrics() error {
+	switch {
+	case (c.MetricsCert == "") != (c.MetricsKey == ""):
+		return errors.New("metrics_cert and metrics_key belong together: give both, or neither")
+	case !c.Metrics.IsValid() && (c.MetricsToken != "" || c.MetricsCert != ""):
+		return errors.New("metrics_token and metrics_cert are for an endpoint that there is not: give metrics, such as 9464")
+	case c.Metrics.IsValid() && !c.Metrics.Addr().Unmap().IsLoopback() && (c.MetricsToken == "" || c.MetricsCert == ""):
+		return fmt.Errorf("metrics %s is not on loopback, and others could read it: give metrics_token, and metrics_cert with metrics_key; or leave the address out (%d): then it is 127.0.0.1",
+			c.Metrics, c.Metrics.Port())
+	}
 	return nil
 }
+
+// AuditKey is the directory of the key that the audit log is signed with.
+func (c Config) AuditKey() string { return filepath.Join(c.StateDir, "audit") }
 
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
@@ -123,6 +160,28 @@ func optionalPath(s string) (string, error) {
 	return absolute(s)
 }
 
+// anchor wants a file, the host's syslog, or a server.
+func anchor(s string) (string, error) {
+	u, err := url.Parse(s)
+	switch {
+	case s == "" || s == "syslog":
+		return s, nil
+	case filepath.IsAbs(s):
+		return filepath.Clean(s), nil
+	case err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "":
+		return s, nil
+	}
+	return "", errors.New("want the absolute path of a file, syslog, or the https address of a server")
+}
+
+// whenFull wants a word.
+func whenFull(s string) (string, error) {
+	if s != "deny" && s != "drop" {
+		return "", errors.New("want deny, which ends all sandboxes when nothing can be written down, or drop, which counts what was not")
+	}
+	return s, nil
+}
+
 func cgroupName(s string) (string, error) {
 	if s == "" || strings.ContainsAny(s, "/. \t\n") {
 		return "", errors.New("want a name without slashes, dots and blanks: it names a directory of the cgroup v2 hierarchy")
@@ -136,6 +195,21 @@ func groupName(s string) (string, error) {
 		return "", errors.New("want the name of a group, as in /etc/group")
 	}
 	return s, nil
+}
+
+// endpoint reads an address with a port, or a port of 127.0.0.1.
+func endpoint(s string) (netip.AddrPort, error) {
+	if s == "" {
+		return netip.AddrPort{}, nil
+	}
+	if !strings.Contains(s, ":") {
+		s = "127.0.0.1:" + s
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		return netip.AddrPort{}, errors.New("want a port, or an address and a port, such as 9464 (of 127.0.0.1) or [::1]:9464")
+	}
+	return ap, nil
 }
 
 // resolver reads an address with or without a port; the port is 53 when it is left out.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -127,10 +128,16 @@ func (c *Config) parse(name string, src []byte) error {
 		key, value := root.Content[i], root.Content[i+1]
 		s, known := find(key.Value)
 		switch {
+		case seen[key.Value] != 0:
+			return fmt.Errorf("%s:%d: %s was given in line %d already; remove one", name, key.Line, key.Value, seen[key.Value])
+		case slices.Contains(listKeys, key.Value):
+			seen[key.Value] = key.Line
+			if err := c.parseListed(name, key.Value, value); err != nil {
+				return err
+			}
+			continue
 		case !known:
 			return fmt.Errorf("%s:%d: unknown key %q%s; the keys are %s", name, key.Line, key.Value, nearest(key.Value), keys())
-		case seen[s.key] != 0:
-			return fmt.Errorf("%s:%d: %s was given in line %d already; remove one", name, key.Line, s.key, seen[s.key])
 		case value.Kind != yaml.ScalarNode:
 			return fmt.Errorf("%s:%d: %s: want one value", name, value.Line, s.key)
 		case value.ShortTag() == "!!null":
@@ -142,6 +149,15 @@ func (c *Config) parse(name string, src []byte) error {
 		}
 	}
 	return nil
+}
+
+func (c *Config) parseListed(name, key string, list *yaml.Node) (err error) {
+	if key == hooksKey {
+		c.Hooks, err = parseList(name, key, "`- exec: [/path/of/a/program]`, `- webhook: https://...`", maxHooks, list, parseHook)
+		return err
+	}
+	c.Forward, err = parseForwards(name, list)
+	return err
 }
 
 // plain values need no quotes in YAML.
@@ -157,5 +173,5 @@ func (c Config) String() string {
 		}
 		fmt.Fprintf(&b, "%-15s %s\n", s.key+":", value)
 	}
-	return b.String()
+	return b.String() + listText(hooksKey, c.Hooks) + listText(forwardKey, c.Forward)
 }

@@ -31,8 +31,19 @@ func (d *Daemon) Info() api.Info {
 	return api.Info{
 		Version: d.version, API: "v1", Level: d.loader.Level().String(), Reason: d.loader.LevelReason(),
 		Kernel: unix.ByteSliceToString(name.Release[:]), Sandboxes: len(d.all()), Seq: d.audit.Head().Seq,
-		AuditLog: d.audit.Path(), StateDir: d.c.StateDir, RunDir: d.c.RunDir,
+		AuditLog: d.audit.Path(), StateDir: d.c.StateDir, RunDir: d.c.RunDir, Forward: d.receivers(),
 	}
+}
+
+// receivers are those of the audit log's records.
+func (d *Daemon) receivers() (list []api.Forward) {
+	last := d.audit.Head().Seq
+	for _, s := range d.forward.States() {
+		list = append(list, api.Forward{
+			Name: s.Name, Kind: s.Kind, Seq: s.Seq, Lag: last - min(s.Seq, last), Behind: s.Behind.Seconds(), Refused: s.Refused, Removed: s.Removed, Error: s.Error,
+		})
+	}
+	return list
 }
 
 // List lists the sandboxes by name.
@@ -41,6 +52,7 @@ func (d *Daemon) List() []api.Sandbox {
 	for _, b := range d.all() {
 		list = append(list, b.describe())
 	}
+	d.showUse(list)
 	return list
 }
 
@@ -50,16 +62,19 @@ func (d *Daemon) Get(name string) (api.Sandbox, error) {
 	if err != nil {
 		return api.Sandbox{}, err
 	}
-	return b.describe(), nil
+	list := []api.Sandbox{b.describe()}
+	d.showUse(list)
+	return list[0], nil
 }
 
 func (b *box) describe() api.Sandbox {
+	requests := b.desk.Len() // its lock is taken before mu
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := api.Sandbox{
 		Name: b.name, State: b.state, Reason: b.reason, Wanted: b.spec.Wanted, Created: b.spec.Created,
 		Policy: api.PolicyState{Running: b.inForce}, Workspace: b.workspace(), Image: b.spec.Image,
-		Env: b.spec.Env, Publish: b.spec.Publish, Warnings: slices.Clone(b.warnings), Proposals: b.proposals.len(),
+		Env: b.spec.Env, Publish: b.spec.Publish, Warnings: slices.Clone(b.warnings), Requests: requests,
 	}
 	s.Config, s.Inference = b.shownConfig()
 	latest := b.revisions.Latest()
@@ -71,6 +86,7 @@ func (b *box) describe() api.Sandbox {
 		if c, err := i.Counters(); err == nil {
 			s.Refused = c.Denied()
 		}
+		s.GPUs = givenGPUs(i)
 	}
 	return s
 }
@@ -81,7 +97,7 @@ func (d *Daemon) Create(ctx context.Context, who server.Caller, c api.Create) (a
 	if err != nil {
 		return api.Sandbox{}, err
 	}
-	b, err := d.make(c, text, compiled.Revision, who)
+	b, err := d.make(c, text, compiled, who)
 	if err != nil {
 		return api.Sandbox{}, err
 	}
@@ -136,15 +152,15 @@ func (d *Daemon) checkCreate(c *api.Create) (text string, compiled *policy.Compi
 			return "", nil, bad(err)
 		}
 	}
-	return text, compiled, checkConfig(c.Config)
+	return text, compiled, checkConfig(c.Config, compiled.Inference)
 }
 
 // make makes the files of a sandbox. It exists from the rename of its directory on.
-func (d *Daemon) make(c api.Create, text, hash string, who server.Caller) (*box, error) {
+func (d *Daemon) make(c api.Create, text string, compiled *policy.Compiled, who server.Caller) (*box, error) {
 	if err := d.reserve(c.Name); err != nil {
 		return nil, err
 	}
-	b, err := d.makeFiles(c, text, hash, who)
+	b, err := d.makeFiles(c, text, compiled, who)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	close(d.making[c.Name])
@@ -175,7 +191,7 @@ func (d *Daemon) reserve(name string) error {
 }
 
 // makeFiles makes what is on disk, and the directory of the sandbox last.
-func (d *Daemon) makeFiles(c api.Create, text, hash string, who server.Caller) (*box, error) {
+func (d *Daemon) makeFiles(c api.Create, text string, compiled *policy.Compiled, who server.Caller) (*box, error) {
 	s := spec{
 		Created: time.Now().UTC(), Workspace: c.Workspace, Image: c.Image, Env: c.Env, Publish: c.Publish, Wanted: api.Stopped,
 	}
@@ -186,10 +202,10 @@ func (d *Daemon) makeFiles(c api.Create, text, hash string, who server.Caller) (
 		err = os.Mkdir(temp, 0o700)
 	}
 	if err == nil {
-		err = fill(temp, c.PolicyName, text, hash, who)
+		err = fill(temp, c.PolicyName, text, compiled.Revision, who)
 	}
 	if err == nil {
-		err = keepConfig(temp, &s, c.Config)
+		err = keepConfig(temp, &s, c.Config, compiled.Inference)
 	}
 	if err == nil {
 		err = writeSpec(temp, s)
@@ -321,7 +337,11 @@ func (d *Daemon) Usage(name string) (api.Usage, error) {
 		return api.Usage{}, err
 	}
 	conns, err := i.Conns()
-	return api.Usage{Memory: u.Memory, CPU: u.CPU, Processes: u.Processes, Disk: diskUse(b.workspace()), Conns: conns}, err
+	sent, received := i.Traffic()
+	return api.Usage{
+		Memory: u.Memory, CPU: u.CPU, Processes: u.Processes, Disk: b.disk.use(b.workspace()), Conns: conns, Sent: sent, Received: received,
+		GPU: b.gpuUse(),
+	}, err
 }
 
 // Explain says what the policy in force, or the latest when it does not run, says of an action.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/revisions"
@@ -28,6 +29,7 @@ type spec struct {
 	Digest    string            `json:"image_digest,omitempty"`
 	Env       []string          `json:"env,omitempty"`
 	Config    map[string]string `json:"config,omitempty"`
+	KeyFor    string            `json:"key_for,omitempty"` // the provider that the key was given for; "": that of the model
 	Publish   []api.Published   `json:"publish,omitempty"`
 	Wanted    api.State         `json:"wanted"`
 	Running   int               `json:"running,omitempty"` // the policy's revision whose rules for files and programs are in force
@@ -53,8 +55,16 @@ type box struct {
 	inForce   int             // the policy's revision, of the network; 0: none
 	publisher map[string]*publisher
 
+	disk      diskUsage
 	revisions *revisions.Store
-	proposals *proposals
+	desk      *approvals.Desk
+
+	looked struct { // the policy that requests were looked at with last, while nothing runs
+		sync.Mutex
+		number int // its revision; 0: none
+		policy *policy.Compiled
+	}
+	patience patience // with what the processes inside tell of themselves
 }
 
 const specFile = "spec.json"
@@ -83,7 +93,10 @@ func (b *box) openFiles() (err error) {
 	if b.revisions, err = revisions.Open(filepath.Join(b.dir, "policy")); err != nil {
 		return err
 	}
-	b.proposals, err = openProposals(filepath.Join(b.dir, "proposals.json"))
+	b.desk, err = b.d.queue.Open(approvals.Config{
+		Sandbox: b.name, File: filepath.Join(b.dir, "approvals.json"), Grants: filepath.Join(b.d.c.RunDir, b.name, "grants.json"),
+		Record: b.recordAnswer, Permit: b.permitAnswer, Look: b.look, Rule: b.rule,
+	})
 	return err
 }
 
@@ -161,7 +174,9 @@ func (b *box) config(compiled *policy.Compiled, root string) agent.Config {
 		Name: b.name, Policy: compiled, PolicyName: b.revisions.Latest().Name, Workspace: b.workspace(), Root: root, Started: b.spec.Created, Lasting: true,
 		Parent: b.d.parent, RunDir: b.d.c.RunDir, Protected: b.d.protected(), BookFile: filepath.Join(b.dir, "names"),
 		Resolver: b.d.c.Resolver, HostsFile: b.d.c.HostsFile,
-		Record: b.record, Ask: b.ask,
+		GPUs:      b.d.gpus.Look,
+		Inference: b.inference(),
+		Record:    b.record, Permit: b.records.Permit, Ask: b.desk.Ask, Refused: b.desk.Refused, Granted: b.desk.Granted,
 		Failed: func(err error) { go b.failStart(start, err) }, // it may be told from within what ends
 		Warn:   b.warn,
 	}
@@ -189,7 +204,7 @@ func (b *box) start(ctx context.Context) error {
 	err := b.begin(ctx)
 	if err != nil {
 		b.setState(api.Failed, err.Error())
-		b.note("start", b.name, "it can't be started: "+err.Error())
+		b.records.Record(policy.Decision{Plane: policy.PlaneSystem, Action: "start", Object: b.name, Reason: "it can't be started: " + err.Error(), Verdict: policy.Deny, Rule: "builtin"})
 	}
 	return err
 }
@@ -222,6 +237,7 @@ func (b *box) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.desk.Begin(i) // before anything can be run in it
 	b.ran(i, revision)
 	return nil
 }
@@ -260,6 +276,9 @@ func (b *box) adopt() error {
 		return err
 	}
 	b.ran(i, revision)
+	if err := b.desk.Resume(i); err != nil {
+		b.warn("an answer that was given before the daemon was started again is not in force: " + err.Error())
+	}
 	b.note("adopt", b.name, fmt.Sprintf("taken over, policy %s revision %d", b.revisions.Latest().Name, revision))
 	if waits, err := i.Waits(latest); err != nil || len(waits) > 0 {
 		// The daemon was killed between a change and the restart that was asked for with it.
@@ -306,6 +325,7 @@ func (b *box) stop() error {
 		return nil
 	}
 	err := i.Stop()
+	b.desk.Stop()
 	b.note("stop", b.name, "")
 	b.setState(api.Stopped, "")
 	return err
@@ -356,6 +376,7 @@ func (b *box) end(cause error) {
 	if err := i.Stop(); err != nil {
 		b.d.log.Error("ending a sandbox", "sandbox", b.name, "error", err)
 	}
+	b.desk.Stop()
 }
 
 // detach leaves it running for the next daemon.
@@ -365,8 +386,8 @@ func (b *box) detach() {
 	if i := b.take(api.Stopped, "the daemon ends"); i != nil {
 		i.Detach()
 	}
-	if b.proposals != nil {
-		b.proposals.flush()
+	if b.desk != nil {
+		b.desk.Close()
 	}
 }
 
@@ -382,7 +403,7 @@ func (b *box) remove() error {
 	if err := os.Rename(b.dir, filepath.Join(parent, gone)); err != nil {
 		return fmt.Errorf("destroying %s: %w", b.name, err)
 	}
-	b.proposals.close()
+	b.desk.Close()
 	if err := errors.Join(atomicfile.SyncDir(parent), b.d.clear(gone)); err != nil {
 		return fmt.Errorf("%w: %w", errRemains, err)
 	}

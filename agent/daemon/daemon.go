@@ -8,10 +8,13 @@
 //	sandboxes/NAME/spec.json      what it is made of, and whether it should run
 //	sandboxes/NAME/policy/        its policies, one file for each revision
 //	sandboxes/NAME/names          the addresses that its names have, for its whole life
-//	sandboxes/NAME/proposals.json what was asked for and nobody answered
+//	sandboxes/NAME/approvals.json what was asked for and nobody answered, and the answers in force
 //	sandboxes/NAME/key            its inference key; nothing ever gives it back
+//	sandboxes/NAME/ca.pem         the certificate authority of its router
+//	sandboxes/NAME/spent.json     what its models took today
 //	workspaces/NAME/              its files, when nobody named a directory
 //	images/, snapshots/
+//	forward/RECEIVER              the last audit record that a receiver has
 //
 // Each file is replaced in one step. A sandbox that is half made or half destroyed has a name that begins with a dot, and
 // is removed by the next start.
@@ -34,9 +37,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/forward"
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/agent/snapshot"
@@ -56,15 +62,19 @@ type Daemon struct {
 
 	locks    []*os.File // of the state and the run directory: there is one daemon for each
 	audit    *audit.Writer
+	forward  forward.Streams
 	hub      *hub.Hub
+	queue    *approvals.Queue
 	own      *hub.Recorder // of what is about no sandbox
+	records  chan struct{} // closed when own is there
 	loader   *loader.Loader
 	parent   string // directory of the cgroup that all sandboxes' are in
 	refusals *refusals
+	gpus     gpu.Helper
 
 	life   context.Context // ends with Close
 	cancel context.CancelFunc
-	starts sync.WaitGroup // of sandboxes that come back
+	starts sync.WaitGroup // of sandboxes that come back, and of the hooks
 
 	mu     sync.Mutex
 	boxes  map[string]*box
@@ -77,7 +87,7 @@ func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err err
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the daemon needs root, because the sandboxes' rules are put into the kernel from outside of them: start it with systemctl start nemoclaw-agent, or with sudo")
 	}
-	d := &Daemon{c: c, version: version, log: log, boxes: map[string]*box{}, making: map[string]chan struct{}{}}
+	d := &Daemon{c: c, version: version, log: log, queue: approvals.New(), boxes: map[string]*box{}, making: map[string]chan struct{}{}, records: make(chan struct{})}
 	d.life, d.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -87,11 +97,16 @@ func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err err
 	if err := d.openState(); err != nil {
 		return nil, err
 	}
-	if d.audit, err = audit.OpenChain(c.AuditDir, chain, "", audit.Options{Rotate: c.AuditMaxSize, Keep: c.AuditKeep}); err != nil {
+	if err := d.openAudit(); err != nil {
 		return nil, err
 	}
 	d.hub = hub.New(d.audit)
 	d.own = d.hub.Sandbox("")
+	close(d.records)
+	hooks, err := d.openHooks()
+	if err != nil {
+		return nil, err
+	}
 	if err := d.openLoader(); err != nil {
 		return nil, err
 	}
@@ -109,6 +124,8 @@ func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err err
 		return nil, err
 	}
 	d.startWanted()
+	d.tellHooks(hooks)
+	d.starts.Go(func() { d.forward.Run(d.life, d.audit) })
 	return d, nil
 }
 
@@ -118,11 +135,42 @@ const (
 	workspacesDir = "workspaces"
 	imagesDir     = "images"
 	snapshotsDir  = "snapshots"
+	forwardDir    = "forward"
 )
+
+// openAudit opens the audit log, and makes the key that it is signed with where there is none.
+func (d *Daemon) openAudit() error {
+	key, err := audit.OpenSigner(d.c.AuditKey())
+	if err != nil {
+		return err
+	}
+	o := audit.Options{Rotate: d.c.AuditMaxSize, Keep: d.c.AuditKeep, MaxTotal: d.c.AuditMaxTotal, MaxAge: d.c.AuditMaxAge, Drop: d.c.AuditFull == "drop", Signer: key, Warn: func(err error) { d.log.Warn("audit log", "error", err) }}
+	if o.Anchor, err = audit.OpenAnchor(d.c.AuditAnchor); err != nil {
+		return err
+	}
+	if d.forward, err = forward.Open(d.c.Forward, filepath.Join(d.c.StateDir, forwardDir), d.tellOfReceiver); err != nil {
+		return err
+	}
+	if d.forward != nil {
+		o.Forwarded, o.Unforwarded = d.forward.Forwarded, d.forward.Removed
+	}
+	d.audit, err = audit.OpenChain(d.c.AuditDir, chain, "", o)
+	return err
+}
+
+// tellOfReceiver says what becomes of a receiver of records, in the journal and in the log, which may be about to be opened.
+func (d *Daemon) tellOfReceiver(action, object, reason string) {
+	d.log.Warn(reason, action, object)
+	select {
+	case <-d.records:
+		d.note(action, object, reason)
+	case <-d.life.Done():
+	}
+}
 
 // openState makes and locks the state and the run directory.
 func (d *Daemon) openState() error {
-	for _, dir := range []string{sandboxesDir, workspacesDir, imagesDir, snapshotsDir} {
+	for _, dir := range []string{sandboxesDir, workspacesDir, imagesDir, snapshotsDir, forwardDir} {
 		if err := os.MkdirAll(filepath.Join(d.c.StateDir, dir), 0o700); err != nil {
 			return fmt.Errorf("state directory: %w; name another with --state-dir", err)
 		}
@@ -339,6 +387,7 @@ func (d *Daemon) Close() error {
 	if d.refusals != nil {
 		errs = append(errs, d.refusals.close())
 	}
+	d.gpus.Close()
 	if d.loader != nil {
 		errs = append(errs, d.loader.Close())
 	}
@@ -394,8 +443,8 @@ func (d *Daemon) note(action, object, reason string) {
 
 // protected are the directories that no sandbox may see.
 func (d *Daemon) protected() []string {
-	list := []string{config.DefaultDir, d.c.AuditDir, d.c.RunDir, d.c.BPFFS}
-	for _, dir := range []string{sandboxesDir, imagesDir, snapshotsDir} {
+	list := []string{config.DefaultDir, d.c.AuditDir, d.c.AuditKey(), d.c.RunDir, d.c.BPFFS}
+	for _, dir := range []string{sandboxesDir, imagesDir, snapshotsDir, forwardDir} {
 		list = append(list, filepath.Join(d.c.StateDir, dir))
 	}
 	return list

@@ -3,7 +3,29 @@ package daemon
 import (
 	"strings"
 	"testing"
+
+	"github.com/nemoclaw/nemoclaw/policy"
 )
+
+// TestKeyFor: a key goes to the provider of the model that is set, or else of the policy's cloud model.
+func TestKeyFor(t *testing.T) {
+	p, err := policy.Parse("p.yaml", []byte("inference:\n  cloud: {model: openai/gpt-4o}\n  models: [{name: fast, model: anthropic/claude}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := policy.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for model, want := range map[string]string{"": "openai", "cloud": "openai", "fast": "anthropic", "google/gemini": "google"} {
+		if got := providerOf(model, c.Inference); got != want {
+			t.Errorf("%q: %s, want %s", model, got, want)
+		}
+	}
+	if got := providerOf("", nil); got != "nvidia" {
+		t.Errorf("without a policy for models: %s", got)
+	}
+}
 
 // TestFindNearest: a misspelt name leads to the sandbox that was meant, and another one to none.
 func TestFindNearest(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,27 @@ const (
 	countDepth = 256 // directories; each has a descriptor
 	countNames = 512 // of a directory at a time
 )
+
+// countShare is how much of a processor counting may take when somebody asks all the time: one part in so many.
+const countShare = 20
+
+// diskUsage is what a directory took when it was last counted.
+type diskUsage struct {
+	mu    sync.Mutex
+	bytes int64
+	until time.Time // it need not be counted again
+}
+
+// use is diskUse, or what it said a moment ago.
+func (u *diskUsage) use(dir string) int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if begin := time.Now(); begin.After(u.until) {
+		u.bytes = diskUse(dir)
+		u.until = time.Now().Add(countShare * time.Since(begin))
+	}
+	return u.bytes
+}
 
 // diskUse is how many bytes a directory takes; -1 when counting takes too long or it can't be read.
 func diskUse(dir string) int64 {

@@ -46,6 +46,9 @@ func (b *box) root(ctx context.Context) (string, error) {
 func (b *box) environment(e api.Exec, terminal bool) ([]string, error) {
 	b.mu.Lock()
 	set, digest := append(append([]string(nil), b.spec.Env...), e.Set...), b.spec.Digest
+	if b.instance != nil {
+		set = append(b.instance.Environment(), set...)
+	}
 	b.mu.Unlock()
 	if digest == "" {
 		return sandbox.Environment(e.Env, terminal, set), nil

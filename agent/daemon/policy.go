@@ -144,7 +144,12 @@ func (d *Daemon) ChangePolicy(ctx context.Context, who server.Caller, name strin
 }
 
 // changePolicy is ChangePolicy of one sandbox. The caller holds ops.
-func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyChange) (res api.PolicyResult, err error) {
+func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyChange) (api.PolicyResult, error) {
+	return b.changeBy(ctx, who.Name, c, func(file, text string) (policy.Edited, error) { return b.edited(file, text, c) })
+}
+
+// changeBy changes the policy as edited does with its text. The caller holds ops.
+func (b *box) changeBy(ctx context.Context, who string, c api.PolicyChange, edited func(file, text string) (policy.Edited, error)) (res api.PolicyResult, err error) {
 	bad := func(err error) error { return &api.Error{Code: api.Invalid, Message: err.Error()} }
 	latest, was, err := b.revision(0)
 	if err != nil {
@@ -157,7 +162,7 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 	if c.Text != "" && c.PolicyName != "" {
 		file = c.PolicyName
 	}
-	text, what, next, err := b.edited(file, was, c)
+	e, err := edited(file, was)
 	if err != nil {
 		var known *api.Error
 		if errors.As(err, &known) {
@@ -165,6 +170,7 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		}
 		return res, bad(err)
 	}
+	text, what, next := string(e.Text), strings.Join(e.Did, "; "), e.Policy
 	res.Policy = b.policyText(latest, was)
 	if text == was && file == latest.Name {
 		res.Policy.What, res.Live = what, true
@@ -191,11 +197,11 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 	if notRunning == nil {
 		warned = i.Warnings()
 	}
-	r, err := b.revisions.Append([]byte(text), revisions.Change{Name: file, Hash: next.Revision, Who: who.Name, What: what}, latest.Number)
+	r, err := b.revisions.Append([]byte(text), revisions.Change{Name: file, Hash: next.Revision, Who: who, What: what}, latest.Number)
 	if err != nil {
 		return res, err
 	}
-	b.note("policy", fmt.Sprintf("revision %d", r.Number), fmt.Sprintf("%s, by %s", what, who.Name))
+	b.note("policy", fmt.Sprintf("revision %d", r.Number), fmt.Sprintf("%s, by %s", what, who))
 	switch {
 	case notRunning != nil:
 	case len(res.Restart) > 0:
@@ -220,37 +226,42 @@ func (b *box) changePolicy(ctx context.Context, who server.Caller, c api.PolicyC
 		res.Live = err == nil
 	}
 	if err == nil {
-		b.dropAnswered(next)
+		b.reconsider(next)
 		res.Warnings = b.newWarnings(warned)
 	}
 	res.Policy = b.policyText(r, text)
 	return res, err
 }
 
-// edited is the text that a change makes of the one that is there, the change in words, and what the text means.
-func (b *box) edited(file, text string, c api.PolicyChange) (now, what string, means *policy.Compiled, err error) {
-	var e policy.Edited
+// edited is what a change makes of the text that is there.
+func (b *box) edited(file, text string, c api.PolicyChange) (policy.Edited, error) {
+	whole := func(text, what string) (policy.Edited, error) {
+		means, err := compile(file, text)
+		return policy.Edited{Text: []byte(text), Did: []string{what}, Policy: means}, err
+	}
 	switch {
 	case c.Text != "":
-		means, err = compile(file, c.Text)
-		return c.Text, "the whole policy was set", means, err
-	case c.Rollback != 0:
-		if _, now, err = b.revision(c.Rollback); err == nil {
-			means, err = compile(file, now)
+		e, err := whole(c.Text, "")
+		if err == nil {
+			e.Did = changed(file, text, e.Policy)
 		}
-		return now, fmt.Sprintf("back to revision %d", c.Rollback), means, err
+		return e, err
+	case c.Rollback != 0:
+		_, was, err := b.revision(c.Rollback)
+		if err != nil {
+			return policy.Edited{}, err
+		}
+		return whole(was, fmt.Sprintf("back to revision %d", c.Rollback))
 	case c.Add != nil:
-		e, err = policy.AddRule(file, []byte(text), policy.RuleSpec(*c.Add))
+		return policy.AddRule(file, []byte(text), policy.RuleSpec(*c.Add))
 	case c.Remove != nil:
-		e, err = policy.RemoveRule(file, []byte(text), policy.RuleSpec(*c.Remove))
+		return policy.RemoveRule(file, []byte(text), policy.RuleSpec(*c.Remove))
 	case c.Preset != "":
-		e, err = policy.AddPreset(file, []byte(text), c.Preset)
+		return policy.AddPreset(file, []byte(text), c.Preset)
 	case c.Unpreset != "":
-		e, err = policy.RemovePreset(file, []byte(text), c.Unpreset)
-	default:
-		return "", "", nil, errors.New("a policy change names what is to change")
+		return policy.RemovePreset(file, []byte(text), c.Unpreset)
 	}
-	return string(e.Text), strings.Join(e.Did, "; "), e.Policy, err
+	return policy.Edited{}, errors.New("a policy change names what is to change")
 }
 
 // apply puts a revision's rules into force, and returns how many connections that ended.
@@ -305,18 +316,25 @@ func (b *box) newWarnings(before []string) []string {
 	})
 }
 
-// dropAnswered forgets proposals that a policy now answers.
-func (b *box) dropAnswered(c *policy.Compiled) {
-	b.proposals.drop(func(p *api.Proposal) bool {
-		action, known := map[string]policy.Action{string(policy.PlaneNetwork): policy.QueryConnect, string(policy.PlaneExec): policy.QueryExec}[p.Plane]
-		if !known {
-			return false
+// maxDid is how many changes of a whole policy its history names.
+const maxDid = 3
+
+// changed says what a whole policy changes of the one that was.
+func changed(file, text string, next *policy.Compiled) (did []string) {
+	was, err := compile(file, text)
+	if err != nil { // of an older version of this program
+		return []string{"the whole policy was set"}
+	}
+	list := policy.Changes(was, next)
+	if len(list) == 0 {
+		return []string{"the text was set, which means the same"}
+	}
+	for n, c := range list {
+		if n == maxDid {
+			did = append(did, fmt.Sprintf("and %d changes more", len(list)-n))
+			break
 		}
-		q, err := policy.NewQuery(action, p.Object, "")
-		if err != nil {
-			return false
-		}
-		a := c.ExplainAt(q, time.Since(b.spec.Created))
-		return a.Verdict == policy.Allow || a.Verdict == policy.Deny && a.Rule.Pos != "default"
-	})
+		did = append(did, string(c.Section)+": "+c.What)
+	}
+	return did
 }

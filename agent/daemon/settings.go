@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/agent/provider"
 	"github.com/nemoclaw/nemoclaw/agent/server"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -23,8 +25,8 @@ const keyFile = "key"
 // maxValue bounds one value of a sandbox's configuration.
 const maxValue = 4096
 
-// checkConfig says what can't be set.
-func checkConfig(set map[string]string) error {
+// checkConfig says what can't be set. f is the section of the sandbox's policy; nil: it has none.
+func checkConfig(set map[string]string, f *policy.Inference) error {
 	for k, v := range set {
 		if !slices.Contains([]string{api.ConfigModel, api.ConfigKey, api.ConfigKeyVerified}, k) {
 			return &api.Error{Code: api.Invalid, Message: fmt.Sprintf("there is no setting %q; there are %s and %s", k, api.ConfigModel, api.ConfigKey)}
@@ -32,12 +34,15 @@ func checkConfig(set map[string]string) error {
 		bad := len(v) > maxValue || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f })
 		if k == api.ConfigModel && v != "" {
 			provider, model, ok := strings.Cut(v, "/")
-			bad = bad || !ok || provider == "" || model == ""
+			bad = bad || ok && (provider == "" || model == "") || !ok && f.Named(v) == nil
 		}
 		if bad {
 			want := "one line of at most 4096 bytes"
 			if k == api.ConfigModel {
-				want = "PROVIDER/MODEL, such as ollama/llama3.3:70b"
+				want = "PROVIDER/MODEL, such as ollama/llama3.3:70b, or a model's name in the sandbox's policy"
+				if names := f.Names(); len(names) > 0 {
+					want += ": " + strings.Join(names, ", ")
+				}
 			}
 			return &api.Error{Code: api.Invalid, Message: fmt.Sprintf("%s: want %s", k, want)}
 		}
@@ -46,10 +51,13 @@ func checkConfig(set map[string]string) error {
 }
 
 // keepConfig writes a key to its file and puts the rest into the spec.
-func keepConfig(dir string, s *spec, set map[string]string) error {
+func keepConfig(dir string, s *spec, set map[string]string, f *policy.Inference) error {
 	s.Config = maps.Clone(s.Config)
 	if s.Config == nil {
 		s.Config = map[string]string{}
+	}
+	if s.KeyFor == "" { // of before this was kept: another model must not get it
+		s.KeyFor = providerOf(s.Config[api.ConfigModel], f)
 	}
 	for k, v := range set {
 		switch {
@@ -71,7 +79,19 @@ func keepConfig(dir string, s *spec, set map[string]string) error {
 			s.Config[k] = v
 		}
 	}
+	if _, given := set[api.ConfigKey]; given {
+		s.KeyFor = providerOf(s.Config[api.ConfigModel], f)
+	}
 	return nil
+}
+
+// providerOf is whom a key is for that is given while a model is set, or none is: then the policy's for the cloud answers.
+func providerOf(model string, f *policy.Inference) string {
+	if b := f.Named(cmp.Or(model, policy.CloudName)); b != nil {
+		return b.Provider
+	}
+	name, _, _ := strings.Cut(cmp.Or(model, provider.Recommended), "/")
+	return name
 }
 
 // shownConfig is what of the configuration may be seen. The caller holds mu.
@@ -90,12 +110,16 @@ func (b *box) shownConfig() (map[string]string, api.Inference) {
 
 // SetConfig changes a sandbox's configuration.
 func (d *Daemon) SetConfig(_ context.Context, who server.Caller, name string, set map[string]string) (api.Sandbox, error) {
-	if err := checkConfig(set); err != nil {
-		return api.Sandbox{}, err
-	}
 	return d.operate(name, func(b *box) error {
+		compiled, _, err := b.compile(0)
+		if err != nil {
+			return err
+		}
+		if err := checkConfig(set, compiled.Inference); err != nil {
+			return err
+		}
 		var failed error
-		err := b.change(func(s *spec) { failed = keepConfig(b.dir, s, set) })
+		err = b.change(func(s *spec) { failed = keepConfig(b.dir, s, set, compiled.Inference) })
 		if err = errors.Join(failed, err); err != nil {
 			return err
 		}
@@ -109,9 +133,9 @@ func (d *Daemon) SetConfig(_ context.Context, who server.Caller, name string, se
 func filter(e api.Events) (audit.Filter, error) {
 	f := audit.Filter{Since: e.Since, From: e.From, To: e.To, Sandbox: e.Sandbox, Last: e.Last}
 	for _, p := range e.Planes {
-		plane := policy.Plane(p)
-		if !slices.Contains(policy.Planes(), plane) {
-			return f, fmt.Errorf("there is no plane %q; there are %v", p, policy.Planes())
+		plane, err := policy.ParsePlane(p)
+		if err != nil {
+			return f, err
 		}
 		f.Planes = append(f.Planes, plane)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
+	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -58,6 +60,7 @@ type Options struct {
 	Config  config.Config
 	Version string // of this program
 	Fix     bool   // do what is safe
+	GPU     bool   // look at GPUs, and at nothing else
 
 	// Slow is called with the name of a check that takes more than a second, when it does.
 	Slow func(check string)
@@ -103,18 +106,26 @@ var checks = []check{
 
 // examiner is one examination of the host.
 type examiner struct {
-	ctx context.Context
-	o   Options
+	ctx     context.Context
+	o       Options
+	scratch string // where something is tried out; "" until then
+	helper  gpu.Helper
+	gpus    api.GPUs // as look found them
 }
 
 // Run looks at everything.
 func Run(ctx context.Context, o Options) Report {
-	e := &examiner{ctx, o}
+	e := &examiner{ctx: ctx, o: o}
+	defer e.helper.Close()
+	list := checks
+	if o.GPU {
+		list = gpuChecks
+	}
 	r := Report{Level: policy.LevelFull.String()}
 	if err := loader.ProbeLSM(); err != nil {
 		r.Level, r.LevelReason = policy.LevelStatic.String(), loader.WhyStatic(err)
 	}
-	for _, c := range checks {
+	for _, c := range list {
 		f := e.examine(c)
 		if o.Fix && f.State != OK && c.fix != nil && (os.Geteuid() == 0) {
 			f = e.repair(c, f)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -111,19 +110,15 @@ func (e *examiner) clock() Finding {
 }
 
 func (e *examiner) gpu() Finding {
-	driver, err := os.ReadFile("/proc/driver/nvidia/version")
 	devices, _ := filepath.Glob("/dev/nvidia[0-9]*")
-	_, noControl := os.Stat("/dev/nvidiactl")
-	if err != nil {
-		if len(devices) > 0 {
-			return warning(fmt.Sprintf("%d devices and no driver", len(devices)), "sandboxes that want a GPU get none", "modprobe nvidia nvidia-uvm")
-		}
+	version := driverVersion()
+	switch {
+	case version == "" && len(devices) > 0:
+		return warning(fmt.Sprintf("%d devices and no driver", len(devices)), whyGPU, "modprobe nvidia nvidia-uvm")
+	case version == "":
 		return ok("none")
+	case len(devices) == 0 || !present("/dev/nvidiactl"):
+		return warning("driver "+version+", and no devices in /dev", whyGPU, makesNodes)
 	}
-	line, _, _ := strings.Cut(string(driver), "\n")
-	version := "driver " + strings.Join(strings.Fields(strings.TrimPrefix(line, "NVRM version:")), " ")
-	if len(devices) == 0 || noControl != nil {
-		return warning(version+", and no devices in /dev", "sandboxes that want a GPU get none", "nvidia-modprobe -c 0 -u, or start nvidia-persistenced")
-	}
-	return ok(fmt.Sprintf("%d, %s", len(devices), version))
+	return ok(fmt.Sprintf("%d, driver %s (nemoclaw doctor --gpu looks closer)", len(devices), version))
 }

@@ -26,38 +26,46 @@ func (e *examiner) loaderConfig(bpffs string) loader.Config {
 	return loader.Config{BPFFS: bpffs, Cgroup2: e.o.Config.Cgroup2, Parent: parent}
 }
 
-// scratch calls f with a directory that has a BPF file system at bpf, and removes both.
-func (e *examiner) scratch(f func(dir string) error) (err error) {
+// makeScratch makes a directory with a BPF file system at bpf, once: loading the programs takes longer than all other checks, so
+// what one check has loaded the next one uses.
+func (e *examiner) makeScratch() error {
+	if e.scratch != "" {
+		return nil
+	}
 	dir, err := os.MkdirTemp("", "nemoclaw-doctor-")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		bpffs := filepath.Join(dir, "bpf")
-		unload := loader.Unload(e.loaderConfig(bpffs))
-		if at, err := loader.ParentPath(e.loaderConfig(bpffs)); err == nil && unload == nil {
-			unload = sandbox.RemoveParents(filepath.Base(at))
-		}
-		// Whoever copies this mount namespace meanwhile keeps the mount for a moment.
-		if e := unix.Unmount(bpffs, unix.MNT_DETACH); e != nil && !errors.Is(e, unix.EINVAL) && !errors.Is(e, unix.ENOENT) {
-			unload = errors.Join(unload, fmt.Errorf("unmount %s: %w", bpffs, e))
-		}
-		err = errors.Join(err, unload, os.RemoveAll(dir))
-	}()
-	if err := os.Mkdir(filepath.Join(dir, "bpf"), 0o700); err != nil {
-		return err
-	}
-	return f(dir)
+	e.scratch = dir
+	return os.Mkdir(filepath.Join(dir, "bpf"), 0o700)
 }
 
+// removeScratch takes it away, and everything that was tried out there.
+func (e *examiner) removeScratch() error {
+	if e.scratch == "" {
+		return nil
+	}
+	bpffs := filepath.Join(e.scratch, "bpf")
+	err := loader.Unload(e.loaderConfig(bpffs))
+	if at, failed := loader.ParentPath(e.loaderConfig(bpffs)); failed == nil && err == nil {
+		err = sandbox.RemoveParents(filepath.Base(at))
+	}
+	// Whoever copies this mount namespace meanwhile keeps the mount for a moment.
+	if e := unix.Unmount(bpffs, unix.MNT_DETACH); e != nil && !errors.Is(e, unix.EINVAL) && !errors.Is(e, unix.ENOENT) {
+		err = errors.Join(err, fmt.Errorf("unmount %s: %w", bpffs, e))
+	}
+	return errors.Join(err, os.RemoveAll(e.scratch))
+}
+
+// bpf loads the programs. They stay for sandbox.
 func (e *examiner) bpf() Finding {
-	err := e.scratch(func(dir string) error {
-		l, err := loader.Open(e.loaderConfig(filepath.Join(dir, "bpf")))
-		if err != nil {
-			return err
+	err := e.makeScratch()
+	if err == nil {
+		var l *loader.Loader
+		if l, err = loader.Open(e.loaderConfig(filepath.Join(e.scratch, "bpf"))); err == nil {
+			err = l.Close()
 		}
-		return l.Close()
-	})
+	}
 	if err != nil {
 		return failed(plain(err), "these programs judge every connection and every exec of a sandbox", "see the error; `nemoclaw debug` gathers what a report needs")
 	}
@@ -145,34 +153,39 @@ func (e *examiner) nftables() Finding {
 	return ok("a table with counters and NFLOG can be made")
 }
 
-// sandbox runs one: what all checks before it are for.
+// sandbox runs one: what all checks before it are for. It is the last that tries something out.
 func (e *examiner) sandbox() Finding {
 	const line = "nemoclaw doctor"
-	var said string
-	err := e.scratch(func(dir string) error {
-		for _, d := range []string{"workspace", "run", "audit"} {
-			if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
-				return err
-			}
-		}
-		out, err := capture(func(null, out *os.File) error {
-			_, err := agent.Run(agent.Options{
-				Command: []string{"sh", "-c", "echo " + line}, Workspace: filepath.Join(dir, "workspace"), RunDir: filepath.Join(dir, "run"),
-				AuditDir: filepath.Join(dir, "audit"), BPFFS: filepath.Join(dir, "bpf"), CgroupParent: parent,
-				NoPrompt: true, Quiet: true, Stdin: null, Stdout: out, Stderr: out,
-			})
-			return err
-		})
-		said = strings.TrimSpace(string(out))
-		return err
-	})
-	if err == nil && said != line {
+	said, err := e.runLine(line)
+	if err = errors.Join(err, e.removeScratch()); err == nil && said != line {
 		err = fmt.Errorf("`echo %s` inside printed %.200q", line, said)
 	}
 	if err != nil {
 		return failed(plain(err), "no sandbox runs here", "see the error, and what failed above")
 	}
 	return ok("one was made, a command ran in it, and it was removed")
+}
+
+// runLine prints a line from inside a sandbox, and returns what came.
+func (e *examiner) runLine(line string) (said string, err error) {
+	if err := e.makeScratch(); err != nil {
+		return "", err
+	}
+	dir := e.scratch
+	for _, d := range []string{"workspace", "run", "audit"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			return "", err
+		}
+	}
+	out, err := capture(func(null, out *os.File) error {
+		_, err := agent.Run(agent.Options{
+			Command: []string{"sh", "-c", "echo " + line}, Workspace: filepath.Join(dir, "workspace"), RunDir: filepath.Join(dir, "run"),
+			AuditDir: filepath.Join(dir, "audit"), BPFFS: filepath.Join(dir, "bpf"), CgroupParent: parent,
+			NoPrompt: true, Quiet: true, Stdin: null, Stdout: out, Stderr: out,
+		})
+		return err
+	})
+	return strings.TrimSpace(string(out)), err
 }
 
 // capture calls f with an empty input and an output, and returns what was written there.

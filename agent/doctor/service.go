@@ -147,6 +147,11 @@ func (e *examiner) daemon() Finding {
 	if info.Version != e.o.Version {
 		return warning(found+"; this program is "+e.o.Version, "what one of them knows the other may not", "systemctl restart nemoclaw-agent (sandboxes go on running)")
 	}
+	for _, r := range info.Forward {
+		if r.Error != "" {
+			return warning(fmt.Sprintf("%s; the receiver %s of audit records gets none, %d wait: %s", found, r.Name, r.Lag, r.Error), "the log keeps them until it does", "see that it can be reached, and takes what it is sent")
+		}
+	}
 	return ok(found)
 }
 

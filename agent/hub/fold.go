@@ -48,6 +48,9 @@ func (w *window) fold(d *policy.Decision, now time.Time) bool {
 	if d.Plane == policy.PlaneSystem {
 		return false // few by nature, and each one matters
 	}
+	if c := d.Inference; c != nil && c.Model != "" && d.Action == "request" && d.Verdict == policy.Allow {
+		return false // as many as models answer, each at somebody's cost
+	}
 	if w.end.IsZero() {
 		w.end, w.seen = now.Add(foldTime), map[kindOf]*seen{}
 		w.room = min(allEach, w.room+int(min(now.Sub(w.since), time.Hour).Seconds()*lasting))
@@ -68,7 +71,7 @@ func (w *window) fold(d *policy.Decision, now time.Time) bool {
 				Reason: fmt.Sprintf("more than %d records at once, or %d a second: these are counted without their objects", allEach, lasting)}
 			w.order = append(w.order, s.folded)
 		}
-		s.folded.Count += attempts(d)
+		count(s.folded, d)
 		return true
 	}
 	if s == nil {
@@ -85,8 +88,18 @@ func (w *window) fold(d *policy.Decision, now time.Time) bool {
 		s.folded = &c
 		w.order = append(w.order, s.folded)
 	}
-	s.folded.Count += attempts(d)
+	count(s.folded, d)
 	return true
+}
+
+// count adds a record to the one that stands for several.
+func count(into, d *policy.Decision) {
+	if into.Count == 0 {
+		into.Inference = d.Inference
+	} else {
+		into.Inference = into.Inference.Sum(d.Inference)
+	}
+	into.Count += attempts(d)
 }
 
 // next ends the second and returns what was folded in it.

@@ -28,6 +28,8 @@ type Hub struct {
 	open   map[*Recorder]struct{}
 	subs   []*Subscription
 	closed bool
+
+	lost atomic.Uint64 // records that subscribers were too slow for
 }
 
 // New returns a hub. Its numbers go on where the log's end. log may be nil: nothing is kept then.
@@ -57,6 +59,7 @@ func (h *Hub) emit(d *policy.Decision) {
 		case s.c <- *d:
 		default:
 			s.lost.Add(1)
+			h.lost.Add(1)
 		}
 	}
 }
@@ -103,6 +106,9 @@ func (s *Subscription) Cancel() {
 		close(s.c)
 	}
 }
+
+// Lost returns how many records subscribers were too slow for, those that are gone among them. The log has them all.
+func (h *Hub) Lost() uint64 { return h.lost.Load() }
 
 // Subscribe returns a subscription that can fall behind by size records.
 func (h *Hub) Subscribe(size int) *Subscription {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -93,6 +94,18 @@ func TestFold(t *testing.T) {
 		if len(list) != 2 || more != 0 || list[0].Times != sameEach+101 {
 			t.Errorf("tally %+v, %d more", list, more)
 		}
+		box.Decisions(func(p policy.Plane, v policy.Verdict, n uint64) {
+			want := map[policy.Plane]uint64{policy.PlaneNetwork: sameEach + 102, policy.PlaneSystem: 1}[p]
+			if v != policy.Deny {
+				want = 0
+			}
+			if n != want {
+				t.Errorf("%d of %s, %s; want %d", n, p, v, want)
+			}
+		})
+		if n := box.Folded(); n != 100 {
+			t.Errorf("%d folded", n)
+		}
 	})
 }
 
@@ -124,6 +137,9 @@ func TestSlowSubscriber(t *testing.T) {
 		box.Record(refusal(fmt.Sprint(i)))
 	}
 	h.Close()
+	if n := h.Lost(); n != 3 {
+		t.Errorf("%d were lost in all", n)
+	}
 	if got := rows(slow); len(got) != 2 || slow.Lost() != 3 {
 		t.Errorf("slow got %v, lost %d", got, slow.Lost())
 	}
@@ -135,9 +151,67 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 }
 
+// TestFoldOfCalls has equal model calls become one record, with sums of what can be added up and nothing of what can't.
+func TestFoldOfCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(nil)
+		box := h.Sandbox("box")
+		sub := h.Subscribe(sameEach + 10)
+		for i := range sameEach + 3 {
+			box.Record(policy.Decision{Plane: policy.PlaneInference, Action: "tool-call", Object: "exec", Verdict: policy.Allow, Inference: &policy.ModelCall{
+				ID: fmt.Sprint(i), Model: "corp/big", Asked: fmt.Sprint(i), TokensIn: 2, Classes: map[string]int{"pii": 1},
+				Matches: []policy.Matched{{Text: "x"}}, Tool: &policy.ToolUse{Params: fmt.Sprint(i), ParamsBytes: 1},
+			}})
+		}
+		h.Close()
+		var last policy.Decision
+		for d := range sub.C {
+			last = d
+		}
+		want := &policy.ModelCall{Model: "corp/big", TokensIn: 6, Classes: map[string]int{"pii": 3}, Tool: &policy.ToolUse{ParamsBytes: 3}}
+		if last.Count != 3 || !reflect.DeepEqual(last.Inference, want) {
+			t.Errorf("the last record stands for %d: %+v", last.Count, last.Inference)
+		}
+	})
+}
+
+// TestAnswersOfModels: what a model has answered is one record each, however fast they come; what is refused is folded.
+func TestAnswersOfModels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(nil)
+		box := h.Sandbox("box")
+		sub := h.Subscribe(3 * allEach)
+		asked := func(v policy.Verdict, model string) {
+			for range allEach + 100 {
+				box.Record(policy.Decision{Plane: policy.PlaneInference, Action: "request", Object: "x", Verdict: v, Inference: &policy.ModelCall{Model: model}})
+			}
+		}
+		asked(policy.Allow, "corp/big")
+		asked(policy.Deny, "corp/big")
+		asked(policy.Allow, "") // a list of models
+		h.Close()
+		count := map[string]int{}
+		for d := range sub.C {
+			count[d.Verdict.String()+" "+d.Inference.Model]++
+		}
+		if count["allow corp/big"] != allEach+100 || count["deny corp/big"] > sameEach+1 || count["allow "] > sameEach+1 {
+			t.Errorf("%v", count)
+		}
+	})
+}
+
 func TestBound(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
-	d := Bound(policy.Decision{Object: long, Reason: long, Action: long, Rule: long, Subject: policy.Subject{Exe: long, Args: strings.Repeat("\x00", 1<<20)}})
+	many := make([]string, 1000)
+	found := make([]policy.Matched, 1000)
+	for i := range many {
+		many[i], found[i] = long, policy.Matched{Class: long, Kind: long, Via: long, Text: long}
+	}
+	call := &policy.ModelCall{ID: long, Asked: long, Model: long, Route: long, Unseen: many, Matches: found, Tool: &policy.ToolUse{Through: many, Params: long, Result: long}}
+	d := Bound(policy.Decision{Object: long, Reason: long, Action: long, Rule: long, Inference: call, Subject: policy.Subject{Exe: long, Args: strings.Repeat("\x00", 1<<20)}})
+	if len(call.Matches) != 1000 || len(call.Tool.Params) != 1<<20 {
+		t.Error("what was recorded was changed")
+	}
 	if n := len(audit.AppendJSON(nil, &d)); n > audit.MaxLine/8 {
 		t.Errorf("a bounded record takes %d bytes", n)
 	}
@@ -338,5 +412,52 @@ func TestCancel(t *testing.T) {
 	two.Cancel()
 	if a, b := rows(one), rows(two); len(a) != 1 || len(b) != 2 || one.Lost() != 0 {
 		t.Errorf("the cancelled one got %v, the other %v", a, b)
+	}
+}
+
+// TestPermit: with strict the record is on the disk when Permit returns, and what was folded before it too; where it can't be, that
+// is said.
+func TestPermit(t *testing.T) {
+	log, err := audit.Open(t.TempDir(), "box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := New(log)
+	box := h.Sandbox("box")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range sameEach {
+				if err := box.Permit(refusal("loop:443"), true); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	text, err := os.ReadFile(log.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var attempts uint64
+	for line := range bytes.Lines(text) {
+		var d policy.Decision
+		if err := json.Unmarshal(line, &d); err != nil {
+			t.Fatal(err)
+		}
+		attempts += max(d.Count, 1)
+	}
+	if attempts != 4*sameEach {
+		t.Errorf("%d attempts are written down, of %d", attempts, 4*sameEach)
+	}
+	if err := box.Permit(refusal("loop:443"), false); err != nil {
+		t.Error(err)
+	}
+	h.Close()
+	if err := box.Permit(refusal("late:443"), true); err == nil {
+		t.Error("a closed recorder has written something down")
+	}
+	if err := log.Close(); err != nil {
+		t.Error(err)
 	}
 }

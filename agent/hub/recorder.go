@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 type Recorder struct {
 	hub     *Hub
 	sandbox string
+	counts  counts
 
 	mu     sync.Mutex
 	window window
@@ -23,6 +25,7 @@ type Recorder struct {
 // nothing.
 func (h *Hub) Sandbox(name string) *Recorder {
 	r := &Recorder{hub: h, sandbox: name}
+	r.counts.init()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r.closed = h.closed; !r.closed {
@@ -46,6 +49,7 @@ func (r *Recorder) Record(d policy.Decision) {
 		d.Time = now
 	}
 	d.Sandbox = r.sandbox
+	r.counts.add(&d)
 	r.tally.add(&d)
 	if r.watch != nil {
 		r.watch(&d)
@@ -56,9 +60,32 @@ func (r *Recorder) Record(d policy.Decision) {
 	folded := r.window.fold(&d, now)
 	if !folded {
 		r.hub.emit(&d)
-	} else if r.window.timer == nil {
+		return
+	}
+	r.counts.folded.Add(1)
+	if r.window.timer == nil {
 		r.window.timer = time.AfterFunc(r.window.end.Sub(now), r.tick)
 	}
+}
+
+// Permit is Record for what goes on because of it. With strict it returns when the record is on the disk, with the counts of what
+// was folded before it; the error says why it is not, and then nothing may go on.
+func (r *Recorder) Permit(d policy.Decision, strict bool) error {
+	r.Record(d)
+	if !strict || r.hub.log == nil {
+		return nil
+	}
+	r.mu.Lock()
+	closed := r.closed
+	if !closed && len(r.window.order) > 0 {
+		r.roll()
+	}
+	seq := r.hub.log.Head().Seq
+	r.mu.Unlock()
+	if closed {
+		return errors.New("the sandbox has ended")
+	}
+	return r.hub.log.Sync(seq)
 }
 
 // tick ends the window when nothing else came that would.
@@ -107,30 +134,4 @@ func (r *Recorder) Close() {
 	r.hub.mu.Lock()
 	defer r.hub.mu.Unlock()
 	delete(r.hub.open, r)
-}
-
-// What a record may hold, in bytes: a program inside chooses these strings, and must not choose the log's size.
-const (
-	maxObject = 4096
-	maxArgs   = 4096
-	maxReason = 1024
-	maxShort  = 256
-)
-
-// Bound returns d with every string cut to what a record may hold; what was cut ends in "...".
-func Bound(d policy.Decision) policy.Decision {
-	cut := func(s string, limit int) string {
-		if len(s) <= limit {
-			return s
-		}
-		return s[:limit-3] + "..."
-	}
-	d.Object = cut(d.Object, maxObject)
-	d.Called = cut(d.Called, maxObject)
-	d.Subject.Exe = cut(d.Subject.Exe, maxObject)
-	d.Subject.Args = cut(d.Subject.Args, maxArgs)
-	d.Reason = cut(d.Reason, maxReason)
-	d.Rule = cut(d.Rule, maxObject)
-	d.Action = cut(d.Action, maxShort)
-	return d
 }

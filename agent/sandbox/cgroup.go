@@ -213,6 +213,15 @@ func (c *cgroup) limit(h hierarchies, parent, name string, s setting) error {
 	return nil
 }
 
+// countIO has what is read from and written to disks counted, where the kernel can. Nothing depends on it.
+func (c *cgroup) countIO(h hierarchies, parent, name string) {
+	controller := "io"
+	if _, ok := h.v1["blkio"]; ok {
+		controller = "blkio" // its name in version 1
+	}
+	_ = c.limit(h, parent, name, setting{controller: controller}) // where it can't, Usage says so
+}
+
 // delegate makes a v2 controller available below the parent group.
 func delegate(mount, parent, controller string) error {
 	has, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
@@ -294,6 +303,7 @@ func (c *cgroup) remove() error {
 		c.dir.Close()
 		c.dir = nil
 	}
+	awaitEmpty(c.v2)
 	var failed []error
 	for _, dir := range append(slices.Clone(c.v1), c.v2) {
 		failed = append(failed, removeGroup(dir))
@@ -301,7 +311,32 @@ func (c *cgroup) remove() error {
 	return errors.Join(failed...)
 }
 
-// removeGroup waits for the last of a group's processes to be quite gone, for two seconds at most.
+// leaveTime is how long processes that were killed have to be gone. One that frees much memory, or waits for a disk, takes a while.
+const leaveTime = 30 * time.Second
+
+// awaitEmpty waits until no process is in a group of v2, which the kernel says. In v1, where it does not, this does nothing.
+func awaitEmpty(dir string) {
+	f, err := os.Open(filepath.Join(dir, "cgroup.events"))
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}
+	buf := make([]byte, 256)
+	for deadline := time.Now().Add(leaveTime); ; {
+		// What poll tells of is what has changed since it was read.
+		n, err := f.ReadAt(buf, 0)
+		left := time.Until(deadline)
+		if err != nil && !errors.Is(err, io.EOF) || !bytes.Contains(buf[:n], []byte("populated 1")) || left <= 0 {
+			return
+		}
+		if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// removeGroup waits for what the kernel still has to do when the last process has left a group, for two seconds at most.
 func removeGroup(dir string) error {
 	deadline := time.Now().Add(2 * time.Second)
 	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 20*time.Millisecond) {
@@ -333,5 +368,6 @@ func killGroup(dir string) (bool, error) {
 			}
 		}
 	}
+	awaitEmpty(dir)
 	return true, removeGroup(dir)
 }

@@ -71,8 +71,8 @@ func (v *view) openSystemEtc(t *tree) (int, error) {
 	return openReal(t.source)
 }
 
-// makeEtcLayer fills the layer: the sandbox's own files, and a whiteout for all that is to be hidden.
-func (v *view) makeEtcLayer(t *tree, hostname, nameserver string) error {
+// makeEtcLayer fills the layer: the sandbox's own files, whom to trust, and a whiteout for all that is to be hidden.
+func (v *view) makeEtcLayer(t *tree, hostname, nameserver string, trust Trust) error {
 	if err := errors.Join(unix.Mkdirat(v.root, etcLayer, 0o755), unix.Mkdirat(v.root, emptyEtc, 0o755)); err != nil {
 		return err
 	}
@@ -87,12 +87,12 @@ func (v *view) makeEtcLayer(t *tree, hostname, nameserver string) error {
 	}
 	defer unix.Close(dir)
 	for name, content := range etcFiles(hostname, nameserver) {
-		if slices.Contains(v.plan.hidden, "/etc/"+name) {
-			continue // a rule denies it, whoever made it
-		}
-		if err := writeAt(dir, name, []byte(content), 0o644); err != nil {
+		if err := v.writeEtc(lower, dir, name, []byte(content)); err != nil { // a rule may deny it, whoever made it
 			return err
 		}
+	}
+	if err := v.addTrust(t, lower, dir, trust); err != nil {
+		return err
 	}
 	for _, p := range v.plan.hidden {
 		if err := v.whiteOut(lower, dir, strings.TrimPrefix(p, "/etc/")); err != nil {

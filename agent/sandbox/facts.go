@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 )
 
 // LandlockABI returns the kernel's Landlock ABI, or why there is none that a sandbox can use.
@@ -15,6 +17,20 @@ func LandlockABI() (int, error) { return landlockABI(false) }
 func Controllers() (v2 string, v1 map[string]string, err error) {
 	h, err := hostHierarchies("")
 	return h.v2, h.v1, err
+}
+
+// Group is the cgroup of v2 that a process is in, below where that is mounted; "" when the process has ended.
+func Group(pid int) string {
+	text, err := readFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if at, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSuffix(at, "\n")
+		}
+	}
+	return ""
 }
 
 // RemoveParents removes the groups of version 1 that held the sandboxes of parent cgroups; the name may be a pattern. It fails

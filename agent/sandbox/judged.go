@@ -65,6 +65,9 @@ func closePlaces(places []Judged) {
 // judge lists the places of the view with what rules say of them, and the rules that nothing there could hold.
 func (s *Sandbox) judge(c *policy.Compiled, rules *said, named map[string]ProgramRule) (places []Judged, waits []string, err error) {
 	j := &judging{said: rules, plan: s.view.plan, hidden: s.procMasks(), places: map[string]*Judged{}, named: named, ends: s.ends(c, rules)}
+	if c.HasGPUs() {
+		j.gpus = c.Devices.ID
+	}
 	if j.root, err = unix.Open("/proc/"+strconv.Itoa(s.pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, nil, fmt.Errorf("sandbox: opening the root of the view: %w", err)
 	}
@@ -93,7 +96,7 @@ func (s *Sandbox) judge(c *policy.Compiled, rules *said, named map[string]Progra
 // is the same when the inode comes back from the disk, and has another generation when it is another file's.
 var anchoring = []int64{
 	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.F2FS_SUPER_MAGIC, unix.RAMFS_MAGIC, unix.SQUASHFS_MAGIC,
-	unix.EROFS_SUPER_MAGIC_V1, unix.PROC_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC, zfsMagic,
+	unix.EROFS_SUPER_MAGIC_V1, unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.DEVPTS_SUPER_MAGIC, zfsMagic,
 }
 
 const zfsMagic = 0x2fc12fc1 // include/sys/fs/zfs.h of OpenZFS
@@ -128,6 +131,7 @@ type judging struct {
 	named  map[string]ProgramRule // by path, whatever is said of the directories above
 	waits  []string               // rules that nothing in the view could hold
 	ends   []end
+	gpus   policy.RuleID // where they are given; 0: none
 }
 
 // open opens a place of the view. Its path has no symbolic link in it: one that is there was made inside since, and leads elsewhere.
@@ -181,6 +185,9 @@ func (j *judging) addMounts(mounts []string) error {
 			p.List = true // as Landlock has it: the directories that lead to the trees
 		case tree != nil && tree.kind == treeSocket:
 			p.Socket, p.Access, p.Ask, p.Until = true, 0, 0, time.Time{}
+		case at == "/proc" && j.gpus != 0:
+			p.Access |= policy.Write // of processes: what sets the kernel, and what is another's, nobody writes
+			p.By[1] = j.gpus
 		case at == "/dev" || at == "/dev/pts":
 			p.Access, p.Ask, p.Until = 0, 0, time.Time{}
 			if j.baseline {
@@ -258,7 +265,7 @@ func (j *judging) addName(e *entry, p *Judged) error {
 		return nil // it exists: checkJudged
 	}
 	dir, err := j.openAs(parent(at), unix.O_DIRECTORY)
-	if notThere(err) && p == nil {
+	if notThere(err) { // with p it was moved away just now
 		j.unheld(e)
 		return nil
 	}

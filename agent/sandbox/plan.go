@@ -89,6 +89,7 @@ type planner struct {
 	full      bool   // BPF LSM judges: what mounts can't express is not their affair
 	running   bool   // the sandbox runs already: its private directories are not empty any more
 	workspace string // real path on the host; "" for none
+	libraries []Library
 	said
 	plan viewPlan
 }
@@ -102,13 +103,8 @@ type said struct {
 
 const readWrite = policy.Read | policy.Write
 
-// planView computes the view. It reads the host through h and changes nothing; an error names the rule that can't be
-// enforced, why, and what to do.
-func planView(c *policy.Compiled, workspace, root string, protected []string, h host, full bool) (*viewPlan, error) {
-	return (&planner{host: h, full: full}).view(c, workspace, root, protected)
-}
-
-// view is planView.
+// view computes the view. It reads the host through p.host and changes nothing; an error names the rule that can't be enforced, why, and
+// what to do.
 func (p *planner) view(c *policy.Compiled, workspace, root string, protected []string) (*viewPlan, error) {
 	p.system, p.said = p.host, said{baseline: c.Files.Baseline, askExec: c.Exec.Default == policy.Ask}
 	h := p.host
@@ -155,6 +151,9 @@ func (p *planner) view(c *policy.Compiled, workspace, root string, protected []s
 		if err := p.addSocket(c, socket); err != nil {
 			return nil, err
 		}
+	}
+	if err := p.addDevices(c); err != nil {
+		return nil, err
 	}
 	p.hideSecrets()
 	p.plan.links = slices.DeleteFunc(p.plan.links, func(l link) bool { return p.treeAt(l.path) != nil })

@@ -15,6 +15,10 @@ import (
 // fakeHost is a host as a list: "dir/", "file", "link -> target", "socket=", "device!".
 type fakeHost map[string]known
 
+func planView(c *policy.Compiled, workspace, root string, protected []string, h host, full bool) (*viewPlan, error) {
+	return (&planner{host: h, full: full}).view(c, workspace, root, protected)
+}
+
 func newFakeHost(list ...string) fakeHost {
 	h := fakeHost{"/": {kind: kindDir}}
 	for _, item := range list {

@@ -47,6 +47,7 @@ func (s *Sandbox) prepare() error {
 	}
 	defer unix.Close(theirs)
 	s.view = newView(s.control, s.spec.Policy)
+	s.view.devices = s.spec.Devices
 	b := &building{theirs: theirs, planned: make(chan struct{}), placed: make(chan bool, 1), opened: make(chan bool, 1)}
 	built := make(chan error, 1)
 	go func() {
@@ -89,6 +90,9 @@ func (s *Sandbox) place() error {
 	}
 	s.view.hostID, s.view.hostGID = s.run.id, s.run.id
 	s.cgroup, err = newCgroup(h, s.spec.CgroupParent, s.spec.Name, p.Limits, p.Rule(p.Limits.ID).Pos)
+	if err == nil && s.spec.Lasting {
+		s.cgroup.countIO(h, s.spec.CgroupParent, s.spec.Name)
+	}
 	return err
 }
 
@@ -96,7 +100,7 @@ func (s *Sandbox) place() error {
 func (s *Sandbox) plan() (err error) {
 	p := s.spec.Policy.At(s.age())
 	s.full = s.spec.Full
-	if s.view.plan, err = planView(p, s.spec.Workspace, s.spec.Root, s.spec.Protected, newRealHost(), s.full); err != nil {
+	if s.view.plan, err = s.planView(p); err != nil {
 		return err
 	}
 	if why := s.view.plan.unanchored(); s.full && why != "" {
@@ -107,7 +111,7 @@ func (s *Sandbox) plan() (err error) {
 			return fmt.Errorf("sandbox: %s, and Landlock ABI %d alone is not enough: move it, or boot Linux 6.2 or newer", why, s.abi)
 		}
 		s.full = false
-		if s.view.plan, err = planView(p, s.spec.Workspace, s.spec.Root, s.spec.Protected, newRealHost(), false); err != nil {
+		if s.view.plan, err = s.planView(p); err != nil {
 			return err
 		}
 		s.view.plan.warnings = append(s.view.plan.warnings, why+": this sandbox has enforcement level static")
@@ -116,7 +120,12 @@ func (s *Sandbox) plan() (err error) {
 		return fmt.Errorf("sandbox: %w", err)
 	}
 	unix.Umask(0)
-	return s.view.make(s.spec.Hostname, s.spec.Nameserver)
+	return s.view.make(s.spec.Hostname, s.spec.Nameserver, s.spec.Trust)
+}
+
+// planView plans the view that the policy asks for on this host.
+func (s *Sandbox) planView(c *policy.Compiled) (*viewPlan, error) {
+	return (&planner{host: newRealHost(), full: s.full, libraries: s.spec.Libraries}).view(c, s.spec.Workspace, s.spec.Root, s.spec.Protected)
 }
 
 // onNewThread runs f on a thread that ends with it, and that is not the process's first: that one can't end, and

@@ -76,7 +76,7 @@ func (s *Sandbox) Waits(old, next *policy.Compiled) ([]string, error) {
 
 // planAgain plans the view that a start would compose now.
 func (s *Sandbox) planAgain(c *policy.Compiled) (*viewPlan, error) {
-	return (&planner{host: newRealHost(), full: true, running: true}).view(c.At(s.age()), s.spec.Workspace, s.spec.Root, s.spec.Protected)
+	return (&planner{host: newRealHost(), full: true, running: true, libraries: s.spec.Libraries}).view(c.At(s.age()), s.spec.Workspace, s.spec.Root, s.spec.Protected)
 }
 
 // find finds what rules are about, and the rules that nothing in the view could hold.

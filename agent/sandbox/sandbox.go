@@ -28,7 +28,10 @@ type Spec struct {
 	Cgroup2      string           // where cgroup2 is mounted; found when ""
 	CgroupParent string           // name of the group that holds the sandboxes' groups
 	Nameserver   string           // address in /etc/resolv.conf
+	Trust        Trust            // whom programs inside trust beside the system's authorities
 	Protected    []string         // directories of the daemon that no sandbox may see, absolute
+	Devices      []Device         // beside those that every sandbox has
+	Libraries    []Library        // files of the host that are shown beside what rules show
 	Lasting      bool             // it outlives the daemon, and the next one can Adopt it
 	Full         bool             // BPF LSM can judge files: the view and Landlock leave that to it, if rules can be anchored here
 
@@ -143,6 +146,9 @@ func (s *Sandbox) Start() error {
 	if s.spec.Policy.Files.Baseline {
 		procRights = llRead
 	}
+	if s.spec.Policy.HasGPUs() { // and the baseline, else addDevices refuses
+		procRights |= unix.LANDLOCK_ACCESS_FS_WRITE_FILE
+	}
 	fds := []int{int(s.cgroup.dir.Fd()), s.view.root, s.rules.fd}
 	if s.spec.Lasting {
 		socket, err := s.run.bindSocket()
@@ -175,8 +181,15 @@ func (s *Sandbox) Start() error {
 // alwaysHidden are parts of /proc that say something about the host and nothing about the sandbox.
 var alwaysHidden = []string{"fkcore", "fkeys", "fkey-users", "fkallsyms", "fsysrq-trigger", "ftimer_list", "fcmdline"}
 
+// writableProc is what everybody may write of /proc beside what is their own, where /proc can be written.
+const writableProc = "dpressure"
+
 func (s *Sandbox) procMasks() []string {
-	masks := slices.DeleteFunc(slices.Clone(alwaysHidden), func(m string) bool {
+	hidden := alwaysHidden
+	if s.spec.Policy.HasGPUs() {
+		hidden = append(hidden[:len(hidden):len(hidden)], writableProc)
+	}
+	masks := slices.DeleteFunc(slices.Clone(hidden), func(m string) bool {
 		_, err := os.Lstat("/proc/" + m[1:])
 		return err != nil || slices.Contains(s.view.plan.procMasks, m)
 	})

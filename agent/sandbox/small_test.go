@@ -187,3 +187,16 @@ func TestSpecCheck(t *testing.T) {
 		}
 	}
 }
+
+func TestDiskUse(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]DiskUse{
+		"": {},
+		"8:0 rbytes=4096 wbytes=10 rios=1 wios=1 dbytes=0 dios=0\n253:0 rbytes=4 wbytes=1 rios=1 wios=1\n": {4100, 11},
+		"8:0 Read 4096\n8:0 Write 10\n8:0 Sync 4106\n8:0 Total 4106\nTotal 4106\n":                         {4096, 10},
+	} {
+		if got := diskUse(text); *got != want {
+			t.Errorf("%q: %+v, want %+v", text, *got, want)
+		}
+	}
+}

@@ -17,10 +17,18 @@ import (
 
 // Usage is what a sandbox takes.
 type Usage struct {
-	Memory    int64         // bytes, the kernel's for it among them; 0 where no memory controller counts
-	CPU       time.Duration // since the start
-	Processes int           // the init among them
+	Memory      int64         // bytes, the kernel's for it among them; 0 where no memory controller counts
+	MemoryLimit int64         // bytes; 0: none
+	OOMKills    int64         // processes that were killed because there was no more
+	CPU         time.Duration // since the start
+	Processes   int           // the init among them
+	Tasks       int64         // their threads; 0 where no pids controller counts
+	TaskLimit   int64         // 0: none
+	Disk        *DiskUse      // since the start; nil where no controller counts it
 }
+
+// DiskUse is what was read from and written to disks, in bytes. With cgroups v1 writes that the kernel does later are nobody's.
+type DiskUse struct{ Read, Written int64 }
 
 // Usage reads what the sandbox takes now.
 func (s *Sandbox) Usage() (u Usage, err error) {
@@ -29,24 +37,69 @@ func (s *Sandbox) Usage() (u Usage, err error) {
 		return u, fmt.Errorf("sandbox: reading what it takes: %w", err)
 	}
 	u.Processes = bytes.Count(procs, []byte("\n"))
-	for _, dir := range append([]string{s.cgroup.v2}, s.cgroup.v1...) {
-		for _, name := range []string{"memory.current", "memory.usage_in_bytes"} {
-			if n, ok := readNumber(filepath.Join(dir, name)); ok {
-				u.Memory = n
-			}
-		}
-	}
 	stat, err := os.ReadFile(filepath.Join(s.cgroup.v2, "cpu.stat"))
 	if err != nil {
 		return u, fmt.Errorf("sandbox: reading what it takes: %w", err)
 	}
-	for line := range strings.Lines(string(stat)) {
-		if text, ok := strings.CutPrefix(line, "usage_usec "); ok {
-			n, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-			u.CPU = time.Duration(n) * time.Microsecond
-		}
+	u.CPU = time.Duration(keyed(stat, "usage_usec")) * time.Microsecond
+	for _, dir := range append([]string{s.cgroup.v2}, s.cgroup.v1...) {
+		u.read(dir)
 	}
 	return u, nil
+}
+
+// read takes what a group of either version says.
+func (u *Usage) read(dir string) {
+	for name, to := range map[string]*int64{
+		"memory.current": &u.Memory, "memory.max": &u.MemoryLimit, "memory.usage_in_bytes": &u.Memory, "memory.limit_in_bytes": &u.MemoryLimit,
+		"pids.current": &u.Tasks, "pids.max": &u.TaskLimit,
+	} {
+		if n, ok := readNumber(filepath.Join(dir, name)); ok && n < unlimited {
+			*to = n
+		}
+	}
+	for _, name := range []string{"memory.events", "memory.oom_control"} {
+		if text, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+			u.OOMKills = keyed(text, "oom_kill")
+		}
+	}
+	for _, name := range []string{"io.stat", "blkio.throttle.io_service_bytes"} {
+		if text, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+			u.Disk = diskUse(string(text))
+		}
+	}
+}
+
+// unlimited is what version 1 shows where there is no limit, or more.
+const unlimited = 1 << 62
+
+// keyed is the number after a word that a line begins with.
+func keyed(text []byte, word string) int64 {
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, word+" "); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// diskUse adds up the disks of an io.stat ("8:0 rbytes=1 wbytes=2 ...") or of its like in version 1 ("8:0 Read 1").
+func diskUse(text string) *DiskUse {
+	var d DiskUse
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(strings.ReplaceAll(line, "=", " "))
+		for i := 0; i+1 < len(fields); i++ {
+			n, _ := strconv.ParseInt(fields[i+1], 10, 64)
+			switch fields[i] {
+			case "rbytes", "Read":
+				d.Read += n
+			case "wbytes", "Write":
+				d.Written += n
+			}
+		}
+	}
+	return &d
 }
 
 func readNumber(file string) (int64, bool) {

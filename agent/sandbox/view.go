@@ -32,6 +32,7 @@ type view struct {
 	hostID  uint32   // uid and gid of the sandbox's user on the host
 	hostGID uint32
 	disk    int64
+	devices []Device                   // beside the basic ones
 	rulePos func(policy.RuleID) string // where a rule stands
 
 	root    int // the view's root
@@ -83,8 +84,8 @@ func closeFD(fd *int) {
 
 // make makes the file systems of the view and fills them, all but what depends on who the sandbox's user is. They are
 // attached nowhere yet, so this needs no namespace: it runs while those are made.
-func (v *view) make(hostname, nameserver string) (err error) {
-	if v.root, err = newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", "size=1m", "nr_inodes=4096"); err != nil {
+func (v *view) make(hostname, nameserver string, trust Trust) (err error) {
+	if v.root, err = newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode=0755", "size=4m", "nr_inodes=4096"); err != nil {
 		return fmt.Errorf("sandbox: making the root: %w", err)
 	}
 	if err := v.makeDev(); err != nil {
@@ -97,7 +98,7 @@ func (v *view) make(hostname, nameserver string) (err error) {
 		return fmt.Errorf("sandbox: making the root: %w", err)
 	}
 	if t := v.plan.tree("/etc"); t != nil {
-		if err := v.makeEtcLayer(t, hostname, nameserver); err != nil {
+		if err := v.makeEtcLayer(t, hostname, nameserver, trust); err != nil {
 			return fmt.Errorf("sandbox: composing /etc: %w", err)
 		}
 	}
@@ -200,23 +201,16 @@ func (v *view) makeLink(l link) error {
 	return nil
 }
 
-// devices of every sandbox, by name below /dev.
-var devices = []struct {
-	name         string
-	major, minor uint32
-}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
-
 // makeDev makes /dev: the only place where device files act.
 func (v *view) makeDev() error {
-	dev, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=0755", "size=64k", "nr_inodes=64")
+	const basic = 64 // inodes
+	dev, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=0755", "size=64k", fmt.Sprintf("nr_inodes=%d", basic+len(v.devices)))
 	if err != nil {
 		return err
 	}
 	v.dev = dev
-	for _, d := range devices {
-		if err := unix.Mknodat(dev, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
-			return fmt.Errorf("mknod %s: %w", d.name, err)
-		}
+	if err := errors.Join(makeNodes(dev, basicDevices), makeNodes(dev, v.devices)); err != nil {
+		return err
 	}
 	for name, target := range map[string]string{
 		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",

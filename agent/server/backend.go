@@ -42,6 +42,9 @@ type Backend interface {
 	Stop(ctx context.Context, who Caller, name string) (api.Sandbox, error)
 	Destroy(ctx context.Context, who Caller, name string) error
 	Usage(name string) (api.Usage, error)
+	Models(name string) (api.Models, error)
+
+	GPUs(ctx context.Context) api.GPUs // of the host
 
 	// Exec starts a command. files are the caller's stdin, stdout and stderr; nil ones are /dev/null. They are the
 	// server's, which closes them after Done. ctx is of the start alone: when the caller goes away before the command
@@ -56,7 +59,14 @@ type Backend interface {
 	Revisions(name string) ([]api.PolicyText, error)          // without their text, newest first
 	ChangePolicy(ctx context.Context, who Caller, name string, c api.PolicyChange) (api.PolicyResult, error)
 	Explain(name string, q policy.Query) (policy.Answer, error)
-	Proposals(name string) ([]api.Proposal, error)
+
+	Requests(sandbox string) ([]api.Request, error) // of all for ""
+	Request(id string) (api.Request, error)         // id may be the beginning of one
+	// FollowRequests calls f with each change of the requests, beginning with all that there are, until f fails or ctx ends.
+	FollowRequests(ctx context.Context, sandbox string, f func(api.RequestChange) error) error
+	Answer(ctx context.Context, who Caller, id string, a api.NewAnswer) (api.AnswerResult, error)
+	Grants(name string) ([]api.Grant, error)
+	Revoke(who Caller, name, id string) (api.Revoked, error)
 
 	SetConfig(ctx context.Context, who Caller, name string, set map[string]string) (api.Sandbox, error) // a value of "" takes the key away
 

@@ -123,9 +123,18 @@ func (b *backend) Destroy(_ context.Context, who Caller, name string) error {
 	return nil
 }
 
+func (b *backend) GPUs(context.Context) api.GPUs {
+	return api.GPUs{State: api.GPUsAbsent, Reason: "none", GPUs: []api.GPU{}}
+}
+
 func (b *backend) Usage(name string) (api.Usage, error) {
 	_, err := b.Get(name)
 	return api.Usage{Processes: 3}, err
+}
+
+func (b *backend) Models(name string) (api.Models, error) {
+	_, err := b.Get(name)
+	return api.Models{Models: []api.Model{{Name: "fast"}}}, err
 }
 
 func (b *backend) Upload(_ context.Context, who Caller, name, path string, r io.Reader) error {
@@ -212,9 +221,36 @@ var initial = sync.OnceValue(func() *policy.Compiled {
 	return c
 })
 
-func (b *backend) Proposals(name string) ([]api.Proposal, error) {
+func (b *backend) Requests(string) ([]api.Request, error) {
+	return []api.Request{{ID: "1f", Plane: "network", Offers: []api.Offer{}}}, nil
+}
+
+func (b *backend) Request(id string) (api.Request, error) {
+	return api.Request{ID: id, Offers: []api.Offer{}}, nil
+}
+
+func (b *backend) FollowRequests(ctx context.Context, sandbox string, f func(api.RequestChange) error) error {
+	for _, c := range []api.RequestChange{{Reset: true}, {Request: &api.Request{ID: "1f", Sandbox: sandbox}}, {Complete: true}} {
+		if err := f(c); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (b *backend) Answer(_ context.Context, who Caller, id string, a api.NewAnswer) (api.AnswerResult, error) {
+	return api.AnswerResult{Request: api.Request{ID: id, Offers: []api.Offer{}, Answer: &api.Answered{Verdict: a.Verdict, Who: who.Name}}}, nil
+}
+
+func (b *backend) Grants(name string) ([]api.Grant, error) {
 	_, err := b.Get(name)
-	return []api.Proposal{{ID: "1", Plane: "network"}}, err
+	return []api.Grant{{ID: "2e", Sandbox: name, Plane: "network", Object: "evil.example:443"}}, err
+}
+
+func (b *backend) Revoke(_ Caller, name, id string) (api.Revoked, error) {
+	_, err := b.Get(name)
+	return api.Revoked{Grant: api.Grant{ID: id, Sandbox: name}, Closed: 3}, err
 }
 
 func (b *backend) SetConfig(_ context.Context, who Caller, name string, set map[string]string) (api.Sandbox, error) {

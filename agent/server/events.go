@@ -20,9 +20,14 @@ func (q *request) events() (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return nil, q.lines(e.Follow, func(ctx context.Context, out *output) error { return q.server.backend.Events(ctx, e, out.add) })
+}
+
+// lines sends what send writes, a line each, until there is no more or the caller goes away.
+func (q *request) lines(follow bool, send func(ctx context.Context, out *output) error) error {
 	done, err := q.stream()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer done()
 	ctx, cancel := q.ending()
@@ -31,18 +36,18 @@ func (q *request) events() (any, error) {
 	q.w.Header().Set("Content-Type", linesType)
 	q.w.Header().Set("Trailer", api.ErrorTrailer)
 	out := newOutput(ctx, q, cancel)
-	if e.Follow {
+	if follow {
 		out.begin() // the caller knows from now on that it misses nothing
 	}
-	out.run(e.Follow)
+	out.run(follow)
 	gone := false
 	err = func() error {
 		defer out.end() // whatever happens: nobody else may write meanwhile
-		err := q.server.backend.Events(ctx, e, out.add)
+		err := send(ctx, out)
 		gone = ctx.Err() != nil
 		return err
 	}()
-	return nil, q.ended(err, gone || out.err != nil)
+	return q.ended(err, gone || out.err != nil)
 }
 
 // ended ends a stream. What is not whole must not look so: broken says that the reader, or the server, goes away.

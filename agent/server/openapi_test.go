@@ -283,6 +283,8 @@ func (d *document) schema(t reflect.Type) object {
 		return object{"type": "string", "format": "date-time"}
 	case t == reflect.TypeFor[time.Duration]():
 		return object{"type": "integer", "format": "int64", "description": "nanoseconds"}
+	case t == reflect.TypeFor[[]byte]():
+		return object{"type": "string", "contentEncoding": "base64"}
 	case t.PkgPath() == reflect.TypeFor[api.Info]().PkgPath():
 		if _, there := d.schemas[t.Name()]; !there {
 			d.schemas[t.Name()] = nil // against a type that has itself
@@ -307,6 +309,8 @@ func (d *document) schema(t reflect.Type) object {
 		return object{"type": "integer", "minimum": 0}
 	case reflect.Int, reflect.Int64:
 		return object{"type": "integer"}
+	case reflect.Float64:
+		return object{"type": "number"}
 	default:
 		panic("the API has a " + t.String())
 	}

@@ -15,7 +15,7 @@ import (
 const maxLast = 100_000
 
 var (
-	planes   = []string{string(policy.PlaneNetwork), string(policy.PlaneDNS), string(policy.PlaneFile), string(policy.PlaneExec), string(policy.PlaneDevice), string(policy.PlaneSystem)}
+	planes   = []string{string(policy.PlaneNetwork), string(policy.PlaneDNS), string(policy.PlaneFile), string(policy.PlaneExec), string(policy.PlaneDevice), string(policy.PlaneInference), string(policy.PlaneSystem)}
 	verdicts = []string{policy.Allow.String(), policy.Ask.String(), policy.Deny.String()}
 )
 
@@ -44,10 +44,8 @@ func parseEvents(q url.Values) (e api.Events, err error) {
 			}
 		}
 	}
-	if e.Sandbox = q.Get("sandbox"); e.Sandbox != "" {
-		if err := policy.ValidName(e.Sandbox); err != nil {
-			return e, invalid("%v", err)
-		}
+	if e.Sandbox, err = sandboxOf(q); err != nil {
+		return e, err
 	}
 	if e.Planes, err = words(q, "plane", planes); err != nil {
 		return e, err
@@ -61,12 +59,33 @@ func parseEvents(q url.Values) (e api.Events, err error) {
 	if e.Last > maxLast {
 		return e, invalid("last=%d is too much: at most %d; without it all are sent", e.Last, maxLast)
 	}
-	if v := q.Get("follow"); v != "" {
-		if e.Follow, err = strconv.ParseBool(v); err != nil {
-			return e, invalid("follow=%.40q is neither true nor false", v)
-		}
+	e.Follow, err = follows(q)
+	return e, err
+}
+
+// sandboxOf reads the name of a sandbox, "" where there is none.
+func sandboxOf(q url.Values) (string, error) {
+	name := q.Get("sandbox")
+	if name == "" {
+		return "", nil
 	}
-	return e, nil
+	if err := policy.ValidName(name); err != nil {
+		return "", invalid("%v", err)
+	}
+	return name, nil
+}
+
+// follows reads whether what comes is to follow.
+func follows(q url.Values) (bool, error) {
+	v := q.Get("follow")
+	if v == "" {
+		return false, nil
+	}
+	yes, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, invalid("follow=%.40q is neither true nor false", v)
+	}
+	return yes, nil
 }
 
 // words reads a parameter that can be there several times, and whose values are known.
@@ -94,7 +113,7 @@ func number(q url.Values, name string) (int, error) {
 
 // parseQuestion reads a question to a policy.
 func parseQuestion(q url.Values) (policy.Query, error) {
-	for _, a := range []policy.Action{policy.QueryRead, policy.QueryWrite, policy.QueryExec, policy.QueryConnect} {
+	for _, a := range []policy.Action{policy.QueryRead, policy.QueryWrite, policy.QueryExec, policy.QueryConnect, policy.QueryGPU} {
 		if a.String() == q.Get("action") {
 			question, err := policy.NewQuery(a, q.Get("object"), q.Get("command"))
 			if err != nil {
@@ -103,7 +122,7 @@ func parseQuestion(q url.Values) (policy.Query, error) {
 			return question, nil
 		}
 	}
-	return policy.Query{}, invalid("action=%.40q is not known: read, write, exec and connect are", q.Get("action"))
+	return policy.Query{}, invalid("action=%.40q is not known: read, write, exec, connect and gpu are", q.Get("action"))
 }
 
 // namesOnly takes the values off NAME=VALUE.

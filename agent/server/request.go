@@ -180,7 +180,7 @@ func (q *request) readPath(r *route) error {
 		}
 	}
 	if strings.Contains(r.path, "{id}") && !idForm.MatchString(q.PathValue("id")) {
-		return invalid("%.130q is not the id of a snapshot", q.PathValue("id"))
+		return invalid("%.130q is no id", q.PathValue("id"))
 	}
 	return nil
 }

@@ -2,6 +2,8 @@ package server
 
 import (
 	"net/http"
+	"path"
+	"slices"
 
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -32,6 +34,8 @@ const (
 	linesType = "application/x-ndjson"
 	boxes     = "/v1/sandboxes"
 	box       = boxes + "/{name}"
+	approvals = "/v1/approvals"
+	approval  = approvals + "/{id}"
 )
 
 var pathParam = param{name: "path", words: "an absolute path of the sandbox", needed: true}
@@ -42,8 +46,18 @@ func init() { // not at the declaration: a handler's errors name its route, and 
 	routes = []route{
 		{method: http.MethodGet, path: "/v1/info", role: watch, words: "say what the daemon is", answer: api.Info{}, do: (*request).info},
 		{method: http.MethodGet, path: "/v1/openapi.json", role: watch, words: "describe this interface", gives: "application/json", do: (*request).openAPI},
+		{method: http.MethodGet, path: "/v1/gpus", role: watch, words: "say which GPUs the host has, and who uses them", answer: api.GPUs{}, do: (*request).gpus},
 		{method: http.MethodGet, path: "/v1/events", role: watch, words: "read the records of the audit log, one a line",
 			query: eventParams, gives: linesType, do: (*request).events},
+
+		{method: http.MethodGet, path: approvals, role: watch, words: "list what a person may decide, or follow it",
+			query: []param{
+				{name: "sandbox", words: "only this sandbox's"},
+				{name: "follow", words: "true: as lines, one a change, and go on with what comes; an empty line every 15 s is a sign of life", kind: "boolean"},
+			}, answer: []api.Request{}, do: (*request).requests},
+		{method: http.MethodGet, path: approval, role: watch, words: "describe a request", answer: api.Request{}, do: (*request).request},
+		{method: http.MethodPost, path: approval + "/answer", role: steer, words: "answer a request",
+			body: api.NewAnswer{}, answer: api.AnswerResult{}, do: (*request).answerRequest},
 
 		{method: http.MethodGet, path: boxes, role: watch, words: "list the sandboxes", answer: []api.Sandbox{}, do: (*request).list},
 		{method: http.MethodPost, path: boxes, role: steer, words: "create a sandbox", body: api.Create{}, answer: api.Sandbox{}, do: (*request).create},
@@ -52,6 +66,7 @@ func init() { // not at the declaration: a handler's errors name its route, and 
 		{method: http.MethodPost, path: box + "/start", role: steer, words: "start a sandbox", answer: api.Sandbox{}, do: (*request).start},
 		{method: http.MethodPost, path: box + "/stop", role: steer, words: "stop a sandbox", answer: api.Sandbox{}, do: (*request).stop},
 		{method: http.MethodGet, path: box + "/usage", role: watch, words: "say what a sandbox takes", answer: api.Usage{}, do: (*request).usage},
+		{method: http.MethodGet, path: box + "/models", role: watch, words: "say which models answer a sandbox, and what they took", answer: api.Models{}, do: (*request).models},
 		{method: http.MethodPost, path: box + "/exec", role: steer, words: "run a command in a sandbox", body: api.Exec{}, do: (*request).exec},
 
 		{method: http.MethodGet, path: box + "/files", role: steer, words: "download files", query: []param{pathParam}, gives: tarType, do: (*request).download},
@@ -66,12 +81,12 @@ func init() { // not at the declaration: a handler's errors name its route, and 
 			body: api.PolicyChange{}, answer: api.PolicyResult{}, do: (*request).changePolicy},
 		{method: http.MethodGet, path: box + "/policy/explain", role: watch, words: "ask what a policy says",
 			query: []param{
-				{name: "action", words: "read, write, exec or connect", needed: true},
-				{name: "object", words: `a path, a command, "host:port", or the path of a unix socket`, needed: true},
+				{name: "action", words: "read, write, exec, connect or gpu", needed: true},
+				{name: "object", words: `a path, a command, "host:port", the path of a unix socket, or a GPU as devices.gpus has it`, needed: true},
 				{name: "command", words: "the command that does it; left out: any"},
 			}, answer: api.Answer{}, do: (*request).explain},
-		{method: http.MethodGet, path: box + "/proposals", role: watch, words: "list what was asked and is not answered",
-			answer: []api.Proposal{}, do: (*request).proposals},
+		{method: http.MethodGet, path: box + "/grants", role: watch, words: "list the answers in force", answer: []api.Grant{}, do: (*request).grants},
+		{method: http.MethodDelete, path: box + "/grants/{id}", role: steer, words: "take an answer back", answer: api.Revoked{}, do: (*request).revoke},
 		{method: http.MethodPatch, path: box + "/config", role: steer, words: "set values of a sandbox's configuration (an empty one takes it away)",
 			body: map[string]string{}, answer: api.Sandbox{}, do: (*request).setConfig},
 
@@ -101,6 +116,8 @@ func (q *request) openAPI() (any, error) {
 	q.server.send(q.w, http.StatusOK, api.OpenAPI)
 	return nil, nil
 }
+
+func (q *request) gpus() (any, error) { return q.server.backend.GPUs(q.Context()), nil }
 
 func (q *request) list() (any, error) {
 	list := q.server.backend.List()
@@ -178,6 +195,8 @@ func (q *request) stop() (any, error) {
 
 func (q *request) usage() (any, error) { return value(q.server.backend.Usage(q.name)) }
 
+func (q *request) models() (any, error) { return value(q.server.backend.Models(q.name)) }
+
 func (q *request) policy() (any, error) {
 	revision, err := number(q.query, "revision")
 	if err != nil {
@@ -215,13 +234,21 @@ func (q *request) explain() (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	grants, err := q.server.backend.Grants(q.name)
+	if err != nil {
+		return nil, err
+	}
 	return api.Answer{
+		Grants: slices.DeleteFunc(grants, func(g api.Grant) bool { return !about(g, question) }),
 		Action: a.Query.Action.String(), Object: a.Query.Object(), Command: a.Query.Command, Verdict: a.Verdict.String(),
 		Rule: a.Rule.Pos, RuleText: a.Rule.Text, Reason: a.Reason, Suggest: a.Suggest,
 	}, nil
 }
 
-func (q *request) proposals() (any, error) { return listed(q.server.backend.Proposals(q.name)) }
+// about reports whether a grant is about what is asked. A command's name is a question about every program that is called so.
+func about(g api.Grant, q policy.Query) bool {
+	return g.Plane == string(q.Action.Plane()) && (g.Object == q.Object() || q.Action == policy.QueryExec && path.Base(g.Object) == q.Path)
+}
 
 func (q *request) setConfig() (any, error) {
 	return with(q, func(set map[string]string) (any, error) {

@@ -43,6 +43,8 @@ func TestEveryRoute(t *testing.T) {
 	}
 	info, err := c.Info(ctx)
 	check("info", info.Version == "test" && info.API == "v1" && info.Role == "steer", err)
+	gpus, err := c.GPUs(ctx)
+	check("gpus", gpus.State == api.GPUsAbsent, err)
 	doc, err := c.OpenAPI(ctx)
 	check("openapi", bytes.Contains(doc, []byte("3.1")), err)
 	made, err := c.Create(ctx, api.Create{Name: "two", Config: map[string]string{"model": "m"}, Env: []string{"A=b"}})
@@ -56,6 +58,8 @@ func TestEveryRoute(t *testing.T) {
 	got, err = c.Get(ctx, "two")
 	check("get", got.State == api.Stopped, err)
 	check("destroy", true, c.Destroy(ctx, "two"))
+	models, err := c.Models(ctx, "box")
+	check("models", len(models.Models) == 1 && models.Models[0].Name == "fast", err)
 	usage, err := c.Usage(ctx, "box")
 	check("usage", usage.Processes == 3, err)
 	p, err := c.Exec(ctx, "box", api.Exec{Args: []string{"true"}}, [3]*os.File{})
@@ -77,9 +81,33 @@ func TestEveryRoute(t *testing.T) {
 	result, err := c.ChangePolicy(ctx, "box", api.PolicyChange{Text: "version: 1"})
 	check("policy change", result.Live, err)
 	answer, err := c.Explain(ctx, "box", "connect", "evil.example:443", "/usr/bin/curl")
-	check("explain", answer.Verdict == "deny" && answer.Object == "evil.example:443" && answer.Action == "connect", err)
-	proposals, err := c.Proposals(ctx, "box")
-	check("proposals", len(proposals) == 1, err)
+	check("explain", answer.Verdict == "deny" && answer.Object == "evil.example:443" && answer.Action == "connect" && len(answer.Grants) == 1, err)
+	answer, err = c.Explain(ctx, "box", "connect", "evil.example:80", "/usr/bin/curl")
+	check("explain of what no grant is about", len(answer.Grants) == 0, err)
+	requests, err := c.Requests(ctx, "box")
+	check("requests", len(requests) == 1 && requests[0].ID == "1f", err)
+	request, err := c.Request(ctx, "1f")
+	check("request", request.ID == "1f", err)
+	answered, err := c.Answer(ctx, "1f", api.NewAnswer{Verdict: "allow"})
+	check("answer", answered.Request.ID == "1f" && answered.Request.Answer.Verdict == "allow" && answered.Request.Answer.Who != "", err)
+	grants, err := c.Grants(ctx, "box")
+	check("grants", len(grants) == 1 && grants[0].Sandbox == "box", err)
+	revoked, err := c.Revoke(ctx, "box", "2e")
+	check("revoke", revoked.Grant.ID == "2e" && revoked.Closed == 3, err)
+	enough := errors.New("enough")
+	var told []string
+	err = c.FollowRequests(ctx, "box", func(r api.RequestChange) error {
+		switch {
+		case r.Reset:
+			told = append(told, "reset")
+		case r.Request != nil:
+			told = append(told, r.Request.ID+" of "+r.Request.Sandbox)
+		case r.Complete:
+			return enough
+		}
+		return nil
+	})
+	check("follow", errors.Is(err, enough) && slices.Equal(told, []string{"reset", "1f of box"}), nil)
 	got, err = c.SetConfig(ctx, "box", map[string]string{"a": "b"})
 	check("config", got.Config["a"] == "b", err)
 	published, err := c.Publish(ctx, "box", api.Published{Host: "127.0.0.1:8080", Port: 80})
@@ -129,10 +157,10 @@ func TestErrors(t *testing.T) {
 		"empty change":   {second(c.ChangePolicy(ctx, "box", api.PolicyChange{})), api.Invalid, "has 0 of them"},
 		"double change":  {second(c.ChangePolicy(ctx, "box", api.PolicyChange{Preset: "a", Rollback: 1})), api.Invalid, "has 2 of them"},
 		"large change":   {second(c.ChangePolicy(ctx, "box", api.PolicyChange{Text: large})), api.TooLarge, "more than 1048576 bytes"},
-		"action":         {second(c.Explain(ctx, "box", "eat", "/a", "")), api.Invalid, "read, write, exec and connect"},
+		"action":         {second(c.Explain(ctx, "box", "eat", "/a", "")), api.Invalid, "read, write, exec, connect and gpu"},
 		"object":         {second(c.Explain(ctx, "box", "read", "a", "")), api.Invalid, "absolute path"},
 		"no object":      {second(c.Explain(ctx, "box", "read", "", "")), api.Invalid, "object is needed"},
-		"snapshot":       {c.DeleteSnapshot(ctx, "box", "a b"), api.Invalid, "not the id"},
+		"snapshot":       {c.DeleteSnapshot(ctx, "box", "a b"), api.Invalid, "is no id"},
 		"revision":       {second(c.Policy(ctx, "box", -1)), api.Invalid, "not a number"},
 		"relative path":  {c.Upload(ctx, "box", "work", bytes.NewReader(nil)), api.Invalid, "not an absolute path"},
 		"no path":        {c.Download(ctx, "box", "", nil), api.Invalid, "path is needed"},

@@ -98,6 +98,35 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestFollowGone: the daemon goes away between what was and what comes.
+func TestFollowGone(t *testing.T) {
+	t.Parallel()
+	b := newBackend("box")
+	b.record(10)
+	socket := t.TempDir() + "/s"
+	stop := start(t, b, socket)
+	again := make(chan func(), 1)
+	enough := errors.New("enough")
+	err := api.Dial(socket).Events(t.Context(), api.Events{Follow: true, Last: 5}, func(_ []byte, d policy.Decision) error {
+		switch d.Seq {
+		case 10:
+			stop()
+			go func() {
+				time.Sleep(300 * time.Millisecond) // the client finds nobody at first
+				b.record(1)
+				again <- start(t, b, socket)
+			}()
+		case 11:
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Fatalf("it ended with %v", err)
+	}
+	(<-again)()
+}
+
 // start starts a server, and returns what ends it.
 func start(t *testing.T, b *backend, socket string) (stop func()) {
 	t.Helper()

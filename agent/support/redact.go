@@ -26,6 +26,8 @@ var rules = sync.OnceValue(func() []*regexp.Regexp {
 		// https://user:password@host, and what follows ? in an address.
 		regexp.MustCompile(`(://)[^/\s@"']+@`),
 		regexp.MustCompile(`(\b[a-z][a-z0-9+.-]*://[^\s"'?]*\?)[^\s"']+`),
+		// Who knows the address of a webhook may send to it.
+		regexp.MustCompile(`(\bwebhook["']?\s*[=:]\s*["']?[a-z]+://[^/\s"']+/)[^\s"']+`),
 		// NAME=value, "name": "value", --name value, name: value.
 		regexp.MustCompile(`(?i)(\b` + secretName + `["']?\s*[=:]\s*)(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"',;&]+)`),
 		regexp.MustCompile(`(?i)(--?` + secretName + `\s+)(?:"[^"]*"|'[^']*'|[^\s"']+)`),
@@ -81,6 +83,9 @@ func looksRandom(s string) bool {
 // valuesOf are fields of JSON whose every value goes, names kept.
 var valuesOf = map[string]bool{"env": true, "config": true, "set": true}
 
+// contents are fields that may have a piece of a conversation with a model, or what a tool gave.
+var contents = map[string]bool{"matches": true, "params": true, "result": true}
+
 // JSON redacts every text in a JSON document, and the values of environments and settings whatever they look like.
 func JSON(src []byte) ([]byte, error) {
 	var v any
@@ -94,7 +99,7 @@ func walk(key string, v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
-			if valuesOf[key] || secretField.MatchString(k) {
+			if valuesOf[key] || contents[k] || secretField.MatchString(k) {
 				v[k] = hide(e)
 				continue
 			}

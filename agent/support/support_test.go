@@ -42,6 +42,7 @@ var planted = []struct{ text, secret string }{
 	{"-----BEGIN " + "OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\nAAAA\n-----END OPENSSH PRIVATE KEY-----", "b3BlbnNzaC1rZXk"},
 	{"session_cookie=hunter9; path=/", "hunter9"},
 	{"what may be one: Xk29dkQ0slW8vnZp71mTyR4c", "Xk29dkQ0slW8vnZp71mTyR4c"},
+	{"hooks:\n- webhook: https://hooks.example.com/services/T0/B1/hunter11", "hunter11"},
 	{"PGPASSWORD='hunter10' psql", "hunter10"},
 }
 
@@ -90,6 +91,14 @@ func TestJSONTakesValuesOfEnvironmentsAndSettings(t *testing.T) {
 }
 
 // TestNoSourceLeaks plants every secret in every source that a person's words can come into, and looks for them in the archive.
+func TestJSONTakesConversations(t *testing.T) {
+	const record = `{"plane":"inference","inference":{"model":"corp/big","classes":{"pii":1},"matches":[{"class":"pii","text":"Jane Doe"}],"tool":{"params":"{\"to\":\"Jane\"}","result":"Doe"}}}`
+	got, err := JSON([]byte(record))
+	if err != nil || strings.Contains(string(got), "Jane") || strings.Contains(string(got), "Doe") || !strings.Contains(string(got), `"pii":1`) || !strings.Contains(string(got), "corp/big") {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestNoSourceLeaks(t *testing.T) {
 	dir := t.TempDir()
 	c := config.Default()

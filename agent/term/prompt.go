@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nemoclaw/nemoclaw/agent/ask"
+	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 )
 
@@ -18,7 +18,7 @@ type screen interface {
 	lend() (keys <-chan []byte, give func(pass []byte), err error)
 }
 
-// A Prompter asks on a terminal. It is an ask.Prompter.
+// A Prompter asks on a terminal. It is an approvals.Prompter.
 type Prompter struct {
 	tty    *TTY
 	screen screen
@@ -47,38 +47,38 @@ const (
 )
 
 // answers are the keys. Enter denies: who types a command while a question appears ends with it.
-var answers = map[byte]ask.Answer{
-	'o': ask.Once, 'r': ask.ForRun, 'a': ask.Always,
-	'\r': ask.Deny, '\n': ask.Deny, interrupt: ask.Deny,
-	'd': ask.DenyRun, 'D': ask.DenyAll,
+var answers = map[byte]approvals.Reply{
+	'o': approvals.Once, 'r': approvals.ForRun, 'a': approvals.Always,
+	'\r': approvals.Deny, '\n': approvals.Deny, interrupt: approvals.Deny,
+	'd': approvals.DenyRun, 'D': approvals.DenyAll,
 }
 
 const interrupt = 0x03 // Ctrl-C
 
 // Prompt shows q until a key answers it or ctx ends.
-func (p *Prompter) Prompt(ctx context.Context, q ask.Question) (ask.Answer, error) {
+func (p *Prompter) Prompt(ctx context.Context, q approvals.Question) (approvals.Reply, error) {
 	if !p.tty.Foreground() {
-		return ask.Deny, fmt.Errorf("%w: the terminal belongs to another job", ask.ErrNoAnswer)
+		return approvals.Deny, fmt.Errorf("%w: the terminal belongs to another job", approvals.ErrNoAnswer)
 	}
 	in, give, err := p.screen.lend()
 	if err != nil {
-		return ask.Deny, fmt.Errorf("%w: %w", ask.ErrNoAnswer, err)
+		return approvals.Deny, fmt.Errorf("%w: %w", approvals.ErrNoAnswer, err)
 	}
 	var pass []byte
 	defer func() { give(pass) }()
 	_, cols := p.tty.Size()
 	if err := p.write(p.question(q, int(cols))); err != nil {
-		return ask.Deny, fmt.Errorf("%w: %w", ask.ErrNoAnswer, err)
+		return approvals.Deny, fmt.Errorf("%w: %w", approvals.ErrNoAnswer, err)
 	}
 	k := keys{shown: p.now()}
 	for {
 		select {
 		case <-ctx.Done():
 			_ = p.write("\r\nnemoclaw: no answer: denied\r\n")
-			return ask.Deny, ask.ErrNoAnswer
+			return approvals.Deny, approvals.ErrNoAnswer
 		case b, open := <-in:
 			if !open {
-				return ask.Deny, fmt.Errorf("%w: the terminal is gone", ask.ErrNoAnswer)
+				return approvals.Deny, fmt.Errorf("%w: the terminal is gone", approvals.ErrNoAnswer)
 			}
 			key, ok := k.feed(b, p.now())
 			a, known := answers[key]
@@ -106,15 +106,14 @@ func (p *Prompter) write(s string) error {
 }
 
 // question is what is shown, with \r\n at each line's end, because the terminal is raw.
-func (p *Prompter) question(q ask.Question, cols int) string {
+func (p *Prompter) question(q approvals.Question, cols int) string {
 	var b strings.Builder
 	b.WriteString(calm)
 	width := max(cols-12, 20)
 	row := func(label, value string) {
 		// Long values are shown whole: what does not fit would be what a program wants to hide. Only a flood is cut.
-		e := []rune(text.Short(value, 6*width))
-		for i := 0; i < len(e) || i == 0; i += width {
-			fmt.Fprintf(&b, "  %-9s %s\r\n", label, string(e[i:min(i+width, len(e))]))
+		for _, line := range text.Wrap(text.Short(value, 6*width), width) {
+			fmt.Fprintf(&b, "  %-9s %s\r\n", label, line)
 			label = ""
 		}
 	}
@@ -126,6 +125,9 @@ func (p *Prompter) question(q ask.Question, cols int) string {
 		row("tainted", "other code may run as it, by its environment: "+q.Subject.Taint)
 	}
 	row("rule", q.Rule)
+	for _, r := range q.Risks {
+		row("risk", r.Text)
+	}
 	var wait []string
 	if !q.Until.IsZero() {
 		wait = append(wait, fmt.Sprintf("denied in %d s", int(q.Until.Sub(p.now()).Round(time.Second)/time.Second)))
@@ -140,14 +142,14 @@ func (p *Prompter) question(q ask.Question, cols int) string {
 	return b.String()
 }
 
-func outcome(a ask.Answer, q ask.Question) string {
+func outcome(a approvals.Reply, q approvals.Question) string {
 	what := text.Short(q.Action+" "+q.Object, 200)
 	switch a {
-	case ask.Once:
+	case approvals.Once:
 		return "\r\nnemoclaw: " + what + ": allowed once\r\n"
-	case ask.ForRun:
+	case approvals.ForRun:
 		return "\r\nnemoclaw: " + what + ": allowed for this run\r\n"
-	case ask.Always:
+	case approvals.Always:
 		s := "\r\nnemoclaw: " + what + ": allowed for this run"
 		if q.Suggest == "" {
 			return s + "; no rule of a policy could allow it always\r\n"
@@ -158,9 +160,9 @@ func outcome(a ask.Answer, q ask.Question) string {
 			s += "; to allow it always, add to the policy:"
 		}
 		return s + "\r\n\r\n" + strings.ReplaceAll(indent(text.Lines(q.Suggest)), "\n", "\r\n") + "\r\n"
-	case ask.DenyRun:
+	case approvals.DenyRun:
 		return "\r\nnemoclaw: " + what + ": denied for this run\r\n"
-	case ask.DenyAll:
+	case approvals.DenyAll:
 		return "\r\nnemoclaw: everything that would be asked in this run is denied now\r\n"
 	default:
 		return "\r\nnemoclaw: " + what + ": denied once\r\n"

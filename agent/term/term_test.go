@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nemoclaw/nemoclaw/agent/ask"
+	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -107,8 +107,8 @@ func typed(t *testing.T, f *os.File, s string) {
 	}
 }
 
-func question() ask.Question {
-	return ask.Question{
+func question() approvals.Question {
+	return approvals.Question{
 		Decision: policy.Decision{
 			Plane: policy.PlaneNetwork, Action: "connect", Object: "github.com:443", Rule: "p.yaml:7",
 			Subject: policy.Subject{PID: 9, Exe: "/usr/bin/git", Args: "git clone \x1b[2J\u202ehttps://github.com"},
@@ -197,7 +197,7 @@ func TestPromptInRelay(t *testing.T) {
 	r := NewRelay(tty, box.master, func(uint16, uint16) {})
 	defer r.Close()
 	type result struct {
-		a   ask.Answer
+		a   approvals.Reply
 		err error
 	}
 	got := make(chan result, 1)
@@ -222,7 +222,7 @@ func TestPromptInRelay(t *testing.T) {
 		t.Errorf("shown while the question stands: %q", s)
 	}
 	typed(t, host.master, "a")
-	if res := <-got; res.a != ask.Always || res.err != nil {
+	if res := <-got; res.a != approvals.Always || res.err != nil {
 		t.Fatalf("answered %v, %v", res.a, res.err)
 	}
 	eyes.wait(t, "take it out of the rule at p.yaml:7 and add:\r\n\r\n    network:\r\n      allow:\r\n        - domain: github.com\r\n")
@@ -242,7 +242,7 @@ func TestPromptAlone(t *testing.T) {
 	p := NewPrompter(tty, "dumb")
 	ctx, cancel := context.WithTimeout(t.Context(), settle+300*time.Millisecond)
 	defer cancel()
-	if a, err := p.Prompt(ctx, question()); a != ask.Deny || !errors.Is(err, ask.ErrNoAnswer) {
+	if a, err := p.Prompt(ctx, question()); a != approvals.Deny || !errors.Is(err, approvals.ErrNoAnswer) {
 		t.Errorf("without an answer: %v, %v", a, err)
 	}
 	eyes.wait(t, "no answer: denied")
@@ -253,7 +253,7 @@ func TestPromptAlone(t *testing.T) {
 		time.Sleep(settle + 200*time.Millisecond)
 		_, _ = host.master.WriteString("o")
 	}()
-	if a, err := p.Prompt(t.Context(), question()); a != ask.Once || err != nil {
+	if a, err := p.Prompt(t.Context(), question()); a != approvals.Once || err != nil {
 		t.Errorf("answered %v, %v", a, err)
 	}
 	if tio, err := tty.termios(); err != nil || tio.Lflag&unix.ECHO == 0 {

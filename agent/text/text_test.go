@@ -1,6 +1,7 @@
 package text
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"unicode"
@@ -22,6 +23,15 @@ func TestEscape(t *testing.T) {
 		{"\U000e0041", `\U000e0041`},         // tag characters
 		{"a\u00a0b\u2028", `a\u00a0b\u2028`}, // spaces that aren't
 		{"\x00\x7f", `\x00\x7f`},
+		{"e\u0301\u0302", "e\u0301\u0302"},                           // two marks
+		{"e\u0301\u0302\u0303\u0304", "e\u0301\u0302\\u0303\\u0304"}, // a flood of them
+		{"\u0301a", `\u0301a`},                                       // without a letter: it would stand on ours
+		{"/\u0301", `/\u0301`},
+		{"x\ufe0f\u20e3", `x\ufe0f\u20e3`},               // variation selector, enclosing
+		{"a\u3164\u2800\u1160b", `a\u3164\u2800\u1160b`}, // blanks that say they are letters
+		{"\U0001f1e9\U0001f1ea", `\U0001f1e9\U0001f1ea`}, // a flag, or two letters
+		{"\ue000\U000f0000", `\ue000\U000f0000`},         // private use
+		{"한글 \U0001f642", "한글 \U0001f642"},
 	} {
 		if got := Escape(c.in); got != c.want {
 			t.Errorf("Escape(%q) = %q, want %q", c.in, got, c.want)
@@ -54,6 +64,24 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// check says what a text has that may not reach a screen.
+func check(shown string) string {
+	marks := maxMarks
+	for _, r := range shown {
+		switch {
+		case !unicode.IsPrint(r), unicode.Is(unsteady, r):
+			return fmt.Sprintf("%U is let through", r)
+		case !unicode.Is(unicode.M, r):
+			marks = 0
+		case marks >= maxMarks:
+			return fmt.Sprintf("the mark %U is one too many", r)
+		default:
+			marks++
+		}
+	}
+	return ""
+}
+
 func FuzzEscape(f *testing.F) {
 	f.Add("a\x1b]0;title\a\u202e\xff")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -61,10 +89,8 @@ func FuzzEscape(f *testing.F) {
 		if !utf8.ValidString(e) {
 			t.Fatalf("Escape(%q) is not UTF-8", s)
 		}
-		for _, r := range e {
-			if !unicode.IsPrint(r) {
-				t.Fatalf("Escape(%q) lets %U through", s, r)
-			}
+		if err := check(e); err != "" {
+			t.Fatalf("Escape(%q) = %q: %s", s, e, err)
 		}
 		if n := utf8.RuneCountInString(Short(s, 20)); n > 20 {
 			t.Fatalf("Short(%q, 20) is %d long", s, n)

@@ -12,11 +12,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
+	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/doctor"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
@@ -141,6 +144,11 @@ func (o Options) clearKernel() error {
 
 // removeDirectories removes what the daemon keeps: what lives as long as a sandbox always, the rest when told to.
 func (o Options) removeDirectories() error {
+	if o.Purge && !o.Audit {
+		if err := o.keepKey(); err != nil {
+			return err // what is gone now could never be verified again
+		}
+	}
 	var failed []error
 	for _, d := range []struct {
 		dir    string
@@ -174,6 +182,44 @@ func (o Options) removeDirectories() error {
 		_ = os.Remove(parent) // not empty, or gone
 	}
 	return errors.Join(failed...)
+}
+
+// publicKey is the file beside the audit log with the public halves of the keys that are gone, one a line.
+const publicKey = "key.pub"
+
+const chain = "agent" // the daemon's log
+
+// keepKey keeps beside the audit log what it is verified with, when the key that signed it goes. What a killed daemon has left
+// unsigned is signed before.
+func (o Options) keepKey() error {
+	signer, err := audit.ReadSigner(o.Config.AuditKey())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(filepath.Join(o.Config.AuditDir, chain+".jsonl")); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	w, err := audit.OpenChain(o.Config.AuditDir, chain, "", audit.Options{Signer: signer})
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("sign the audit log for the last time: %w", err)
+	}
+	name, key := filepath.Join(o.Config.AuditDir, publicKey), audit.FormatKey(signer.Public())
+	kept, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if !slices.Contains(strings.Fields(string(kept)), key) {
+		if err := atomicfile.Write(name, append(kept, key+"\n"...)); err != nil {
+			return fmt.Errorf("keep the public key of the audit log: %w", err)
+		}
+	}
+	o.Say("the audit log's key goes; verify it with --key %s, which is in %s", key, name)
+	return nil
 }
 
 // removeTree removes a directory of the daemon's, and refuses one that something is mounted in.

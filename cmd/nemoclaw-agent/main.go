@@ -8,6 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/forward"
+	"github.com/nemoclaw/nemoclaw/agent/hook"
+	"github.com/nemoclaw/nemoclaw/agent/metrics"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 )
 
@@ -47,6 +50,15 @@ Exit status: 0 it was told to stop, or the configuration is right (--check); 1 o
 				return err
 			}
 			if check {
+				if _, err := hook.Open(cfg.Hooks, cfg.Socket, nil); err != nil {
+					return err
+				}
+				if err := metrics.Check(cfg); err != nil {
+					return err
+				}
+				if err := forward.Check(cfg.Forward); err != nil {
+					return err
+				}
 				fmt.Fprint(cmd.OutOrStdout(), cfg)
 				return nil
 			}

@@ -59,8 +59,9 @@ func changed(name string, r api.PolicyResult, c api.PolicyChange) string {
 }
 
 // showDiff shows a unified diff, in colours on a terminal.
-func showDiff(out io.Writer, diff string) {
-	coloured := colours(out)
+func showDiff(out io.Writer, diff string) { writeDiff(out, diff, colours(out)) }
+
+func writeDiff(out io.Writer, diff string, coloured bool) {
 	for line := range strings.Lines(diff) {
 		line = text.Lines(strings.TrimRight(line, "\n"))
 		code := ""

@@ -57,13 +57,14 @@ func newConfigSet(name string) *cobra.Command {
 	cmd := talking(&cobra.Command{
 		Use:   "set KEY VALUE",
 		Short: "Change one of its settings",
-		Long: `set changes a setting: model, which answers the sandbox's model calls, as PROVIDER/MODEL; key, the provider's key. The value ""
-takes a setting away. The value - is asked for on the terminal, where it is not shown, or else read from standard input:
-so no secret is an argument, which others can see.
+		Long: `set changes a setting: model, which answers the sandbox's model calls, as PROVIDER/MODEL or by its name in the policy;
+key, the provider's key. The value "" takes a setting away. The value - is asked for on the terminal, where it is not shown,
+or else read from standard input: so no secret is an argument, which others can see.
 
 Exit status: 0 set, 1 not, 2 wrong usage.`,
 		Example: strings.ReplaceAll(`  nemoclaw NAME config set model nvidia/nemotron-3-super-120b
   nemoclaw NAME config set model ollama/llama3.3:70b
+  nemoclaw NAME config set model fast
   nemoclaw NAME config set key -`, "NAME", name),
 		Args:              usageArgs(cobra.ExactArgs(2)),
 		ValidArgsFunction: completeConfig(name),
@@ -75,9 +76,12 @@ Exit status: 0 set, 1 not, 2 wrong usage.`,
 				return err
 			}
 		}
+		if key == api.ConfigKey && value != "" && args[1] != "-" {
+			warn(cmd, []string{"a key that is an argument is in the list of processes and in the shell's history; write -, and it is asked for"})
+		}
 		set := map[string]string{key: value}
 		switch {
-		case key == api.ConfigModel && value != "":
+		case key == api.ConfigModel && strings.Contains(value, "/"): // of another the daemon knows whether the policy has it
 			if _, err := provider.NeedsKey(value); err != nil {
 				return usage(err)
 			}
@@ -105,7 +109,12 @@ Exit status: 0 set, 1 not, 2 wrong usage.`,
 // error; one that can't be tried is only unverified.
 func tryKey(cmd *cobra.Command, model, key string, set map[string]string) error {
 	if model == "" {
-		model = provider.Recommended
+		warn(cmd, []string{"the key is kept, but unverified: no model is set, so it is for the provider of the policy's inference.cloud, or else for " + provider.Recommended})
+		return nil
+	}
+	if !strings.Contains(model, "/") {
+		warn(cmd, []string{"the key is kept, but unverified: it is for the provider of the policy's model " + model + ", which is not asked"})
+		return nil
 	}
 	if needs, err := provider.NeedsKey(model); err != nil || !needs {
 		return err
@@ -173,7 +182,16 @@ func completeConfig(name string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		switch {
 		case len(args) == 1 && cmd.Name() == "set" && args[0] == api.ConfigModel:
-			return modelWords(), cobra.ShellCompDirectiveNoFileComp
+			names, directive := completed(cmd, func(ctx context.Context, d *api.Client) (names []string, err error) {
+				m, err := d.Models(ctx, name)
+				for _, x := range m.Models {
+					if x.Name != "" {
+						names = append(names, x.Name+"\t"+x.Model+", of the policy")
+					}
+				}
+				return names, err
+			})
+			return append(names, modelWords()...), directive
 		case len(args) > 0:
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		case cmd.Name() == "set":

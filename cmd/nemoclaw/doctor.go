@@ -16,7 +16,7 @@ import (
 
 func newDoctor() *cobra.Command {
 	var format, file string
-	var fix bool
+	var fix, gpus bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say whether this host can run sandboxes, and what to do where it can't",
@@ -24,12 +24,17 @@ func newDoctor() *cobra.Command {
 Landlock, cgroups, namespaces, limits, disks, resolvers, the daemon (without --config at ` + socketVariable + `, where that is set).
 It runs a sandbox and removes it again. What is not as it should be comes with why it matters and what to do about it.
 
+With --gpu it looks at NVIDIA's GPUs instead: the driver, what it knows, the health of each, device nodes, libraries, and
+whether CUDA computes on every one, in a helper that runs as nobody. That there is no GPU is fine; a GPU without a driver is
+a warning.
+
 With --fix it does what is safe: mounts cgroup2 and the BPF file system, makes directories, raises limits (and keeps them in
 ` + doctor.SysctlFile + `). It says what it did.
 
 Exit status: 0 all is well, warnings included; 1 something failed; 2 wrong usage.`,
 		Example: `  sudo nemoclaw doctor
   sudo nemoclaw doctor --fix
+  sudo nemoclaw doctor --gpu
   sudo nemoclaw doctor -o json | jq '.findings[] | select(.state != "ok")'`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -41,7 +46,7 @@ Exit status: 0 all is well, warnings included; 1 something failed; 2 wrong usage
 			if err != nil {
 				return err
 			}
-			o := doctor.Options{Config: cfg, Version: programVersion(), Fix: fix}
+			o := doctor.Options{Config: cfg, Version: programVersion(), Fix: fix, GPU: gpus}
 			out, errs := cmd.OutOrStdout(), cmd.ErrOrStderr()
 			if f, isFile := errs.(*os.File); isFile && term.Is(f) {
 				o.Slow = func(check string) { fmt.Fprintf(errs, "looking at %s ...\n", check) }
@@ -62,6 +67,7 @@ Exit status: 0 all is well, warnings included; 1 something failed; 2 wrong usage
 		},
 	}
 	cmd.Flags().BoolVar(&fix, "fix", false, "do what is safe about what is found, and say what was done")
+	cmd.Flags().BoolVar(&gpus, "gpu", false, "look at GPUs, and compute on each")
 	configFlag(cmd, &file)
 	outputFlag(cmd, &format)
 	return cmd

@@ -46,9 +46,9 @@ Exit status: 0 answered, 1 the policy is not valid or an answer is not what --ex
 
 // questions are what explain is asked, by its flags.
 type questions struct {
-	read, write, exec, connect []string
-	by, expect, format         string
-	add                        func(action, object string) string // see showAnswer
+	read, write, exec, connect, gpu []string
+	by, expect, format              string
+	add                             func(action, object string) string // see showAnswer
 }
 
 func (q *questions) flags(cmd *cobra.Command) {
@@ -57,6 +57,7 @@ func (q *questions) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&q.write, "write", nil, "may this `PATH` be written?")
 	f.StringArrayVar(&q.exec, "exec", nil, "may this `COMMAND`, a name or an absolute path, be executed?")
 	f.StringArrayVar(&q.connect, "connect", nil, "may this `HOST:PORT` be connected to?")
+	f.StringArrayVar(&q.gpu, "gpu", nil, "may this `GPU`, named as in devices.gpus, be used?")
 	f.StringVar(&q.by, "by", "", "the `COMMAND` that connects, for rules with commands")
 	f.StringVar(&q.expect, "expect", "", "fail unless every answer is this `VERDICT`: allow, ask or deny")
 	completeFlag(cmd, "expect", "allow", "ask", "deny")
@@ -69,7 +70,7 @@ func (q *questions) queries() ([]policy.Query, error) {
 	for _, ask := range []struct {
 		action  policy.Action
 		objects []string
-	}{{policy.QueryRead, q.read}, {policy.QueryWrite, q.write}, {policy.QueryExec, q.exec}, {policy.QueryConnect, q.connect}} {
+	}{{policy.QueryRead, q.read}, {policy.QueryWrite, q.write}, {policy.QueryExec, q.exec}, {policy.QueryConnect, q.connect}, {policy.QueryGPU, q.gpu}} {
 		for _, o := range ask.objects {
 			one, err := policy.NewQuery(ask.action, o, q.by)
 			if err != nil {
@@ -79,7 +80,7 @@ func (q *questions) queries() ([]policy.Query, error) {
 		}
 	}
 	if qs == nil {
-		return nil, usage(errors.New("nothing was asked: give --read, --write, --exec or --connect"))
+		return nil, usage(errors.New("nothing was asked: give --read, --write, --exec, --connect or --gpu"))
 	}
 	switch q.expect {
 	case "", "allow", "ask", "deny":
@@ -135,6 +136,9 @@ func showAnswer(out io.Writer, a api.Answer, add func(action, object string) str
 		rule += ": " + a.RuleText
 	}
 	fmt.Fprintf(out, "      rule    %s\n      reason  %s\n", text.Escape(rule), text.Escape(a.Reason))
+	for _, g := range a.Grants {
+		fmt.Fprintf(out, "      grant   %s: %s %s, %s, until %s, by %s\n", text.Escape(g.ID), paint(out, g.Verdict), strings.TrimSpace(string(granted(g))), text.Escape(string(g.Scope)), lasts(g), text.Escape(g.Who))
+	}
 	if a.Suggest != "" {
 		command := ""
 		if add != nil {

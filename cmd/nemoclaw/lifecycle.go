@@ -247,13 +247,13 @@ func newList() *cobra.Command {
 			fmt.Fprintln(cmd.ErrOrStderr(), "nemoclaw: there are no sandboxes; nemoclaw onboard or nemoclaw create makes one")
 			return nil
 		}
-		t := newTable(cmd.OutOrStdout(), "NAME", "STATE", "POLICY", "REFUSED", "PROPOSALS", "SINCE")
+		t := newTable(cmd.OutOrStdout(), "NAME", "STATE", "POLICY", "REFUSED", "APPROVALS", "SINCE")
 		for _, s := range list {
 			since := "-"
 			if s.Started != nil {
 				since = ago(time.Since(*s.Started))
 			}
-			t.row(s.Name, state(s), revision(s.Policy), s.Refused, s.Proposals, since)
+			t.row(s.Name, state(s), revision(s.Policy), s.Refused, s.Requests, since)
 		}
 		return t.flush()
 	})

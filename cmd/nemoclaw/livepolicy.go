@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,65 +23,12 @@ func newLivePolicy(name string) *cobra.Command {
   nemoclaw NAME policy remove --domain api.openai.com
   nemoclaw NAME policy rollback 3`, "NAME", name),
 		newPolicyList(name), newPolicyGet(name), newPolicySet(name), newPolicyRule(name, true), newPolicyRule(name, false),
-		newPolicyDiff(name), newPolicyHistory(name), newPolicyRollback(name), newLiveExplain(name), newLivePreset(name))
+		newPolicyRevoke(name), newPolicyDiff(name), newPolicyHistory(name), newPolicyRollback(name), newPolicyLearn(name), newLiveExplain(name), newLivePreset(name))
 	cmd.Long = `policy shows and changes the policy of a sandbox. Every change is a revision, with who made it, when and what; all of it is
 in force at once or none. A rule that is taken away closes the connections that it had allowed; files that are open stay open.
 At level static files and programs are fixed when a sandbox starts, at level full what its mounts can't let through: such changes
 are refused unless --restart allows to restart it.`
 	return cmd
-}
-
-func newPolicyList(name string) *cobra.Command {
-	return showing(&cobra.Command{
-		Use:   "list",
-		Short: "List the rules, each with where it stands",
-		Long: `list shows every rule of the policy, those of its presets too, in the words of the policy language; one whose
-time is over is marked as expired. What no rule covers is refused, or asked about where the policy says so.
-
-Exit status: 0 listed, 1 not, 2 wrong usage.`,
-		Example: "  nemoclaw " + name + " policy list",
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) ([]listedRule, error) {
-		p, err := d.Policy(cmd.Context(), name, 0)
-		if err != nil {
-			return nil, err
-		}
-		return listRules(p)
-	}, func(cmd *cobra.Command, rules []listedRule) error {
-		t := newTable(cmd.OutOrStdout(), "VERDICT", "RULE", "WHERE")
-		for _, r := range rules {
-			verdict := r.Verdict
-			if r.Expired {
-				verdict = "expired"
-			}
-			t.row(verdict, r.Rule, r.At)
-		}
-		return t.flush()
-	})
-}
-
-type listedRule struct {
-	Verdict string `json:"verdict"`
-	Rule    string `json:"rule"` // as YAML, on one line
-	At      string `json:"at"`   // FILE:LINE, preset:NAME:LINE
-	Expired bool   `json:"expired,omitempty"`
-}
-
-// listRules reads the rules of a policy, in the order in which they stand.
-func listRules(p api.PolicyText) ([]listedRule, error) {
-	parsed, err := policy.Parse(p.Name, []byte(p.Text))
-	if err != nil {
-		return nil, err
-	}
-	c, err := policy.Compile(parsed)
-	if err != nil {
-		return nil, err
-	}
-	var rules []listedRule
-	for _, r := range c.Rules[1:] {
-		verdict, rule, _ := strings.Cut(r.Text, ": ")
-		rules = append(rules, listedRule{verdict, rule, r.Pos, slices.Contains(p.Expired, r.Pos+": "+r.Text)})
-	}
-	return rules, nil
 }
 
 func newPolicyGet(name string) *cobra.Command {

@@ -25,7 +25,7 @@ func newLogs(name string) *cobra.Command {
 		Long: `logs shows the decisions about a sandbox from the audit log: when, the verdict, what was attempted, by which program, and
 the rule that decided. Without a limit it shows all of them. With -o json it shows the lines of the audit log as they are.
 
-A time is a duration before now (90s, 1h30m), or 2006-01-02, "2006-01-02 15:04" (local) or 2006-01-02T15:04:05Z.
+A time is a duration before now (90s, 1h30m), today, 2006-01-02, "2006-01-02 15:04" (local) or 2006-01-02T15:04:05Z.
 
 Exit status: 0 shown, 1 not, 2 wrong usage.`,
 		Example: `  nemoclaw ` + name + ` logs --follow
@@ -106,15 +106,11 @@ func parseTime(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		return now.Add(-d), nil
+	t, err := api.ParseTime(s, now)
+	if err != nil {
+		return t, usage(fmt.Errorf("--%s %w", flag, err))
 	}
-	for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04", time.DateTime} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, usage(fmt.Errorf(`--%s %q: want a duration such as 1h30m, or a time such as 2026-01-31, "2026-01-31 15:04" or 2026-01-31T15:04:05Z`, flag, s))
+	return t, nil
 }
 
 func showRecord(out io.Writer, d policy.Decision) error {
@@ -132,7 +128,39 @@ func showRecord(out io.Writer, d policy.Decision) error {
 	if d.Reason != "" {
 		why = text.Short(d.Reason, 300) + " (" + why + ")"
 	}
+	if more := modelCall(d.Inference); more != "" {
+		why += "; " + more
+	}
 	verdict := d.Verdict.String()
 	_, err := fmt.Fprintf(out, "%s %s%*s %s: %s\n", d.Time.Local().Format("2006-01-02 15:04:05.000"), paint(out, verdict), 5-len(verdict), "", what, why)
 	return err
+}
+
+// modelCall is the rest of a model call's record in short.
+func modelCall(c *policy.ModelCall) string {
+	if c == nil {
+		return ""
+	}
+	var parts []string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			parts = append(parts, fmt.Sprintf(format, args...))
+		}
+	}
+	if t := c.Tool; t != nil {
+		add(len(t.Through) > 0, "through %s", text.Short(strings.Join(t.Through, ", "), 80))
+		add(t.Withheld, "%d bytes in, %d out, not written down", t.ParamsBytes, t.ResultBytes)
+		add(t.Params != "", "%s", text.Short(t.Params, 200))
+		add(t.Result != "", "gave %s", text.Short(t.Result, 200))
+		add(t.Failed, "failed")
+		return strings.Join(parts, "; ")
+	}
+	add(c.Asked != "", "asked for %s", text.Short(c.Asked, 80))
+	add(len(c.Instead) > 0, "instead of %s", text.Short(strings.Join(c.Instead, ", "), 200))
+	for _, m := range c.Matches {
+		add(true, "%s %s", text.Escape(m.Kind), text.Short(m.Text, 60))
+	}
+	add(c.TokensIn+c.TokensOut > 0, "%d tokens in, %d out", c.TokensIn, c.TokensOut)
+	add(true, "%d bytes in, %d out, %d ms", c.BytesIn, c.BytesOut, c.MS)
+	return strings.Join(parts, "; ")
 }

@@ -110,11 +110,11 @@ Exit status: 0 done, 1 not, 2 wrong usage; exec, connect and run: see there.`,
 	root.CompletionOptions.HiddenDefaultCmd = false
 	const lasting, other = "lasting", "other"
 	root.AddGroup(&cobra.Group{ID: lasting, Title: "Sandboxes that last:"}, &cobra.Group{ID: other, Title: "Other commands:"})
-	for _, c := range []*cobra.Command{newOnboard(), newCreate(), newList(), newStart(""), newStop(""), newDestroy("")} {
+	for _, c := range []*cobra.Command{newOnboard(), newCreate(), newList(), newStart(""), newStop(""), newDestroy(""), newApprovals(), newGPUs(), newTerm()} {
 		c.GroupID = lasting
 		root.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{newRun(), newInit(), newPolicy(), newAudit(), newDoctor(), newDebug(), newUninstall(), newVersion()} {
+	for _, c := range []*cobra.Command{newRun(), newInit(), newPolicy(), newRoute(), newAudit(), newDoctor(), newDebug(), newUninstall(), newVersion()} {
 		c.GroupID = other
 		root.AddCommand(c)
 	}
@@ -124,6 +124,16 @@ Exit status: 0 done, 1 not, 2 wrong usage; exec, connect and run: see there.`,
 		root.AddCommand(newSandbox(sandbox))
 	}
 	return root
+}
+
+// ids are usageArgs none of which is empty, as a script's variable is that was never set.
+func ids(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if i := slices.Index(args, ""); i >= 0 {
+			return usage(fmt.Errorf("argument %d is empty, want: %s", i+1, cmd.UseLine()))
+		}
+		return usageArgs(check)(cmd, args)
+	}
 }
 
 // usageArgs makes what is wrong with the arguments a usage error, in words of our own.

@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
@@ -81,10 +84,24 @@ func TestHelp(t *testing.T) {
 		"help-policy-schema":  {"policy", "schema", "--help"},
 		"help-policy-presets": {"policy", "presets", "--help"},
 		"help-policy-import":  {"policy", "import", "--help"},
+		"help-approvals":      {"approvals", "--help"},
+		"help-approvals-list": {"approvals", "list", "--help"},
+		"help-approvals-show": {"approvals", "show", "--help"},
+		"help-approve":        {"approvals", "approve", "--help"},
+		"help-reject":         {"approvals", "reject", "--help"},
+		"help-policy-learn":   {"box", "policy", "learn", "--help"},
+		"help-report":         {"box", "report", "--help"},
+		"help-models":         {"box", "models", "--help"},
 		"help-audit":          {"audit", "--help"},
 		"help-audit-verify":   {"audit", "verify", "--help"},
+		"help-audit-key":      {"audit", "key", "--help"},
+		"help-audit-search":   {"audit", "search", "--help"},
+		"help-audit-export":   {"audit", "export", "--help"},
+		"help-audit-report":   {"audit", "report", "--help"},
 		"help-doctor":         {"doctor", "--help"},
 		"help-debug":          {"debug", "--help"},
+		"help-gpus":           {"gpus", "--help"},
+		"help-term":           {"term", "--help"},
 		"help-uninstall":      {"uninstall", "--help"},
 		"help-version":        {"version", "--help"},
 	} {
@@ -130,6 +147,9 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"policy", "presets", "-o", "json", "npm"}, "a preset is printed as it is"},
 		{[]string{"version", "x"}, "1 argument was given, want: nemoclaw version"},
 		{[]string{"audit", "verify"}, "no argument was given"},
+		{[]string{"approvals", "approve", ""}, "argument 1 is empty, want: nemoclaw approvals approve ID..."},
+		{[]string{"approvals", "reject", "7f3a", ""}, "argument 2 is empty"},
+		{[]string{"box", "policy", "revoke", ""}, "argument 1 is empty, want: nemoclaw box policy revoke GRANT..."},
 		{[]string{"audit", "verify", "--head", "12", "x"}, "want SEQ:HASH"},
 	} {
 		status, out, err := call(t, c.args...)
@@ -348,6 +368,8 @@ func TestCompletes(t *testing.T) {
 		{[]string{"policy", "presets", "npm", ""}, ":4\n"},
 		{[]string{"policy", "explain", "--expect", "a"}, "allow\nask\ndeny\n:4\n"},
 		{[]string{"run", "--generalise", ""}, "dirs\nsubdomains\n:4\n"},
+		{[]string{"box", "policy", "learn", "--generalise", ""}, "dirs\nsubdomains\n:4\n"},
+		{[]string{"box", "policy", "learn", "--include", ""}, "refused\n:4\n"},
 		{[]string{"run", "--policy", ""}, "yaml\nyml\n:8\n"},
 	} {
 		if status, out, _ := call(t, append([]string{"__complete"}, c.args...)...); status != 0 || out != c.want {
@@ -385,6 +407,111 @@ func TestParseResolver(t *testing.T) {
 	}
 }
 
+// TestAuditVerifySigned: what the key vouches for is said, and a log that was written anew without it is found.
+func TestAuditVerifySigned(t *testing.T) {
+	dir, keys := t.TempDir(), t.TempDir()
+	signer, err := audit.OpenSigner(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := audit.OpenChain(dir, "agent", "", audit.Options{Signer: signer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := range uint64(40) {
+		if err := log.Append(&policy.Decision{Seq: seq + 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := log.Path()
+	status, key, _ := call(t, "audit", "key", "--key-dir", keys)
+	key = strings.TrimSpace(key)
+	if status != 0 || key != audit.FormatKey(signer.Public()) {
+		t.Fatalf("the key: status %d, %q", status, key)
+	}
+	for what, c := range map[string]struct {
+		args   []string
+		status int
+		want   string
+	}{
+		"key":             {[]string{"--key", key, file}, 0, "; signed, all of it, at 20"},
+		"own":             {[]string{"--own", "--key-dir", keys, file}, 0, "; signed, all of it, at 20"},
+		"anchor":          {[]string{"--key", key, "--anchor", file + ".sig", file}, 0, "; signed, all of it, at 20"},
+		"another key":     {[]string{"--key", "ed25519:" + strings.Repeat("A", 43) + "=", file}, statusFailed, "is not signed with the key"},
+		"no key":          {[]string{"--key", key[:20], file}, statusUsage, "44 characters of base64"},
+		"anchor, no key":  {[]string{"--anchor", file + ".sig", file}, statusUsage, "give the --key too"},
+		"own, and no key": {[]string{"--own", "--key-dir", dir, file}, statusFailed, "no such file"},
+		"no such anchor":  {[]string{"--key", key, "--anchor", dir + "/none", file}, statusFailed, "no such file"},
+		"not an anchor":   {[]string{"--key", key, "--anchor", file, file}, statusFailed, ":1: it is not a checkpoint"},
+	} {
+		status, out, errs := call(t, append([]string{"audit", "verify"}, c.args...)...)
+		if status != c.status || !strings.Contains(out+errs, c.want) {
+			t.Errorf("%s: status %d, %q, %q", what, status, out, errs)
+		}
+	}
+	if err := os.Remove(file + ".sig"); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, _ := call(t, "audit", "verify", "--key", key, file); status != statusFailed || !strings.Contains(out, ":1: record 1 unsigned: the log has no checkpoint") {
+		t.Errorf("without its checkpoints: status %d, %q", status, out)
+	}
+}
+
+// TestAuditSearch: search and export read closed and compressed files, and what they select is the same.
+func TestAuditSearch(t *testing.T) {
+	dir := t.TempDir()
+	log, err := audit.OpenChain(dir, "agent", "", audit.Options{Rotate: 4000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := range uint64(60) {
+		d := policy.Decision{Seq: seq + 1, Time: time.Now(), Sandbox: []string{"one", "two"}[seq%2], Plane: policy.PlaneNetwork, Action: "connect",
+			Object: fmt.Sprintf("host-%d.example:443", seq+1), Verdict: policy.Verdict(seq % 3)}
+		if err := errors.Join(log.Append(&d), log.Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{nil, 60},
+		{[]string{"--sandbox", "one"}, 30},
+		{[]string{"--sandbox", "one", "--verdict", "deny"}, 10},
+		{[]string{"--verdict", "allow,ask", "-n", "5"}, 5},
+		{[]string{"--plane", "exec"}, 0},
+		{[]string{"--text", "host-7."}, 1},
+		{[]string{"--since", "1h"}, 60},
+		{[]string{"--until", "1h"}, 0},
+		{[]string{"--sandbox", "three"}, 0},
+	} {
+		for _, how := range [][]string{{"search"}, {"search", "-o", "json"}, {"export"}, {"export", "--format", "csv"}, {"export", "--format", "cef"}, {"export", "--format", "ocsf"}} {
+			status, out, errs := call(t, append(append(append([]string{"audit"}, how...), c.args...), dir)...)
+			lines := strings.Count(out, "\n")
+			if how[len(how)-1] == "csv" {
+				lines--
+			}
+			if status != 0 || errs != "" || lines != c.want {
+				t.Errorf("%v %v: status %d, %d lines, want %d; %s", how, c.args, status, lines, c.want, errs)
+			}
+		}
+	}
+	for want, args := range map[string][]string{
+		"want jsonl, csv, cef or ocsf": {"export", "--format", "xml", dir}, "want one of": {"search", "--plane", "x", dir}, "want allow, ask or deny": {"search", "--verdict", "x", dir},
+		"there is no log in it": {"search", t.TempDir()}, "name a log by its FILE.jsonl": {"search", dir + "/agent.000001.jsonl.zst"},
+	} {
+		if status, out, errs := call(t, append([]string{"audit"}, args...)...); status == 0 || !strings.Contains(errs, want) {
+			t.Errorf("%v: status %d, %q, %q", args, status, out, errs)
+		}
+	}
+}
+
 // TestAuditVerifyDirectory has a chain of several files, the oldest of which were let go, and one beside it.
 func TestAuditVerifyDirectory(t *testing.T) {
 	dir := t.TempDir()
@@ -412,7 +539,7 @@ func TestAuditVerifyDirectory(t *testing.T) {
 		!strings.HasSuffix(lines[0], "; older ones are not in these files)") || !strings.Contains(lines[1], " to 40, head 40:") {
 		t.Fatalf("status %d, %q, %q", status, out, errs)
 	}
-	closed, err := filepath.Glob(filepath.Join(dir, "agent.0*.jsonl"))
+	closed, err := filepath.Glob(filepath.Join(dir, "agent.0*.jsonl.zst"))
 	if err != nil || len(closed) != 2 {
 		t.Fatalf("closed files %v, %v", closed, err)
 	}
@@ -423,6 +550,15 @@ func TestAuditVerifyDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dec, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	if b, err = dec.DecodeAll(b, nil); err != nil {
+		t.Fatal(err)
+	}
+	closed[1] = strings.TrimSuffix(closed[1], ".zst") // one that is there as it was written counts
 	if err := os.WriteFile(closed[1], bytes.Replace(b, []byte(`"deny"`), []byte(`"allow"`), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,7 +19,7 @@ import (
 
 // outputFlag adds -o to a command that lists something.
 func outputFlag(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "output", "o", "text", "text or json")
+	cmd.Flags().StringVarP(format, "output", "o", "text", "`FORMAT`: text or json")
 	completeFlag(cmd, "output", "text", "json")
 }
 
@@ -53,10 +54,20 @@ func printJSON(w io.Writer, v any) error {
 	case r.Kind() == reflect.Map && r.IsNil():
 		v = struct{}{}
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
+	return encode(w, v, "  ")
+}
+
+// encode writes a value as JSON in which nothing moves a cursor or hides text.
+func encode(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", indent)
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(text.JSON(b.Bytes()))
+	return err
 }
 
 // colours reports whether w is a terminal that may be sent colours.
@@ -74,7 +85,10 @@ func paint(w io.Writer, word string) string {
 	return "\x1b[" + code + "m" + word + "\x1b[0m"
 }
 
-// A table is rows of columns as wide as their widest word. Everything in it is escaped.
+// escaped is text that can be shown as it is.
+type escaped string
+
+// A table is rows of columns as wide as their widest word. Everything in it is escaped, once.
 type table struct {
 	w *tabwriter.Writer
 }
@@ -88,7 +102,11 @@ func newTable(w io.Writer, heads ...string) *table {
 func (t *table) row(cells ...any) {
 	words := make([]string, len(cells))
 	for i, c := range cells {
-		words[i] = text.Escape(fmt.Sprint(c))
+		if e, ok := c.(escaped); ok {
+			words[i] = string(e)
+		} else {
+			words[i] = text.Escape(fmt.Sprint(c))
+		}
 	}
 	fmt.Fprintln(t.w, strings.Join(words, "\t"))
 }

@@ -95,9 +95,9 @@ func check(cmd *cobra.Command, files []string, json bool) error {
 		case err != nil:
 			fmt.Fprintln(errs, text.Lines(err.Error()))
 		default:
-			fmt.Fprintf(out, "%s: %s (revision %s, %d rules)\n", text.Escape(file), paint(out, "ok"), r.Revision, r.Rules)
+			fmt.Fprintf(out, "%s: %s (revision %s, %s)\n", text.Escape(file), paint(out, "ok"), r.Revision, count(r.Rules, "rule", "rules"))
 			for _, w := range r.Warnings {
-				fmt.Fprintf(errs, "%s\n", text.Escape("warning: "+w))
+				fmt.Fprintf(errs, "%s\n", text.Escape(file+": warning: "+w))
 			}
 		}
 	}

@@ -160,6 +160,8 @@ func addCommand(name, action, object string) string {
 		flags = "--path " + object + " --permissions read --restart"
 	case policy.QueryWrite.String():
 		flags = "--path " + object + " --permissions read,write --restart"
+	case policy.QueryGPU.String():
+		return ""
 	}
 	return "nemoclaw " + name + " policy add " + flags
 }

@@ -25,7 +25,7 @@ func sandboxNamed(args []string) string {
 
 // sandboxWords are commands that only a sandbox has: what they are missing, when they come first, is its name.
 var sandboxWords = []string{
-	"config", "connect", "download", "exec", "logs", "preset", "proposals", "publish", "snapshot", "status", "unpublish", "upload", "usage",
+	"config", "connect", "download", "exec", "logs", "models", "preset", "publish", "report", "snapshot", "status", "unpublish", "upload", "usage",
 }
 
 // newSandbox is what can be done with the sandbox of that name.
@@ -53,10 +53,14 @@ Exit status: 0 done, 1 not, 2 wrong usage; exec and connect: see there.`
 		if near := nearest(cmd.Root(), name); near != "" {
 			return usage(fmt.Errorf("unknown command %q for %q%s", name, cmd.Root().CommandPath(), near))
 		}
+		// What is about all sandboxes is no command of one.
+		if of, _, err := cmd.Root().Find(args[:1]); err == nil && of.Parent() == cmd.Root() && of.Name() != name {
+			return usage(fmt.Errorf("unknown command %q for %q (nearest: %q)", args[0], cmd.CommandPath(), of.CommandPath()))
+		}
 		return unknownCommand(cmd, args)
 	}
 	cmd.AddCommand(status,
-		newConnect(name), newExec(name), newLogs(name), newUsage(name), newProposals(name),
+		newConnect(name), newExec(name), newLogs(name), newUsage(name), newModels(name), newReport(name),
 		newStart(name), newStop(name), newDestroy(name),
 		newLivePolicy(name), newLivePreset(name), newConfig(name), newSnapshot(name),
 		newUpload(name), newDownload(name), newPublish(name), newUnpublish(name))

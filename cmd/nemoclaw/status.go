@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,7 +12,6 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/provider"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 	"github.com/nemoclaw/nemoclaw/api"
-	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 // sandboxStatus is what status shows.
@@ -75,14 +75,17 @@ func showStatus(out io.Writer, s api.Sandbox, u *api.Usage) {
 	for _, p := range s.Publish {
 		row("published", "%s reaches port %d inside", p.Host, p.Port)
 	}
+	for _, g := range s.GPUs {
+		row("gpu", "%d: %s (%s), %s of its memory, %s busy with it", g.Index, g.Name, g.UUID, sizeOrNot(g.Memory), percent(g.Busy))
+	}
 	if u != nil {
 		row("takes", "%s", takes(*u))
 	}
 	if s.Refused > 0 {
 		row("refused", "%d since it was started: nemoclaw %s logs --verdict deny", s.Refused, s.Name)
 	}
-	if s.Proposals > 0 {
-		row("proposals", "%d wait for a rule: nemoclaw %s proposals", s.Proposals, s.Name)
+	if s.Requests > 0 {
+		row("approvals", "%d to answer: nemoclaw approvals list --sandbox %s", s.Requests, s.Name)
 	}
 	for _, w := range s.Warnings {
 		row("warning", "%s", w)
@@ -126,6 +129,12 @@ func inference(s api.Sandbox) string {
 	if needs, err := provider.NeedsKey(s.Inference.Model); err == nil && !needs {
 		return model + ", which needs no key"
 	}
+	if s.Inference.Model == "" {
+		return "no model chosen: those of the policy answer, if it names some (nemoclaw " + s.Name + " models)"
+	}
+	if !strings.Contains(model, "/") {
+		return model + ", a model of the policy"
+	}
 	return model + ", key unverified: there is none (nemoclaw " + s.Name + " config set key -)"
 }
 
@@ -134,6 +143,9 @@ func takes(u api.Usage) string {
 	if u.Disk > 0 {
 		s += ", " + size(u.Disk) + " in the workspace"
 	}
+	if u.GPU != nil {
+		s += fmt.Sprintf(", %s of GPU memory, %s of a GPU", sizeOrNot(u.GPU.Memory), percent(u.GPU.Busy))
+	}
 	return s
 }
 
@@ -141,7 +153,7 @@ func newUsage(name string) *cobra.Command {
 	return showing(&cobra.Command{
 		Use:     "usage",
 		Short:   "Say what it takes of the host now",
-		Long:    "usage shows the memory, CPU time, processes, connections and disk space that a sandbox takes now.\n\nExit status: 0 shown, 1 not, 2 wrong usage.",
+		Long:    "usage shows the memory, CPU time, processes, connections, disk space and share of its GPUs that a sandbox takes now.\n\nExit status: 0 shown, 1 not, 2 wrong usage.",
 		Example: "  nemoclaw " + name + " usage -o json",
 	}, func(cmd *cobra.Command, d *api.Client, _ []string) (api.Usage, error) {
 		return d.Usage(cmd.Context(), name)
@@ -149,48 +161,6 @@ func newUsage(name string) *cobra.Command {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, takes(u))
 		return nil
 	})
-}
-
-func newProposals(name string) *cobra.Command {
-	return showing(&cobra.Command{
-		Use:   "proposals",
-		Short: "List what it asked for and nobody answered, with the rule that would allow it",
-		Long: `proposals lists what was refused because no rule is about it, or because the policy says to ask and nobody was there. Each
-comes with what would allow it. What a deny rule refuses is not here: nemoclaw NAME logs --verdict deny.
-
-Exit status: 0 listed, 1 not, 2 wrong usage.`,
-		Example: "  nemoclaw " + name + " proposals",
-	}, func(cmd *cobra.Command, d *api.Client, _ []string) ([]api.Proposal, error) {
-		return d.Proposals(cmd.Context(), name)
-	}, func(cmd *cobra.Command, list []api.Proposal) error {
-		if len(list) == 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: %s waits for nothing\n", name)
-		}
-		for _, p := range list {
-			showProposal(cmd.OutOrStdout(), name, p)
-		}
-		return nil
-	})
-}
-
-func showProposal(out io.Writer, name string, p api.Proposal) {
-	by := ""
-	if p.Subject != "" {
-		by = " by " + text.Short(p.Subject, 80)
-	}
-	fmt.Fprintf(out, "%s %s%s\n", p.Plane, text.Short(p.Object, 200), by)
-	times := "once"
-	if p.Count > 1 {
-		times = fmt.Sprintf("%d times, last", p.Count)
-	}
-	fmt.Fprintf(out, "      asked   %s %s ago\n      rule    %s\n", times, ago(time.Since(p.Last)), text.Escape(p.Rule))
-	if p.Suggest != "" {
-		command := ""
-		if p.Plane == string(policy.PlaneNetwork) {
-			command = addCommand(name, policy.QueryConnect.String(), p.Object)
-		}
-		showRemedy(out, command, p.Suggest)
-	}
 }
 
 // warn shows warnings on standard error.

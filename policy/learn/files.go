@@ -136,26 +136,33 @@ func (l *learner) file(f *fact) {
 	x.add(f, refused)
 }
 
-// generalisePaths makes one rule for a directory of two or more refused files in it; never of a directory that is a
-// home or the system's, or that has a secret in it.
+// generalisePaths makes one rule for a directory of two or more files in it that are used in the same way; never of a
+// directory that is a home or the system's, or that has a secret in it.
 func (l *learner) generalisePaths() {
-	members := map[string][]*file{}
+	type family struct {
+		dir     string
+		access  policy.Access
+		refused bool
+	}
+	members := map[family][]*file{}
 	for _, x := range l.paths {
 		if dir := path.Dir(x.path); x.secret == "" && l.mayBeWhole(dir) {
-			members[dir] = append(members[dir], x)
+			of := family{dir, x.access, x.refused}
+			members[of] = append(members[of], x)
 		}
 	}
-	for dir, list := range members {
+	for of, list := range members {
+		dir := of.dir
 		if len(list) < 2 {
 			continue
 		}
-		whole := &file{path: dir, rule: rule{refused: true}}
+		whole := &file{path: dir, rule: rule{refused: of.refused}}
 		for _, x := range list {
 			whole.access |= x.access
 			whole.evidence = append(whole.evidence, x.evidence...)
 		}
 		l.paths = slices.DeleteFunc(l.paths, func(x *file) bool { return slices.Contains(list, x) })
-		if i := slices.IndexFunc(l.paths, func(x *file) bool { return x.path == dir }); i >= 0 {
+		if i := slices.IndexFunc(l.paths, func(x *file) bool { return x.path == dir && x.refused == of.refused }); i >= 0 {
 			l.paths[i].access |= whole.access
 			l.paths[i].evidence = append(l.paths[i].evidence, whole.evidence...)
 			continue

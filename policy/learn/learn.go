@@ -1,7 +1,8 @@
-// Package learn writes the least policy that covers what a run needed: from the records of the run, and from the policy
-// that it ran under. It owns what counts as needed, what is generalised, and how the evidence is written down.
+// Package learn says what policy covers what was needed, from records: for a run (Recorder), the least policy, written
+// anew; for a sandbox that lasts (Session), changes of the policy that it has, each to be accepted by a person. It owns what
+// counts as needed, what is generalised, and how the evidence is written down.
 //
-// It never widens what it was not told to: every rule is one that the run's policy had and that was used, one that a
+// It never widens what it was not told to: every rule is one that the policy had and that was used, one that a
 // person approved, or one for exactly what was refused, marked as such. It trusts no text of a record: names, paths
 // and command lines come from inside the sandbox, and only what the language takes is ever written outside of a comment.
 package learn
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -27,18 +29,25 @@ const (
 type Recorder struct {
 	policy *policy.Compiled
 
-	mu      sync.Mutex
-	facts   []*fact // in the order in which they were seen first
-	index   map[kind]*fact
-	bytes   int               // what is written of the facts comes to no more, roughly
-	more    uint64            // records beyond maxFacts or maxBytes
+	mu sync.Mutex
+	gathered
 	refused map[question]bool // what a person said no to
+}
+
+// gathered is records of which equal ones are one fact, within bounds.
+type gathered struct {
+	facts []*fact // in the order in which they were seen first
+	index map[kind]*fact
+	bytes int    // what is written of the facts comes to no more, roughly
+	more  uint64 // records beyond maxFacts or maxBytes
 }
 
 // fact is one thing that happened, however often.
 type fact struct {
 	policy.Decision // the first one
 	n               uint64
+	last            time.Time
+	of              *policy.Compiled // a Session: the policy that its rule is of; nil: it is the default
 }
 
 // kind is what makes two records the same fact.
@@ -53,7 +62,7 @@ type question struct{ object, exe string }
 
 // New returns a Recorder for a run under c.
 func New(c *policy.Compiled) *Recorder {
-	return &Recorder{policy: c, index: map[kind]*fact{}, refused: map[question]bool{}}
+	return &Recorder{policy: c, refused: map[question]bool{}}
 }
 
 // Add takes one record.
@@ -66,22 +75,31 @@ func (r *Recorder) Add(d *policy.Decision) {
 		}
 		return
 	}
+	r.add(d)
+}
+
+// add takes a record, and returns its fact; nil where there is no room for another one.
+func (g *gathered) add(d *policy.Decision) *fact {
 	n := max(d.Count, 1)
 	k := kind{d.Plane, d.Action, d.Object, d.Subject.Exe, d.Subject.Taint, d.Rule, d.Called, d.Verdict}
-	f := r.index[k]
+	f := g.index[k]
 	// The object stands in a rule, quoted, and in its evidence.
 	size := 250 + 3*len(d.Object) + len(d.Subject.Exe) + 4*min(len(d.Subject.Args), maxText)
 	switch {
 	case f != nil:
-		f.n += n
-	case len(r.facts) == maxFacts, r.bytes+size > maxBytes:
-		r.more += n
+		f.n, f.last = f.n+n, d.Time
+	case len(g.facts) == maxFacts, g.bytes+size > maxBytes:
+		g.more += n
 	default:
-		r.bytes += size
-		f = &fact{*d, n}
-		r.index[k] = f
-		r.facts = append(r.facts, f)
+		if g.index == nil {
+			g.index = map[kind]*fact{}
+		}
+		g.bytes += size
+		f = &fact{Decision: *d, n: n, last: d.Time}
+		g.index[k] = f
+		g.facts = append(g.facts, f)
 	}
+	return f
 }
 
 // A Program is one that the run's policy allowed to be executed, as the sandbox found it.

@@ -36,6 +36,12 @@ func (l *learner) network(f *fact) {
 		}
 		return
 	}
+	if name == policy.InferenceName { // its section is kept whole, and no other rule could let anybody there
+		if f.Verdict == policy.Deny {
+			l.leave(f, f.Reason)
+		}
+		return
+	}
 	from := l.ruleOf(f.Rule, name, addr, port)
 	h := &host{target: name, port: port}
 	if name == "" {

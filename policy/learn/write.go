@@ -44,6 +44,8 @@ func (l *learner) write() (*Result, error) {
 	l.writeNetwork(&p, res)
 	l.writeFiles(&p, res)
 	l.writeProcess(&p, res)
+	l.writeDevices(&p)
+	l.writeInference(&p)
 	l.tail(&p)
 	res.YAML = p.Bytes()
 	parsed, err := policy.Parse("the learnt policy", res.YAML)
@@ -104,7 +106,7 @@ func (l *learner) writeNetwork(p *page, res *Result) {
 		head := verdict == policy.Allow && len(l.hosts) > 0
 		for i := range l.policy.Network.Rules {
 			r := &l.policy.Network.Rules[i]
-			if r.Verdict != verdict || verdict != policy.Deny && l.o.Finished {
+			if r.Verdict != verdict || verdict != policy.Deny && l.o.Finished || l.policy.OfInference(r) {
 				continue
 			}
 			if !head {
@@ -338,6 +340,30 @@ func (l *learner) writeLimits(p *page) {
 	if len(parts) > 0 {
 		l.kept(p, "  ", m.ID)
 		p.line("  limits: {%s}", strings.Join(parts, ", "))
+	}
+}
+
+// writeDevices keeps the section: what a GPU was used for no record says.
+func (l *learner) writeDevices(p *page) {
+	if d := l.policy.Devices; len(d.GPUs) > 0 {
+		p.line("")
+		l.kept(p, "", d.ID)
+		p.line("devices:")
+		p.line("  gpus: [%s]", strings.Join(d.GPUs, ", "))
+	}
+}
+
+// writeInference keeps the section.
+func (l *learner) writeInference(p *page) {
+	f := l.policy.Inference
+	if f == nil {
+		return
+	}
+	p.line("")
+	l.kept(p, "", f.ID)
+	p.line("inference:")
+	for line := range strings.Lines(f.YAML()) {
+		p.line("  %s", strings.TrimSuffix(line, "\n"))
 	}
 }
 

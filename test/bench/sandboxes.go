@@ -141,12 +141,12 @@ func (b *bench) measureEvents(d *daemon, n int, addr string, w *worker) {
 	b.contest(fmt.Sprintf("a refusal reaches a follower, among %d", n), "µs", []string{"nemoclaw"}, func(int) float64 {
 		port++
 		at := fmt.Sprintf("%s:%d", addr, port)
-		start := w.do("when", 1, at)
+		start := w.do("refused", 1, at)
 		for {
 			select {
 			case object := <-came:
 				if strings.Contains(object, at) {
-					return float64(time.Now().UnixMicro()) - start
+					return now() - start
 				}
 			case <-time.After(patience):
 				b.Fatalf("no record of the refusal of %s came", at)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -73,14 +74,81 @@ var jobs = map[string]func(arg string, n int) (float64, error){
 		}
 		return 1, c.Close()
 	},
-	// When a connection is refused that must be, in microseconds of the clock.
-	"when": func(addr string, _ int) (float64, error) {
-		start := time.Now().UnixMicro()
-		if c, err := net.DialTimeout("tcp", addr, 10*time.Second); err == nil {
-			return 0, errors.Join(c.Close(), fmt.Errorf("%s was reached", addr))
+	"refused": refused,
+	"begin":   begin,
+	"end":     end,
+	// What a connection to a name takes up to its first byte, with the look-up.
+	"first": func(addr string, _ int) (float64, error) {
+		start := now()
+		to, err := net.ResolveTCPAddr("tcp", addr)
+		if err != nil {
+			return 0, err
 		}
-		return float64(start), nil
+		if at := firstByte(to, addr); at > 0 {
+			return at - start, nil
+		}
+		return 0, fmt.Errorf("%s did not answer", addr)
 	},
+	"flood":    flooding,
+	"classify": classifyText,
+}
+
+// now is the time since the machine's start, in microseconds: the same inside of a sandbox and outside.
+func now() float64 {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // fails for a bad clock only
+	return float64(t.Nano()) / 1000
+}
+
+// used is this process's time of the processors, in microseconds.
+func used() float64 {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // fails for a bad argument only
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1000
+}
+
+// refused returns when an attempt to connect begins that must be refused, in microseconds.
+func refused(addr string, _ int) (float64, error) {
+	start := now()
+	if c, err := net.DialTimeout("tcp", addr, 10*time.Second); err == nil {
+		return 0, errors.Join(c.Close(), fmt.Errorf("%s was reached", addr))
+	}
+	return start, nil
+}
+
+// begun tells when the first byte of the connection that was begun came; 0: none ever will.
+var begun = make(chan float64, 1)
+
+// begin returns when it begins to connect. What becomes of it end tells: it may be held. The look-up is no part of it.
+func begin(addr string, _ int) (float64, error) {
+	to, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return 0, err
+	}
+	start := now()
+	go func() { begun <- firstByte(to, addr) }()
+	return start, nil
+}
+
+func end(string, int) (float64, error) { return <-begun, nil }
+
+// firstByte asks a server for something, and returns when the first byte of the answer is there; 0: there is none.
+func firstByte(to *net.TCPAddr, host string) float64 {
+	c, err := net.Dial("tcp", to.String())
+	if err != nil {
+		return 0
+	}
+	defer c.Close()
+	if _, err := fmt.Fprintf(c, "GET /small HTTP/1.1\r\nHost: %s\r\n\r\n", host); err != nil {
+		return 0
+	}
+	answer := make([]byte, 64)
+	n, err := c.Read(answer)
+	at := now()
+	if err != nil || !bytes.HasPrefix(answer[:n], []byte("HTTP/1.1 200 ")) { // the proxy's refusal is an answer too
+		return 0
+	}
+	return at
 }
 
 // held are connections that stay open as long as the worker.
@@ -121,7 +189,7 @@ func newClient(keepAlive bool) *http.Client {
 		var d net.Dialer
 		return d.DialContext(ctx, network, known[addr])
 	}
-	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: !keepAlive, DisableCompression: true, DialContext: dial}}
+	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: !keepAlive, MaxIdleConnsPerHost: atOnce, DisableCompression: true, DialContext: dial}}
 }
 
 func fetch(c *http.Client, url string) error {
@@ -195,23 +263,34 @@ func askOver(server string, question []byte, left *atomic.Int64) error {
 	return nil
 }
 
-// work reads "job n arg..." lines and answers each with a number, or with "error ...".
+// work reads "job n arg..." lines and answers each with numbers, or with "error ...".
 func work() {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		words := strings.SplitN(in.Text(), " ", 3)
-		n, err := strconv.Atoi(words[1])
+		list, err := do(words[0], words[1], words[2])
 		if err != nil {
 			fmt.Println("error", err)
 			continue
 		}
-		v, err := jobs[words[0]](words[2], n)
-		if err != nil {
-			fmt.Println("error", err)
-			continue
-		}
-		fmt.Println(v)
+		fmt.Println(strings.Trim(fmt.Sprint(list), "[]"))
 	}
+}
+
+func do(job, times, arg string) ([]float64, error) {
+	n, err := strconv.Atoi(times)
+	if err != nil {
+		return nil, err
+	}
+	if f := modelJobs[job]; f != nil {
+		a, err := askerFor(arg)
+		if err != nil {
+			return nil, err
+		}
+		return f(a, n)
+	}
+	v, err := jobs[job](arg, n)
+	return []float64{v}, err
 }
 
 // worker is a `bench work` that runs somewhere.
@@ -242,17 +321,27 @@ func (b *bench) startWorker(who string, cmd *exec.Cmd) *worker {
 }
 
 func newWorker(b *bench, who string, in io.Writer, out io.Reader) *worker {
-	return &worker{b: b, who: who, in: in, out: bufio.NewScanner(out)}
+	w := &worker{b: b, who: who, in: in, out: bufio.NewScanner(out)}
+	w.out.Buffer(nil, 1<<20)
+	return w
 }
 
-func (w *worker) do(job string, n int, arg string) float64 {
+// do has the worker do something and returns its number.
+func (w *worker) do(job string, n int, arg string) float64 { return w.list(job, n, arg)[0] }
+
+// list has the worker do something and returns its numbers.
+func (w *worker) list(job string, n int, arg string) []float64 {
 	fmt.Fprintf(w.in, "%s %d %s\n", job, n, arg)
 	if !w.out.Scan() {
 		w.b.Fatalf("the worker %s is gone: %v", w.who, w.out.Err())
 	}
-	v, err := strconv.ParseFloat(w.out.Text(), 64)
-	if err != nil {
-		w.b.Fatalf("%s: %s %s: %s", w.who, job, arg, w.out.Text())
+	var list []float64
+	for word := range strings.FieldsSeq(w.out.Text()) {
+		v, err := strconv.ParseFloat(word, 64)
+		if err != nil {
+			w.b.Fatalf("%s: %s %s: %s", w.who, job, arg, w.out.Text())
+		}
+		list = append(list, v)
 	}
-	return v
+	return list
 }

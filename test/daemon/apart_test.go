@@ -70,6 +70,39 @@ func TestOneDaemonForADirectory(t *testing.T) {
 	}
 }
 
+// TestStateIsHidden: a policy that shows the whole state directory does not show what the daemon keeps there for itself, such as the
+// key that the audit log is signed with.
+func TestStateIsHidden(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	hidden := []string{"audit/key.pem", "forward/siem", "sandboxes/other"}
+	for _, name := range append(hidden, "seen") {
+		file := filepath.Join(d.StateDir(), name)
+		if _, err := os.Stat(file); err == nil {
+			continue // the key is there already
+		}
+		if err := os.WriteFile(file, []byte("secret\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.Remove(file) })
+	}
+	// As if somebody had opened the way to them: what hides them is no permission.
+	for _, dir := range []string{"audit", "audit/key.pem", "forward", "sandboxes", "."} {
+		if err := os.Chmod(filepath.Join(d.StateDir(), dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create(t, d, "box", strings.Replace(shell, "  allow:\n", "  allow:\n    - {path: "+d.StateDir()+", permissions: [read]}\n", 1))
+	if out := d.Do(t, "box", "exec", "--", "cat", filepath.Join(d.StateDir(), "seen")); out != "secret\n" {
+		t.Errorf("%q", out)
+	}
+	for _, name := range hidden {
+		if out := d.Do(t, "box", "exec", "--", "sh", "-c", "cat "+filepath.Join(d.StateDir(), name)+" 2>/dev/null || echo hidden"); out != "hidden\n" {
+			t.Errorf("%s: %q", name, out)
+		}
+	}
+}
+
 // TestRunBesideTheDaemon: `nemoclaw run` in the daemon's own run directory and cgroup clears away what is dead, never what the
 // daemon has or had.
 func TestRunBesideTheDaemon(t *testing.T) {
@@ -135,7 +168,7 @@ func TestWhoMay(t *testing.T) {
 		return harness.Finish(t, cmd)
 	}
 	const stranger, own = 4242, 4242
-	looks := [][]string{{"list"}, {"box", "status"}, {"box", "policy", "list"}, {"box", "policy", "history"}, {"box", "logs"}, {"box", "proposals"}}
+	looks := [][]string{{"list"}, {"box", "status"}, {"box", "policy", "list"}, {"box", "policy", "history"}, {"box", "logs"}, {"approvals", "list"}, {"approvals", "list", "--sandbox", "box"}}
 	steers := [][]string{
 		{"box", "exec", "--", "true"}, {"create", "other"}, {"box", "stop"}, {"box", "start"}, {"box", "policy", "add", "--domain", "x.test", "--port", "443"},
 		{"box", "config", "set", "model", "ollama/x"}, {"box", "snapshot", "create"}, {"box", "publish", "127.0.0.1:4242", "80"}, {"destroy", "--yes", "box"},

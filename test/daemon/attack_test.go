@@ -61,3 +61,50 @@ func TestCommandsThatNeverBegin(t *testing.T) {
 	d.Wait(t)
 	d.Start(t)
 }
+
+// TestAnswersEndWithTheMachine: what was answered until the sandbox stops ends when the machine goes down too.
+func TestAnswersEndWithTheMachine(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	c, ctx := dial(t, d)
+	a, server := name(t, "a.down.test")
+	probeBox(t, d, "box", "hold: 1s\n"+harness.Base+"network:\n  ask:\n    - "+rule(a)+"\n")
+	done := reaching(t, d, "box", a)
+	answer(t, c, request(t, c, a+":7000"), api.NewAnswer{Verdict: "allow", Scope: api.ScopeSession, Confirm: true})
+	if !<-done {
+		t.Fatal("what was allowed was not connected")
+	}
+	d.Reboot(t)
+	d.Start(t)
+	until(t, "it runs", func() bool { return get(t, c, "box").State == api.Running })
+	if grants, err := c.Grants(ctx, "box"); err != nil || len(grants) != 0 {
+		t.Errorf("%+v, %v", grants, err)
+	}
+	conns := server.Conns()
+	if reaches(t, d, "box", a) || server.Conns() != conns {
+		t.Error("an answer of the last life holds in the next")
+	}
+	d.Verify(t)
+}
+
+// TestUnknownProgram: a rule for a command is not for what only has the command's path: a program that a rule for files lets run,
+// which anybody inside could have put there.
+func TestUnknownProgram(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	c, ctx := dial(t, d)
+	a, server := name(t, "a.unknown.test")
+	probeBox(t, d, "box", "hold: 5s\nfilesystem:\n  allow:\n    - {path: /workspace, permissions: [read, write, execute]}\nnetwork:\n  default: ask\n")
+	done := reaching(t, d, "box", a)
+	if r := request(t, c, a+":7000"); r.Program != "/workspace/probe" || r.State != api.Held {
+		t.Fatalf("%+v", r)
+	}
+	d.Do(t, "box", "policy", "add", "--domain", a, "--port", "7000", "--protocol", "tcp", "--command", "/workspace/probe")
+	if list, err := c.Requests(ctx, "box"); err != nil || len(list) != 1 || list[0].State != api.Held {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if <-done || server.Conns() != 0 {
+		t.Error("it was connected, and nobody allowed it")
+	}
+	d.Verify(t)
+}

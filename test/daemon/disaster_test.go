@@ -23,7 +23,7 @@ func TestReboot(t *testing.T) {
 	c, ctx := dial(t, d)
 	yes, _ := name(t, "yes.reboot.test")
 	asked, server := name(t, "asked.reboot.test")
-	ws := probeBox(t, d, "runs", harness.Base+"network:\n  ask:\n    - "+rule(asked)+"\n")
+	ws := probeBox(t, d, "runs", "hold: 1s\n"+harness.Base+"network:\n  ask:\n    - "+rule(asked)+"\n")
 	own := create(t, d, "own", shell)
 	create(t, d, "stopped", shell)
 	if _, err := c.Create(ctx, api.Create{Name: "never", Policy: shell}); err != nil {
@@ -38,7 +38,7 @@ func TestReboot(t *testing.T) {
 	}
 	d.Do(t, "runs", "config", "set", "model", "ollama/x")
 	until(t, "the proposal is on the disk", func() bool {
-		text, _ := os.ReadFile(filepath.Join(d.StateDir(), "sandboxes/runs/proposals.json"))
+		text, _ := os.ReadFile(filepath.Join(d.StateDir(), "sandboxes/runs/approvals.json"))
 		return strings.Contains(string(text), asked)
 	})
 	d.Reboot(t)
@@ -53,11 +53,11 @@ func TestReboot(t *testing.T) {
 	if out := d.Do(t, "own", "exec", "--", "cat", "file"); out != "kept\n" {
 		t.Errorf("%q", out)
 	}
-	if s := get(t, c, "runs"); s.Workspace != ws || s.Policy.Revision != 2 || s.Policy.Running != 2 || s.Config["model"] != "ollama/x" || s.Proposals != 1 {
+	if s := get(t, c, "runs"); s.Workspace != ws || s.Policy.Revision != 2 || s.Policy.Running != 2 || s.Config["model"] != "ollama/x" || s.Requests != 1 {
 		t.Errorf("%+v", s)
 	}
-	list, err := c.Proposals(ctx, "runs")
-	if err != nil || len(list) != 1 || !strings.Contains(list[0].Object, asked) || !strings.Contains(list[0].Suggest, asked) {
+	list, err := c.Requests(ctx, "runs")
+	if err != nil || len(list) != 1 || !strings.Contains(list[0].Object, asked) || list[0].State != api.Refused || !strings.Contains(list[0].Offers[0].Deny, asked) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	if !reaches(t, d, "runs", yes) || reaches(t, d, "runs", asked) {
@@ -88,27 +88,6 @@ func small(t *testing.T) string {
 	return dir
 }
 
-// fill takes all the room that there is, and returns what gives it back.
-func fill(t *testing.T, dir string) (room func()) {
-	t.Helper()
-	name := filepath.Join(dir, "filler")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for size := 64 << 10; size > 0; {
-		if _, err := f.Write(make([]byte, size)); err != nil {
-			size /= 2
-		}
-	}
-	return func() {
-		if err := os.Remove(name); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestAuditDiskFull: when nothing can be written down any more no sandbox goes on, the reason is said, and all are back once there is
 // room.
 func TestAuditDiskFull(t *testing.T) {
@@ -123,7 +102,7 @@ func TestAuditDiskFull(t *testing.T) {
 	}
 	create(t, d, "stopped", shell)
 	d.Do(t, "stopped", "stop")
-	room := fill(t, disk)
+	room := harness.Fill(t, disk)
 	for range 1000 { // what is written down takes a page now and then
 		if status, _, _ := d.Call(t, "a", "exec", "--", "true"); status != 0 {
 			break
@@ -161,7 +140,7 @@ func TestStateDiskFull(t *testing.T) {
 	before := create(t, d, "box", shell)
 	create(t, d, "stops", shell)
 	create(t, d, "goes", shell)
-	room := fill(t, disk)
+	room := harness.Fill(t, disk)
 	add := api.PolicyChange{Add: &api.PolicyRule{Domain: strings.Repeat("long.", 40) + "test", Ports: []uint16{443}}}
 	if _, err := c.ChangePolicy(ctx, "box", add); err == nil || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("a policy change: %v", err)

@@ -322,15 +322,15 @@ func TestChangesAtOnce(t *testing.T) {
 	}
 }
 
-// TestProposalsStayUntilAnswered: a change of the policy takes away the proposals that it answers, and no other.
-func TestProposalsStayUntilAnswered(t *testing.T) {
+// TestRequestsStayUntilAnswered: a change of the policy takes away the requests that it answers, and no other.
+func TestRequestsStayUntilAnswered(t *testing.T) {
 	t.Parallel()
 	d := harness.W.StartDaemon(t)
 	c, ctx := dial(t, d)
-	one, _ := name(t, "one.proposals.test")
-	two, _ := name(t, "two.proposals.test")
-	three, _ := name(t, "three.proposals.test")
-	probeBox(t, d, "box", harness.Base+"network:\n  ask:\n    - "+rule(three)+"\n")
+	one, _ := name(t, "one.requests.test")
+	two, _ := name(t, "two.requests.test")
+	three, _ := name(t, "three.requests.test")
+	probeBox(t, d, "box", "hold: 1s\n"+harness.Base+"network:\n  ask:\n    - "+rule(three)+"\n")
 	for _, name := range []string{one, two, three} {
 		if reaches(t, d, "box", name) {
 			t.Errorf("%s is allowed", name)
@@ -338,22 +338,22 @@ func TestProposalsStayUntilAnswered(t *testing.T) {
 	}
 	pending := func(after string, want ...string) {
 		t.Helper()
-		list, err := c.Proposals(ctx, "box")
+		list, err := c.Requests(ctx, "box")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{one, two, three} {
-			there := slices.ContainsFunc(list, func(p api.Proposal) bool {
+			there := slices.ContainsFunc(list, func(p api.Request) bool {
 				return p.Plane == string(policy.PlaneNetwork) && strings.HasPrefix(p.Object, name+":")
 			})
 			if there != slices.Contains(want, name) {
-				t.Errorf("%s: the proposal of %s is there: %t\n%+v", after, name, there, list)
+				t.Errorf("%s: the request of %s is there: %t\n%+v", after, name, there, list)
 			}
 		}
 	}
-	until(t, "the refusals are proposals", func() bool { return get(t, c, "box").Proposals >= 3 })
+	until(t, "the refusals are requests", func() bool { return get(t, c, "box").Requests >= 3 })
 	pending("at first", one, two, three)
-	d.Do(t, "box", "policy", "add", "--domain", "other.proposals.test", "--port", "7000", "--protocol", "tcp")
+	d.Do(t, "box", "policy", "add", "--domain", "other.requests.test", "--port", "7000", "--protocol", "tcp")
 	pending("after a rule about something else", one, two, three)
 	d.Do(t, "box", "policy", "add", "--domain", one, "--port", "7000", "--protocol", "tcp")
 	pending("after one was allowed", two, three)

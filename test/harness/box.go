@@ -30,6 +30,7 @@ type Box struct {
 	Env       []string // K=V, put into the sandbox
 	Stdin     io.Reader
 	HostNet   bool          // run in the machine's own network instead of the world's
+	On        *GPUHost      // the machine that it runs on; nil: this one
 	Timeout   time.Duration // 0 is a minute
 }
 
@@ -52,6 +53,8 @@ type Event struct {
 	Reason   string `json:"reason"`
 	Revision string `json:"revision"`
 	Count    uint64 `json:"count"`
+
+	Inference map[string]any `json:"inference"`
 }
 
 // Outcome is one line that the probe printed.
@@ -131,6 +134,9 @@ func (w *World) Prepare(t T, b Box, argv ...string) *Session {
 	s.Cmd = exec.Command(w.Bin, args...)
 	s.Cmd.Stdin, s.Cmd.Stdout, s.Cmd.Stderr = b.Stdin, &s.Stdout, &s.Stderr
 	s.Cmd.WaitDelay = 10 * time.Second
+	if b.On != nil {
+		b.On.Wrap(t, s.Cmd)
+	}
 	return s
 }
 

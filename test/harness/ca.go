@@ -12,6 +12,9 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 )
@@ -63,6 +66,33 @@ func (ca *CA) Config(fallback string) *tls.Config {
 	}}
 }
 
+// Client trusts the world's authority, and wants a server of one name.
+func (ca *CA) Client(name string) *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	return &tls.Config{RootCAs: roots, ServerName: name}
+}
+
+// Files writes a certificate for a name, and its key, as a server reads them.
+func (ca *CA) Files(t T, dir, name string) (cert, key string) {
+	t.Helper()
+	leaf, err := ca.leaf(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: leaf.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
 func (ca *CA) leaf(name string) (*tls.Certificate, error) {
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
@@ -77,6 +107,9 @@ func (ca *CA) leaf(name string) (*tls.Certificate, error) {
 		SerialNumber: big.NewInt(int64(len(ca.leaves) + 2)), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if ip := net.ParseIP(name); ip != nil {
+		tmpl.DNSNames, tmpl.IPAddresses = nil, []net.IP{ip}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, key.Public(), ca.key)
 	if err != nil {

@@ -25,6 +25,8 @@ type Daemon struct {
 	Socket string // where it listens
 	Parent string // what its cgroup parent's name begins with
 
+	On *GPUHost // the machine that it runs on; nil: this one
+
 	w     *World
 	flags []string
 	cmd   *exec.Cmd     // nil: it does not run
@@ -84,6 +86,9 @@ func (d *Daemon) Launch(t T) {
 	defer log.Close()
 	d.cmd = exec.Command(d.w.AgentBin, d.flags...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if d.On != nil {
+		d.On.Wrap(t, d.cmd)
+	}
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // of a test that is killed
 	if err := d.cmd.Start(); err != nil {
 		t.Fatalf("starting nemoclaw-agent: %v", err)
@@ -357,6 +362,9 @@ func (d *Daemon) Files() []string {
 		_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || path == root || filepath.Dir(path) == root && slices.Contains(shared, e.Name()) {
 				return nil
+			}
+			if path == filepath.Join(d.StateDir(), "audit") || path == filepath.Join(d.StateDir(), "forward") {
+				return fs.SkipDir // the log's key, and who has which records: the daemon's
 			}
 			out = append(out, "file "+path)
 			return nil

@@ -104,7 +104,12 @@ func (s *Screen) Run(t T, line string) string {
 // Clear empties the screen and what is above it.
 func (s *Screen) Clear(t T) {
 	t.Helper()
-	s.Line(t, "clear; tmux -S "+s.socket+" clear-history")
+	tmux := "tmux -S " + s.socket
+	s.Line(t, "clear; "+tmux+" clear-history; "+tmux+" wait-for -S cleared")
+	// A screen that has nothing but the prompt yet looks like one that was cleared.
+	if err := s.tmux("wait-for", "cleared").Run(); err != nil {
+		t.Fatalf("tmux wait-for: %v", err)
+	}
 	s.until(t, "an empty screen", func(shown string) bool { return shown == "$" })
 }
 

@@ -79,7 +79,7 @@ func Inside(f func() int) int {
 		return 1
 	}
 	if os.Getenv(inside) == "" {
-		return outside()
+		return outside(syscall.CLONE_NEWNS | syscall.CLONE_NEWNET)
 	}
 	w := &World{Parent: parentOf(os.Getpid())}
 	defer w.close()
@@ -93,13 +93,13 @@ func Inside(f func() int) int {
 
 func parentOf(pid int) string { return fmt.Sprintf("nemoclaw-test-%d", pid) }
 
-func outside() int {
+func outside(namespaces uintptr) int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", inside, os.Getpid()))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
+		Unshareflags: namespaces,
 		Pdeathsig:    syscall.SIGKILL,
 	}
 	// The parent-death signal is bound to the thread that starts the child.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -70,6 +71,9 @@ func exchange(server netip.AddrPort, m *dns.Msg) (string, error) {
 	}
 	buf := make([]byte, 4096)
 	n, peer, err := unix.Recvfrom(fd, buf, 0)
+	for errors.Is(err, unix.EINTR) { // by Go's scheduler: with a time-out the kernel does not go on by itself
+		n, peer, err = unix.Recvfrom(fd, buf, 0)
+	}
 	if err != nil {
 		return "", err
 	}

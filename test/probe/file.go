@@ -30,6 +30,10 @@ var fileAttempts = map[string]attempt{
 	"mknod": func(w []string) (string, error) {
 		return "", unix.Mknod(w[1], unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3)))
 	},
+	"mknod-of": func(w []string) (string, error) { // mknod-of PATH MAJOR MINOR
+		return "", unix.Mknod(w[1], unix.S_IFCHR|0o666, int(unix.Mkdev(uint32(number(w[2])), uint32(number(w[3])))))
+	},
+	"passed": passed, // passed SOCKET: opens anew, to read and write, what a server passes as a descriptor
 	"chmod": func(w []string) (string, error) {
 		mode, err := strconv.ParseUint(w[1], 8, 32)
 		if err != nil {
@@ -106,6 +110,35 @@ func ls(w []string) (string, error) {
 		names = append(names, e.Name())
 	}
 	return strings.Join(names, " "), err
+}
+
+func passed(w []string) (string, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: w[1]}); err != nil {
+		return "connect", err
+	}
+	rights := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(fd, make([]byte, 1), rights, 0)
+	if err != nil {
+		return "receive", err
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:n])
+	if err != nil || len(messages) != 1 {
+		return "receive", errors.New("no descriptor came")
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return "receive", err
+	}
+	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fds[0]), unix.O_RDWR, 0)
+	if err == nil {
+		unix.Close(again)
+	}
+	return "", err
 }
 
 func owner(w []string) (string, error) {

@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds one attempt: longer than anything that is refused may take, shorter than a test.
-const patience = 8 * time.Second
+const patience = 20 * time.Second
 
 var netAttempts = map[string]attempt{
 	"tcp":        tcp,                                                                                         // tcp ADDR PORT
@@ -33,15 +33,16 @@ var netAttempts = map[string]attempt{
 	"udpconn":    udpconn,                                                                                     // udpconn ADDR PORT: connect, then send
 	"dns":        query,                                                                                       // dns SERVER NAME TYPE: an unconnected query; the answer must come from SERVER
 	"dns-option": odd, "dns-class": odd, "dns-two": odd, "dns-update": odd, "dns-notify": odd, "dns-tcp": odd, // SERVER NAME ...
-	"lookup":  lookup,                                                   // lookup NAME
-	"lookups": lookups,                                                  // lookups FROM TO ZONE
-	"get":     get,                                                      // get URL: HTTP or HTTPS, no proxy
-	"tls":     tlsTo,                                                    // tls HOST PORT SNI: handshake and one HEAD request
-	"tls-cut": tlsCut,                                                   // tls-cut HOST PORT SNI BYTES: the ClientHello in segments of BYTES
-	"tls-rec": tlsRec,                                                   // tls-rec HOST PORT SNI BYTES: the ClientHello in records of BYTES
-	"ech":     ech,                                                      // ech HOST PORT INNERNAME ECHCONFIGLIST(base64)
-	"say":     say,                                                      // say HOST PORT PAYLOAD(base64): send, close the write side, show what comes back
-	"reach":   func(w []string) (string, error) { return some(say(w)) }, // as say; no answer is a failure
+	"lookup":  lookup,                                                                      // lookup NAME
+	"lookups": lookups,                                                                     // lookups FROM TO ZONE
+	"get":     get,                                                                         // get URL: HTTP or HTTPS, no proxy
+	"tls":     tlsTo,                                                                       // tls HOST PORT SNI: handshake and one HEAD request
+	"tls-cut": tlsCut,                                                                      // tls-cut HOST PORT SNI BYTES: the ClientHello in segments of BYTES
+	"tls-rec": tlsRec,                                                                      // tls-rec HOST PORT SNI BYTES: the ClientHello in records of BYTES
+	"ech":     ech,                                                                         // ech HOST PORT INNERNAME ECHCONFIGLIST(base64)
+	"say":     say,                                                                         // say HOST PORT PAYLOAD(base64): send, close the write side, show what comes back
+	"reach":   func(w []string) (string, error) { return some(say(w)) },                    // as say; no answer is a failure
+	"await":   func(w []string) (string, error) { return some(sayWithin(w, time.Minute)) }, // as reach; somebody has to allow it first
 	"sleep-then": func(w []string) (string, error) { // sleep-then DURATION say ...
 		if _, err := pause(w); err != nil {
 			return "", err
@@ -267,17 +268,21 @@ func get(w []string) (string, error) {
 	return r.Status + " " + string(b), err
 }
 
-func dial(host, port string) (net.Conn, error) {
-	d := net.Dialer{Timeout: patience}
+func dial(host, port string) (net.Conn, error) { return dialWithin(host, port, patience) }
+
+func dialWithin(host, port string, limit time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: limit}
 	c, err := d.Dial("tcp", net.JoinHostPort(host, port))
 	if err == nil {
-		err = c.SetDeadline(time.Now().Add(patience))
+		err = c.SetDeadline(time.Now().Add(limit))
 	}
 	return c, err
 }
 
-func say(w []string) (string, error) {
-	out, err := saidTo(w)
+func say(w []string) (string, error) { return sayWithin(w, patience) }
+
+func sayWithin(w []string, limit time.Duration) (string, error) {
+	out, err := saidTo(w, limit)
 	// A peer that has gone shows in whatever call comes next.
 	if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.EPIPE) {
 		err = unix.ECONNRESET
@@ -285,8 +290,8 @@ func say(w []string) (string, error) {
 	return out, err
 }
 
-func saidTo(w []string) (string, error) {
-	c, err := dial(w[1], w[2])
+func saidTo(w []string, limit time.Duration) (string, error) {
+	c, err := dialWithin(w[1], w[2], limit)
 	if err != nil {
 		return "", err
 	}

@@ -38,11 +38,8 @@ print(text.replace("\r", ""))
 sys.exit(os.waitstatus_to_exitcode(status))
 `
 
-// TestAsk: what file and exec rules ask about waits for the person at the terminal, and goes on, or fails, by the answer.
-func TestAsk(t *testing.T) {
-	t.Parallel()
-	m := Start(t, Options{Light: true})
-	m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
+// asks: what file and exec rules ask about waits for the person at the terminal, and goes on, or fails, by the answer.
+func asks(t *testing.T, m *Machine) {
 	m.Must("cat >/srv/answer.py <<'EOF'" + answerer + "EOF")
 	t.Run("Answers", func(t *testing.T) { askAnswers(t, m) })
 	t.Run("Attacks", func(t *testing.T) { askAttacks(t, m) })
@@ -115,7 +112,7 @@ EOF`)
 	records := m.Must("nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl >&2; cat /var/log/nemoclaw/audit/run.jsonl")
 	for _, want := range []string{
 		`"action":"open","object":"/workspace/secret","subject":{"pid":`, `"verdict":"ask","rule":"../policy.yaml:5","reason":"held until a person answers"`,
-		`"reason":"approved by a person after `, `"reason":"it was asked about, and nobody allowed it in `, `"reason":"a person denied it for this run"`,
+		`"reason":"approved by a person after `, `"reason":"it was asked about, and nobody answered in `, `"reason":"it was asked about, and was denied after `, `"reason":"a person denied it for this run"`,
 		`"object":"/usr/bin/seq","subject":{"pid":`, `such a call can't wait: another try goes by the answer`,
 	} {
 		if !strings.Contains(records, want) {

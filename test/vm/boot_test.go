@@ -20,7 +20,11 @@ func nemoclaw(t testing.TB) string {
 	return path
 }
 
-// TestBoot: a machine is what other tests take it for, with each kernel, and is the same one after a reboot and after a power cut.
+// usual is the kernel that tests run with for which any will do.
+const usual = "6.12"
+
+// TestBoot: a machine is what other tests take it for, with each kernel, and `nemoclaw run` does there what it does here. That it is the
+// same one after a reboot and after a power cut is TestInstall's.
 func TestBoot(t *testing.T) {
 	t.Parallel()
 	for _, kernel := range Kernels(t, "amd64") {
@@ -57,41 +61,37 @@ func TestBoot(t *testing.T) {
 				t.Errorf("a shell that kills itself: stderr %q, status %d", stderr, status)
 			}
 
-			m.Must("echo kept >/root/kept && sync")
-			m.Reboot()
-			m.Must("test $(cat /root/kept) = kept")
-			m.PowerCut()
-			m.Must("test $(cat /root/kept) = kept")
+			if kernel != "newest" { // TestFull runs it there
+				t.Run("Run", func(t *testing.T) { runs(t, m, "full") })
+			}
 		})
 	}
 }
 
-// TestLight: a light machine has what tests need, with each kernel.
-func TestLight(t *testing.T) {
-	t.Parallel()
-	for _, arch := range []string{"amd64", "arm64"} {
-		for _, kernel := range Kernels(t, arch) {
-			t.Run(arch+"/"+kernel, func(t *testing.T) {
-				t.Parallel()
-				m := Start(t, Options{Arch: arch, Kernel: kernel, Light: true})
-				if machine := m.Must("uname -m"); machine != map[string]string{"amd64": "x86_64\n", "arm64": "aarch64\n"}[arch] {
-					t.Errorf("its machine is %q", machine)
-				}
-				if modules := m.Must("cat /sys/kernel/security/lsm"); !slices.Contains(strings.Split(modules, ","), "bpf") {
-					t.Errorf("the security modules are %q", modules)
-				}
-				m.Must("test -s /sys/kernel/btf/vmlinux")
-				m.Must("grep -qw memory /sys/fs/cgroup/cgroup.subtree_control")
-				m.Must("python3 -c 'import socket; socket.create_server((\"127.0.0.1\", 8080))'")
-				m.Must("test $(node -p 6*7) = 42")
-				m.Must("git init -q /srv/repo && git -C /srv/repo status")
-				m.Must("sh -c 'sleep 0.1 & true' && sleep 1 && ! grep -l '^State:.*zombie' /proc/[0-9]*/status") // an orphan is buried
-				m.Must("echo kept >/srv/kept")
-				m.Reboot()
-				m.Must("test $(cat /srv/kept) = kept")
-			})
-		}
+// light starts a light machine, and wants it to be what tests take it for.
+func light(t testing.TB, o Options) *Machine {
+	t.Helper()
+	o.Light = true
+	m := Start(t, o)
+	if machine := m.Must("uname -m"); machine != map[string]string{"amd64": "x86_64\n", "arm64": "aarch64\n"}[o.Arch] {
+		t.Errorf("its machine is %q", machine)
 	}
+	if modules := m.Must("cat /sys/kernel/security/lsm"); !slices.Contains(strings.Split(modules, ","), "bpf") {
+		t.Errorf("the security modules are %q", modules)
+	}
+	m.Must("test -s /sys/kernel/btf/vmlinux")
+	m.Must("grep -qw memory /sys/fs/cgroup/cgroup.subtree_control")
+	m.Must("python3 -c 'import socket; socket.create_server((\"127.0.0.1\", 8080))'")
+	m.Must("test $(node -p 6*7) = 42")
+	m.Must("git init -q /srv/repo && git -C /srv/repo status")
+	// An orphan is buried.
+	m.Must("sh -c 'sleep 0.1 & true'; for i in $(seq 100); do sleep 0.1; grep -l '^State:.*zombie' /proc/[0-9]*/status || exit 0; done; exit 1")
+	if o.Kernel == usual {
+		m.Must("echo kept >/srv/kept")
+		m.Reboot()
+		m.Must("test $(cat /srv/kept) = kept")
+	}
+	return m
 }
 
 // TestCountInstructions: the time that something takes is that of its instructions.
@@ -115,49 +115,17 @@ func TestCountInstructions(t *testing.T) {
 	}
 }
 
-// TestRun: `nemoclaw run` does on a Debian host what it does here, and says so where the kernel is too old.
+// TestRun: `nemoclaw run` does at level static what it does at level full, and says so where the kernel is too old.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	const run = `cd /srv/work && nemoclaw run --policy ../policy.yaml -- bash -c '
-		echo hello >hello
-		cat /etc/shadow
-		exec 3<>/dev/tcp/203.0.113.80/8080 && printf "GET /greeting HTTP/1.0\r\nHost: 203.0.113.80:8080\r\n\r\n" >&3 && cat <&3
-		echo >/dev/tcp/203.0.113.80/8081
-	'`
-	for _, o := range []Options{{Kernel: "6.12"}, {Kernel: "6.12", NoBPFLSM: true}, {Kernel: "6.1"}} {
-		level := "full"
-		if o.NoBPFLSM {
-			level = "static"
-		}
-		t.Run(o.Kernel+" "+level, func(t *testing.T) {
-			t.Parallel()
-			m := prepared(t, o)
-			stdout, stderr, _ := m.Run(run)
-			if !strings.HasSuffix(stdout, "\n\r\ngood day\n") {
-				t.Errorf("the server's answer did not come: %q", stdout)
-			}
-			for _, want := range []string{
-				"cat: /etc/shadow: No such file or directory",
-				"/dev/tcp/203.0.113.80/8081: Operation not permitted",
-				"1x connect 203.0.113.80:8081 by /usr/bin/bash",
-				"could not be seen (level " + level + ")",
-			} {
-				if !strings.Contains(stderr, want) {
-					t.Errorf("no %q in what was said:\n%s", want, stderr)
-				}
-			}
-			if strings.Contains(stderr, "warning") {
-				t.Errorf("a warning:\n%s", stderr)
-			}
-			m.Must("test $(cat /srv/work/hello) = hello")
-			m.Must("nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl")
-			// Nothing of it is left.
-			m.Must("! find /sys/fs/cgroup/nemoclaw /run/nemoclaw -mindepth 1 -type d | grep .")
-		})
-	}
+	t.Run("6.12 static", func(t *testing.T) {
+		t.Parallel()
+		runs(t, Start(t, Options{Kernel: usual, Light: true, NoBPFLSM: true}), "static")
+	})
 	t.Run("6.1 static", func(t *testing.T) {
 		t.Parallel()
-		m := prepared(t, Options{Kernel: "6.1", NoBPFLSM: true})
+		m := Start(t, Options{Kernel: "6.1", Light: true, NoBPFLSM: true})
+		m.furnish(t)
 		stdout, stderr, status := m.Run(run)
 		if want := "has Landlock ABI 2; ABI 3 is needed"; status == 0 || stdout != "" || !strings.Contains(stderr, want) {
 			t.Errorf("status %d, stdout %q, no %q in what was said:\n%s", status, stdout, want, stderr)
@@ -165,10 +133,43 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// prepared starts a machine with nemoclaw, a workspace, a policy, and a web server on an address that is nobody's.
-func prepared(t *testing.T, o Options) *Machine {
+const run = `cd /srv/work && nemoclaw run --policy ../policy.yaml -- bash -c '
+		echo hello >hello
+		cat /etc/shadow
+		exec 3<>/dev/tcp/203.0.113.80/8080 && printf "GET /greeting HTTP/1.0\r\nHost: 203.0.113.80:8080\r\n\r\n" >&3 && cat <&3
+		echo >/dev/tcp/203.0.113.80/8081
+	'`
+
+// runs runs something that is allowed and something that is not.
+func runs(t *testing.T, m *Machine, level string) {
 	t.Helper()
-	m := Start(t, o)
+	m.furnish(t)
+	stdout, stderr, _ := m.Run(run)
+	if !strings.HasSuffix(stdout, "\n\r\ngood day\n") {
+		t.Errorf("the server's answer did not come: %q", stdout)
+	}
+	for _, want := range []string{
+		"cat: /etc/shadow: No such file or directory",
+		"/dev/tcp/203.0.113.80/8081: Operation not permitted",
+		"1x connect 203.0.113.80:8081 by /usr/bin/bash",
+		"could not be seen (level " + level + ")",
+	} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("no %q in what was said:\n%s", want, stderr)
+		}
+	}
+	if strings.Contains(stderr, "warning") {
+		t.Errorf("a warning:\n%s", stderr)
+	}
+	m.Must("test $(cat /srv/work/hello) = hello")
+	m.Must("nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl")
+	// Nothing of it is left.
+	m.Must("! find /sys/fs/cgroup/nemoclaw /run/nemoclaw -mindepth 1 -type d | grep .")
+}
+
+// furnish puts nemoclaw into a machine, a workspace, a policy, and a web server on an address that is nobody's.
+func (m *Machine) furnish(t *testing.T) {
+	t.Helper()
 	m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
 	m.Must(`mkdir -p /srv/work /srv/www && echo good day >/srv/www/greeting && cat >/srv/policy.yaml <<'EOF'
 filesystem:
@@ -183,7 +184,6 @@ network:
     - {cidr: 203.0.113.80/32, ports: [8080], protocol: tcp}
 EOF
 	ip address add 203.0.113.80/32 dev lo
-	systemd-run --quiet --unit=www python3 -m http.server --directory /srv/www --bind 203.0.113.80 8080
-	for i in $(seq 300); do (: </dev/tcp/203.0.113.80/8080) 2>/dev/null && exit; sleep 0.1; done; systemctl status www; exit 1`)
-	return m
+	python3 -m http.server --directory /srv/www --bind 203.0.113.80 8080 </dev/null >/srv/said 2>&1 &
+	for i in $(seq 300); do (: </dev/tcp/203.0.113.80/8080) 2>/dev/null && exit; sleep 0.1; done; cat /srv/said >&2; exit 1`)
 }

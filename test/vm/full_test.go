@@ -3,17 +3,19 @@
 package vm
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// TestFull: where BPF LSM programs fire, the level is full, and rules hold that no mount could express.
+// TestFull: where BPF LSM programs fire, the level is full, and rules hold that no mount could express. What a person is asked, and rules
+// that change while an agent runs, are tried in the same machine: loading the programs takes most of a machine's time.
 func TestFull(t *testing.T) {
 	t.Parallel()
 	for _, kernel := range Kernels(t, "amd64") {
 		t.Run(kernel, func(t *testing.T) {
 			t.Parallel()
-			m := Start(t, Options{Kernel: kernel, Light: true})
+			m := light(t, Options{Arch: "amd64", Kernel: kernel})
 			m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
 			m.Must(`mkdir -p /srv/work/.git /srv/work/sub && cd /srv/work && echo key >.env && echo '[core]' >.git/config && echo text >file && cp /bin/true prog
 				cat >/srv/policy.yaml <<'EOF'
@@ -54,8 +56,24 @@ EOF`)
 			t.Log(stderr)
 			m.Must("test $(cat /srv/work/.env) = key && test ! -e /srv/work/.env.local && nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl")
 			listed(t, m)
+			if kernel == usual {
+				m.Copy(filepath.Join(filepath.Dir(nemoclaw(t)), "nemoclaw-agent"), "/usr/local/bin/nemoclaw-agent")
+				t.Run("Ask", func(t *testing.T) { asks(t, m.afresh(t)) })
+				t.Run("LiveFiles", func(t *testing.T) { liveFiles(t, m.afresh(t)) })
+				t.Run("Approvals", func(t *testing.T) { approvals(t, m.afresh(t)) })
+				t.Run("LearnApproved", func(t *testing.T) { learnApproved(t, m.afresh(t)) })
+				t.Run("Metrics", func(t *testing.T) { metrics(t, m.afresh(t)) })
+				t.Run("GPU", func(t *testing.T) { gpus(t, m.afresh(t)) })
+			}
 		})
 	}
+}
+
+// afresh is the machine without what tests before have left, but for the programs in its kernel.
+func (m *Machine) afresh(t *testing.T) *Machine {
+	t.Helper()
+	m.Must("rm -rf /srv/* /var/log/nemoclaw /var/lib/nemoclaw/audit && ! find /sys/fs/cgroup/nemoclaw /run/nemoclaw -mindepth 1 -type d | grep .")
+	return m
 }
 
 // listed: with `map: listed` a program loads the system's libraries and those below a path with execute, and no others.

@@ -26,14 +26,13 @@ func TestInstall(t *testing.T) {
 
 	m.install(t)
 	m.Must("systemctl enable --quiet --now nemoclaw-agent")
-	t.Log(m.Must("nemoclaw doctor; nemoclaw version"))
-	t.Log(m.Must("nemoclaw onboard --yes --name first --skip-key"))
+	t.Log(m.Must("nemoclaw version; nemoclaw onboard --yes --name first --skip-key")) // which does what doctor does
 	m.Must("nemoclaw create second --no-start")
 
 	m.Must("nemoclaw first policy add --domain api.example.test --port 443")
 	m.Must("nemoclaw first policy add --domain asked.example.test --port 443 --ask")
 	m.Must("nemoclaw first exec -- sh -c 'echo kept >kept'")
-	if _, _, status := m.Run("nemoclaw first exec -- python3 -c 'import urllib.request; urllib.request.urlopen(\"https://asked.example.test/\")'"); status == 0 {
+	if _, _, status := m.Run("nemoclaw first exec -- python3 -c 'import urllib.request; urllib.request.urlopen(\"https://asked.example.test/\", timeout=2)'"); status == 0 {
 		t.Error("what has to be asked about was let through")
 	}
 	want := m.first(t)
@@ -58,8 +57,8 @@ func TestInstall(t *testing.T) {
 		m.refused(t, what)
 	}
 	m.refused(t, "at first")
-	m.Must("systemctl kill --signal KILL nemoclaw-agent && sleep 3")
-	m.await("systemctl is-active nemoclaw-agent")
+	m.Must("systemctl show -P MainPID nemoclaw-agent >/tmp/killed && systemctl kill --signal KILL nemoclaw-agent")
+	m.await("test $(systemctl show -P MainPID nemoclaw-agent) != $(cat /tmp/killed) && systemctl is-active nemoclaw-agent")
 	back("after kill -9 of the daemon", true)
 	m.Must("systemctl restart nemoclaw-agent")
 	back("after a restart of the daemon", true)
@@ -96,7 +95,7 @@ func (m *Machine) install(t *testing.T) {
 		t.Fatal(err)
 	}
 	pack := filepath.Join(t.TempDir(), "nemoclaw.tar")
-	out, err := exec.Command("tar", "-C", top, "-cf", pack, "bin", "dist", "scripts/install").CombinedOutput()
+	out, err := exec.Command("tar", "-C", top, "-cf", pack, "bin", "dist", "deploy", "scripts/install").CombinedOutput()
 	if err != nil {
 		t.Fatalf("tar: %v\n%s", err, out)
 	}
@@ -151,7 +150,7 @@ func (m *Machine) first(t *testing.T) sandbox {
 	t.Helper()
 	var s sandbox
 	m.json(t, "nemoclaw first status -o json", &s)
-	m.json(t, "nemoclaw first proposals -o json", &s.Asked)
+	m.json(t, "nemoclaw approvals list --sandbox first -o json", &s.Asked)
 	s.Asked = slices.DeleteFunc(s.Asked, func(p proposal) bool { return p.Object != "asked.example.test:443" })
 	s.Rules = m.Must("nemoclaw first policy get")
 	return s

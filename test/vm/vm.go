@@ -54,6 +54,7 @@ type Machine struct {
 	disk, initrd *os.File
 	qemu         *qemu
 	log          console
+	used         time.Duration // of the host's processors, until its last boot
 	in           *gob.Decoder
 	out          *gob.Encoder
 }
@@ -69,6 +70,8 @@ func Start(t testing.TB, o Options) *Machine {
 	t.Cleanup(func() {
 		if m.qemu != nil {
 			m.qemu.stop()
+			m.used += m.qemu.used
+			t.Logf("the machine took %.1f s of the processors", m.used.Seconds())
 		}
 		m.disk.Close()
 		m.initrd.Close()
@@ -152,6 +155,7 @@ func (m *Machine) Reboot() {
 		m.t.Fatalf("the machine has not gone down within %s of %q", powerLimit, line)
 	}
 	m.qemu.port.Close()
+	m.used += m.qemu.used
 	m.boot()
 }
 
@@ -159,6 +163,7 @@ func (m *Machine) Reboot() {
 func (m *Machine) PowerCut() {
 	m.t.Helper()
 	m.qemu.stop()
+	m.used += m.qemu.used
 	m.boot()
 }
 

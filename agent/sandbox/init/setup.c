@@ -68,7 +68,9 @@ static void forbid_executable_memfds(int proc)
 /* Returns proc's mount. It is made here because proc shows the pid namespace of whoever makes it. */
 static int mount_proc(const struct req_init *req, int root)
 {
-	struct mount_attr readonly = {.attr_set = MOUNT_ATTR_RDONLY};
+	/* Who may write there at all needs a mount that lets it. */
+	uint64_t attributes = req->proc_access & LANDLOCK_ACCESS_FS_WRITE_FILE ? 0 : MOUNT_ATTR_RDONLY;
+	struct mount_attr readonly = {.attr_set = attributes};
 	long proc = new_mount("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 	long err;
 

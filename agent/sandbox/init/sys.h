@@ -196,7 +196,7 @@ enum {
 	KEYCTL_JOIN_SESSION_KEYRING = 1,
 };
 
-enum { LANDLOCK_RULE_PATH_BENEATH = 1, SECCOMP_SET_MODE_FILTER = 1 };
+enum { LANDLOCK_RULE_PATH_BENEATH = 1, LANDLOCK_ACCESS_FS_WRITE_FILE = 2, SECCOMP_SET_MODE_FILTER = 1 };
 
 struct landlock_path_beneath_attr {
 	uint64_t allowed_access;

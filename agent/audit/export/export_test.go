@@ -1,0 +1,175 @@
+package export
+
+import (
+	"bytes"
+	gocsv "encoding/csv"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+func made(object, args string, p policy.Plane, action string, v policy.Verdict) (line []byte, d policy.Decision) {
+	d = policy.Decision{Seq: 7, Time: time.Unix(1, 2e6).UTC(), Sandbox: "box", Plane: p, Action: action, Object: object, Verdict: v, Rule: "p.yaml:3", Reason: args, Revision: "00aa",
+		Subject: policy.Subject{PID: 3, Exe: "/usr/bin/x", Args: args}}
+	if p == policy.PlaneInference {
+		d.Inference = &policy.ModelCall{ID: "ab12", Asked: object, Model: "corp/big", Instead: []string{args}, Route: "redact", Classes: map[string]int{"person": 1, "financial": 2},
+			TokensIn: 30, Cost: 12, Tool: &policy.ToolUse{Through: []string{args, "mcp"}, Params: args, Result: args}}
+	}
+	return audit.AppendJSON(nil, &d), d
+}
+
+// hostile are values that break out of the formats' fields where these don't escape them.
+var hostile = []string{
+	"=HYPERLINK(\"http://evil\")", " =1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", "|x", "%0A=1", "＝1+1", "\x00=1", "\"\n=1", "a\",\"=1",
+	"x|act=allow", "x act=allow", "\\|", "\\= =", "a\nCEF:0|x", "a\r\n{\"class_uid\":1}", "\u2028", "\x1b[2J", "\x9b", "a\xffb", "]:1", ":::", "",
+}
+
+func TestHostile(t *testing.T) {
+	for _, h := range hostile {
+		for _, p := range policy.Planes() {
+			line, _ := made(h, h, p, "connect", policy.Deny)
+			d, err := Parse(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, line, &d)
+		}
+	}
+}
+
+// TestModelCalls has what is known of a model call in the columns that say so.
+func TestModelCalls(t *testing.T) {
+	line, d := made("gpt", "x", policy.PlaneInference, "request", policy.Allow)
+	row, err := csv(nil, line, &d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := gocsv.NewReader(strings.NewReader(Header("csv") + string(row))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for i, column := range rows[0] {
+		got[column] = rows[1][i]
+	}
+	for column, want := range map[string]string{
+		"request": "ab12", "model_asked": "gpt", "model": "corp/big", "instead": "x", "route": "redact", "classes": "financial 2 person 1", "tokens_in": "30", "tokens_out": "",
+		"cost_microusd": "12", "through": "x > mcp", "params": "x", "result": "x",
+	} {
+		if got[column] != want {
+			t.Errorf("%s: %q, want %q", column, got[column], want)
+		}
+	}
+	event, err := cef(nil, line, &d)
+	if err != nil || !strings.Contains(string(event), " cs5Label=route cs5=redact cs6Label=classes cs6=financial 2 person 1") {
+		t.Errorf("%s, %v", event, err)
+	}
+}
+
+// check judges all formats of one record.
+func check(t *testing.T, line []byte, d *policy.Decision) {
+	t.Helper()
+	for name, f := range Formats {
+		got, err := f(nil, line, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Count(got, []byte("\n")) != 1 || got[len(got)-1] != '\n' || !utf8.Valid(got) || bytes.ContainsAny(got, "\x00\r\x1b") {
+			t.Errorf("%s: %q", name, got)
+		}
+		switch name {
+		case "csv":
+			rows, err := gocsv.NewReader(bytes.NewReader(got)).ReadAll()
+			if err != nil || len(rows) != 1 || len(rows[0]) != len(columns) || rows[0][11] != d.Verdict.String() {
+				t.Fatalf("%q is read as %q: %v", got, rows, err)
+			}
+			for _, v := range rows[0] {
+				if v := strings.TrimLeft(v, " \t"); v != "" && strings.ContainsRune("=+-@|%＝", []rune(v)[0]) {
+					t.Errorf("%q is a formula", v)
+				}
+			}
+		case "cef":
+			parts := split(string(got), '|', 7)
+			if len(parts) != 8 || parts[0] != "CEF:0" {
+				t.Fatalf("%q has %q", got, parts)
+			}
+			if n := strings.Count(strings.ReplaceAll(strings.ReplaceAll(parts[7], `\\`, ""), `\=`, ""), "act="); n != 1 {
+				t.Errorf("%d fields act= in %q", n, got)
+			}
+		case "ocsf":
+			var e map[string]any
+			if err := json.Unmarshal(got, &e); err != nil {
+				t.Fatalf("%q: %v", got, err)
+			}
+			c, a := e["class_uid"].(float64), e["activity_id"].(float64)
+			if e["type_uid"].(float64) != c*100+a || e["category_uid"].(float64) != float64(int(c)/1000) {
+				t.Errorf("%s", got)
+			}
+		}
+	}
+}
+
+// split splits at separators that are not escaped, n times.
+func split(s string, sep byte, n int) (parts []string) {
+	start := 0
+	for i := 0; i < len(s) && len(parts) < n; i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case sep:
+			parts = append(parts, s[start:i])
+			start = i + 1
+		}
+	}
+	return append(parts, s[start:])
+}
+
+// required are the attributes that OCSF has as required for each class, beside those of every event. From the schema's sources; the
+// compiled schema could not be had, so this is no validation against it.
+var required = map[int][]string{
+	4001: {"dst_endpoint"}, 4003: {"src_endpoint"}, 1001: {"actor", "device", "file"}, 1007: {"actor", "device", "process"},
+	6003: {"actor", "api", "src_endpoint"}, 6002: {"app"},
+}
+
+func TestOCSFRequired(t *testing.T) {
+	for _, p := range policy.Planes() {
+		for _, action := range []string{"connect", "bind", "open", "start", "exit", "answer"} {
+			for v := policy.Deny; v <= policy.Allow; v++ {
+				line, d := made("x.example:443", "", p, action, v)
+				got, err := ocsf(nil, line, &d)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var e map[string]any
+				if err := json.Unmarshal(got, &e); err != nil {
+					t.Fatal(err)
+				}
+				uid := int(e["class_uid"].(float64))
+				for _, key := range append([]string{"activity_id", "category_uid", "class_uid", "type_uid", "severity_id", "time", "metadata", "action_id", "disposition_id"}, required[uid]...) {
+					if _, ok := e[key]; !ok {
+						t.Errorf("class %d has no %s: %s", uid, key, got)
+					}
+				}
+			}
+		}
+	}
+}
+
+func FuzzFormats(f *testing.F) {
+	for _, h := range hostile {
+		f.Add(h, h, uint8(1), "connect")
+	}
+	f.Fuzz(func(t *testing.T, object, args string, plane uint8, action string) {
+		line, _ := made(object, args, policy.Planes()[int(plane)%len(policy.Planes())], action, policy.Allow)
+		d, err := Parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(t, line, &d)
+	})
+}

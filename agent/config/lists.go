@@ -1,0 +1,68 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The settings that are lists. They have no flags.
+const (
+	hooksKey   = "hooks"
+	forwardKey = "forward"
+)
+
+var listKeys = []string{hooksKey, forwardKey}
+
+// parseList reads a list of mappings. An error has the place of what is wrong.
+func parseList[T any](file, key, example string, limit int, list *yaml.Node, parse func(*yaml.Node) (T, error)) (all []T, err error) {
+	if list.Kind != yaml.SequenceNode {
+		return nil, fmt.Errorf("%s:%d: %s: want a list: %s", file, list.Line, key, example)
+	}
+	if len(list.Content) > limit {
+		return nil, fmt.Errorf("%s:%d: %s: %d are more than the %d that there can be", file, list.Line, key, len(list.Content), limit)
+	}
+	for _, n := range list.Content {
+		one, err := parse(n)
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %s: %w", file, n.Line, key, err)
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// decode reads a mapping that has no other keys than these, and a value for each.
+func decode(n *yaml.Node, keys []string, into any) error {
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("want `key: value` lines; the keys are %s", strings.Join(keys, ", "))
+	}
+	for i := 0; i < len(n.Content); i += 2 {
+		key, value := n.Content[i].Value, n.Content[i+1]
+		if !slices.Contains(keys, key) {
+			return fmt.Errorf("unknown key %q; the keys are %s", key, strings.Join(keys, ", "))
+		}
+		if value.ShortTag() == "!!null" {
+			return fmt.Errorf("%s has no value; give one, or remove the line", key)
+		}
+	}
+	if err := n.Decode(into); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	return nil
+}
+
+// listText is a list as it stands in the file.
+func listText[T any](key string, all []T) string {
+	if all == nil {
+		all = []T{}
+	}
+	b, err := yaml.Marshal(map[string][]T{key: all})
+	if err != nil { // it is strings and numbers
+		panic(err)
+	}
+	return string(b)
+}

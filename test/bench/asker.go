@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// asker asks a model server, or what stands in front of it, for one and the same thing.
+type asker struct {
+	client *http.Client
+	url    string
+	body   []byte
+	open   []io.Closer // streams whose first word was there
+}
+
+// askers are kept with their connections.
+var askers = map[string]*asker{}
+
+// askerFor is the one that asks for arg. Its first request is made here, for the connection is no part of what is measured.
+func askerFor(arg string) (*asker, error) {
+	if a := askers[arg]; a != nil {
+		return a, nil
+	}
+	a, err := newAsker(arg)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.Contains(arg, forever) {
+		err = a.whole()
+	}
+	askers[arg] = a
+	return a, err
+}
+
+// forever is the pause of a stream that is held.
+const forever = "each 24h"
+
+// newAsker reads "URL SIZE SCRIPT": a prompt of so many bytes, at the end of which the script says how to answer. What the path is of
+// says in which dialect. A script that says how is asked for a stream.
+func newAsker(arg string) (*asker, error) {
+	var size int
+	a := &asker{client: newClient(true)}
+	url, rest, _ := strings.Cut(arg, " ")
+	if _, err := fmt.Sscanf(rest, "%d", &size); err != nil {
+		return nil, fmt.Errorf("%q: %w", arg, err)
+	}
+	_, script, _ := strings.Cut(rest, " ")
+	a.url = url
+	a.client.Timeout = 0 // streams may be held
+	type message struct {
+		Role    string `json:"role"`
+		Content string `json:"content"`
+	}
+	var messages []message
+	for i := 0; size > 0; i++ { // a conversation about code and logs
+		n := min(size, 8<<10)
+		messages = append(messages, message{[]string{"user", "assistant"}[i%2], text([]string{"prose", "code", "prose", "log"}[i%4], n)})
+		size -= n
+	}
+	if len(messages)%2 == 0 {
+		messages = append(messages, message{Role: "user"})
+	}
+	messages[len(messages)-1].Content += "\n" + script
+	var err error
+	a.body, err = json.Marshal(map[string]any{"model": "any", "max_tokens": 1000, "stream": strings.Contains(script, "Answer in"), "messages": messages})
+	return a, err
+}
+
+// ask sends the request and gives the answer as it comes.
+func (a *asker) ask() (io.ReadCloser, error) {
+	r, err := a.client.Post(a.url, "application/json", bytes.NewReader(a.body))
+	if err != nil {
+		return nil, err
+	}
+	if r.StatusCode != http.StatusOK {
+		said, err := io.ReadAll(io.LimitReader(r.Body, 300))
+		return nil, errors.Join(fmt.Errorf("%s: %s: %s", a.url, r.Status, bytes.ReplaceAll(said, []byte("\n"), []byte(" "))), err, r.Body.Close())
+	}
+	return r.Body, nil
+}
+
+// whole waits for the whole answer.
+func (a *asker) whole() error {
+	body, err := a.ask()
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(io.Discard, body)
+	return err
+}
+
+// stream calls word with each word's way from the server to here; false: no more of it.
+func (a *asker) stream(word func(at, sent float64) bool) (io.Closer, error) {
+	body, err := a.ask()
+	if err != nil {
+		return nil, err
+	}
+	lines := bufio.NewReader(body)
+	for {
+		line, err := lines.ReadSlice('\n')
+		if sent, is := sentAt(line); is && !word(now(), sent) {
+			return body, nil
+		}
+		if errors.Is(err, io.EOF) {
+			return body, body.Close()
+		}
+		if err != nil {
+			return nil, errors.Join(err, body.Close())
+		}
+	}
+}
+
+// modelJobs are what a worker can measure of a model server: several numbers each, in microseconds.
+var modelJobs = map[string]func(a *asker, n int) ([]float64, error){
+	// The whole request.
+	"ask": func(a *asker, n int) (took []float64, err error) {
+		for range n {
+			start := now()
+			if err := a.whole(); err != nil {
+				return nil, err
+			}
+			took = append(took, now()-start)
+		}
+		return took, nil
+	},
+	// From the request to the first word.
+	"first": func(a *asker, n int) (took []float64, err error) {
+		for range n {
+			start, first := now(), true
+			if _, err := a.stream(func(at, _ float64) bool {
+				if first {
+					took = append(took, at-start)
+				}
+				first = false
+				return true
+			}); err != nil {
+				return nil, err
+			}
+		}
+		return took, nil
+	},
+	// From the server to here, each word but the first.
+	"words": func(a *asker, n int) (took []float64, err error) {
+		for range n {
+			first := true
+			if _, err := a.stream(func(at, sent float64) bool {
+				if !first {
+					took = append(took, at-sent)
+				}
+				first = false
+				return true
+			}); err != nil {
+				return nil, err
+			}
+		}
+		return took, nil
+	},
+	// Streams that stay open as long as the worker: as many as that, with those that are.
+	"open": func(a *asker, n int) ([]float64, error) {
+		for len(a.open) < n {
+			s, err := a.stream(func(float64, float64) bool { return false })
+			if err != nil {
+				return nil, fmt.Errorf("stream %d: %w", len(a.open)+1, err)
+			}
+			a.open = append(a.open, s)
+		}
+		return []float64{float64(n)}, nil
+	},
+	// Streams a second, some at once.
+	"streams": func(a *asker, n int) ([]float64, error) {
+		var left atomic.Int64
+		left.Store(int64(n))
+		var wg sync.WaitGroup
+		errs := make(chan error, atOnce)
+		start := time.Now()
+		for range atOnce {
+			wg.Go(func() {
+				for left.Add(-1) >= 0 {
+					if _, err := a.stream(func(float64, float64) bool { return true }); err != nil {
+						errs <- err
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		took := time.Since(start)
+		select {
+		case err := <-errs:
+			return nil, err
+		default:
+			return []float64{float64(n) / took.Seconds()}, nil
+		}
+	},
+}
+
+// atOnce is how many streams there are at once where their number a second is measured.
+const atOnce = 16
