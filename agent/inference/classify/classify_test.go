@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -280,6 +282,31 @@ func TestIDs(t *testing.T) {
 	} {
 		if got := kindsIn(t, c, text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestUUIDs: what Claude Code says of its session with each request is nothing sensitive, whichever UUID it drew; a number in the
+// same shape is.
+func TestUUIDs(t *testing.T) {
+	t.Parallel()
+	c := newClassifier(t, Rules{})
+	r := rand.NewChaCha8([32]byte{})
+	var u [16]byte
+	for range 50_000 {
+		_, _ = r.Read(u[:]) // never fails
+		text := fmt.Sprintf(`{"device_id":"","account_uuid":"","session_id":"%x-%x-%x-%x-%x"}`, u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+		if got := find(t, c, text); len(got) > 0 {
+			t.Fatalf("%s: %q", text, got)
+		}
+	}
+	for text, want := range map[string]string{
+		`{"account_uuid":"","session_id":"46424073-4893-4566-82d9-91d2fbf0274c"}`: "",
+		`"account 46424073-4893-4566-8213-912345678901"`:                          "card bank-account",
+		`"account 46424073-4893-4566", session 82d9-91d2fbf0274c`:                 "card",
+	} {
+		if got := kindsIn(t, c, text); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
 }

@@ -86,9 +86,10 @@ func (s *scanner) iban(start int) bool {
 	return rest == 1 && !inUUID(s.s, start) && s.took(Financial, "iban", start, i)
 }
 
-// inUUID reports whether a group of a UUID begins at a place. One in some hundreds has groups that are an IBAN, to the check digits.
+// inUUID reports whether a group of a UUID begins at a place. One in some hundreds has groups that are an IBAN, to the check digits,
+// and one in forty begins with eight digits, which "account_uuid" before it would make a bank account's.
 func inUUID(s string, at int) bool {
-	for _, group := range []int{0, 9, 14, 19} {
+	for _, group := range [...]int{0, 9, 14, 19, 24} {
 		if i := at - group; i >= 0 && i+36 <= len(s) && isUUID(s[i:i+36]) {
 			return true
 		}
@@ -96,14 +97,18 @@ func inUUID(s string, at int) bool {
 	return false
 }
 
+// isUUID looks at 36 characters. Without a letter they are numbers that somebody wrote so: of a million UUIDs one has none.
 func isUUID(s string) bool {
+	letter := false
 	for i := range len(s) {
 		switch b := lower[s[i]]; {
 		case (i == 8 || i == 13 || i == 18 || i == 23) != (b == '-'), b != '-' && !digit(b) && (b < 'a' || b > 'f'):
 			return false
+		case b >= 'a':
+			letter = true
 		}
 	}
-	return true
+	return letter
 }
 
 func mod97(rest int, b byte) int {

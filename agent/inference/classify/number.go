@@ -180,6 +180,9 @@ func (s *scanner) digitsAt(i int) {
 		s.houseNumber(g)
 		return
 	}
+	if inUUID(s.s, i) {
+		return
+	}
 	if g.n >= 12 && s.card(g) {
 		return
 	}
