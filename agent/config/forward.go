@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,23 +24,14 @@ type Forward struct {
 	Elastic string `yaml:"elastic,omitempty"` //
 	Splunk  string `yaml:"splunk,omitempty"`  //
 
-	CA     string `yaml:"ca,omitempty"`         // file of the authorities that the receiver's certificate may be from; "": the host's
-	Cert   string `yaml:"cert,omitempty"`       // file of our certificate
-	Key    string `yaml:"key,omitempty"`        // and of its key
-	Token  Token  `yaml:"token,flow,omitempty"` // that the receiver wants
-	User   string `yaml:"user,omitempty"`       // of whom the token is the password; "": it is sent as the receiver's kind does
-	Tenant string `yaml:"tenant,omitempty"`     // of Loki
-	Index  string `yaml:"index,omitempty"`      // of Elastic, DefaultIndex where it is none; of Splunk, the token's
+	Server `yaml:",inline"`
+
+	Tenant string `yaml:"tenant,omitempty"` // of Loki
+	Index  string `yaml:"index,omitempty"`  // of Elastic, DefaultIndex where it is none; of Splunk, the token's
 
 	Format   string   `yaml:"format,omitempty"`        // json where it is none, ocsf, cef
 	Planes   []string `yaml:"planes,flow,omitempty"`   // none: all
 	Verdicts []string `yaml:"verdicts,flow,omitempty"` // none: all
-}
-
-// A Token is where a secret is.
-type Token struct {
-	File       string `yaml:"file,omitempty"`
-	Credential string `yaml:"credential,omitempty"` // that systemd has given to the daemon (LoadCredential)
 }
 
 // DefaultIndex is where Elastic keeps records, if nothing else is said.
@@ -57,11 +47,8 @@ var (
 	forwardKeys = []string{
 		"name", "syslog", "otlp", "loki", "elastic", "splunk", "ca", "cert", "key", "token", "user", "tenant", "index", "format", "planes", "verdicts",
 	}
-	tokenKeys   = []string{"file", "credential"}
 	forwardName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 	indexName   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
-	credential  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
-	visible     = regexp.MustCompile(`^[!-~]{1,128}$`)
 )
 
 // Kind is what a receiver speaks, and where it is.
@@ -84,12 +71,8 @@ func parseForwards(file string, list *yaml.Node) ([]Forward, error) {
 		if err := decode(n, forwardKeys, &f); err != nil {
 			return f, err
 		}
-		for i := 0; i < len(n.Content); i += 2 {
-			if n.Content[i].Value == "token" {
-				if err := decode(n.Content[i+1], tokenKeys, new(Token)); err != nil {
-					return f, fmt.Errorf("token: %w", err)
-				}
-			}
+		if err := decodeToken(n); err != nil {
+			return f, err
 		}
 		if err := f.check(); err != nil {
 			return f, err
@@ -122,7 +105,7 @@ func (f Forward) check() error {
 	case err != nil || u.Host == "" || u.Hostname() == "" || u.Opaque != "" || u.Fragment != "":
 		return fmt.Errorf("%s: want an address such as %s", kind, exampleOf(kind))
 	case u.User != nil:
-		return fmt.Errorf("%s: a secret doesn't belong here, where everybody reads it who runs --check: put it into a file, and write token: {file: /etc/nemoclaw/%s.token}", kind, f.Name)
+		return secretInURL(kind, f.Name)
 	}
 	plain := u.Scheme == "http"
 	if kind == "syslog" {
@@ -130,8 +113,8 @@ func (f Forward) check() error {
 		if err := checkSyslog(u); err != nil {
 			return err
 		}
-	} else if u.Scheme != "https" && (!plain || !loopback(u.Hostname())) {
-		return fmt.Errorf("%s: %s://%s: want https, which nobody on the way can read or change; http is for this host's own servers (127.0.0.1)", kind, u.Scheme, u.Host)
+	} else if err := checkHTTP(kind, u); err != nil {
+		return err
 	}
 	return errors.Join(f.checkFiles(plain), f.checkToken(kind), f.checkWords(kind))
 }
@@ -155,38 +138,17 @@ func checkSyslog(u *url.URL) error {
 	return nil
 }
 
-func (f Forward) checkFiles(plain bool) error {
-	switch {
-	case plain && (f.CA != "" || f.Cert != "" || f.Key != ""):
-		return errors.New("ca, cert and key are for TLS, which the address is without")
-	case (f.Cert == "") != (f.Key == ""):
-		return errors.New("cert and key belong together: give both, or neither")
-	}
-	for _, file := range [][2]string{{"ca", f.CA}, {"cert", f.Cert}, {"key", f.Key}, {"token: file", f.Token.File}} {
-		if file[1] != "" && !filepath.IsAbs(file[1]) {
-			return fmt.Errorf("%s: %q: want an absolute path", file[0], file[1])
-		}
-	}
-	return nil
-}
-
 func (f Forward) checkToken(kind string) error {
 	none := f.Token == Token{}
 	switch {
-	case f.Token.File != "" && f.Token.Credential != "":
-		return errors.New("token: want file or credential, one of them")
-	case f.Token.Credential != "" && !credential.MatchString(f.Token.Credential):
-		return fmt.Errorf("token: credential: %q: want the name that the unit's LoadCredential gives it", f.Token.Credential)
 	case !none && kind == "syslog":
 		return errors.New("token: syslog knows none; cert and key say who we are")
 	case none && kind == "splunk":
 		return fmt.Errorf("splunk: it takes nothing without a token: write token: {file: /etc/nemoclaw/%s.token}", f.Name)
 	case f.User != "" && (none || kind == "splunk"):
 		return errors.New("user: it is for otlp, loki and elastic, and its password is token: {file: ...}")
-	case f.User != "" && (!visible.MatchString(f.User) || strings.Contains(f.User, ":")):
-		return fmt.Errorf("user: %q: want visible characters without a colon", f.User)
 	}
-	return nil
+	return f.checkSecrets()
 }
 
 func (f Forward) checkWords(kind string) error {

@@ -164,11 +164,13 @@ var kinds = map[string]struct {
 }{
 	"loki": {readLoki, func(u, _ string) config.Forward { return config.Forward{Loki: u, Tenant: "ops"} }, "", "/loki/api/v1/push"},
 	"elastic": {readElastic, func(u, t string) config.Forward {
-		return config.Forward{Elastic: u, Index: "logs", Token: config.Token{File: t}}
+		return config.Forward{Elastic: u, Index: "logs", Server: config.Server{Token: config.Token{File: t}}}
 	}, "ApiKey s3cret", "/_bulk"},
-	"splunk": {readSplunk, func(u, t string) config.Forward { return config.Forward{Splunk: u, Token: config.Token{File: t}} }, "Splunk s3cret", "/services/collector/event"},
+	"splunk": {readSplunk, func(u, t string) config.Forward {
+		return config.Forward{Splunk: u, Server: config.Server{Token: config.Token{File: t}}}
+	}, "Splunk s3cret", "/services/collector/event"},
 	"otlp": {readOTLP, func(u, t string) config.Forward {
-		return config.Forward{OTLP: u, User: "me", Token: config.Token{File: t}}
+		return config.Forward{OTLP: u, Server: config.Server{User: "me", Token: config.Token{File: t}}}
 	}, "Basic bWU6czNjcmV0", "/v1/logs"},
 }
 
@@ -552,8 +554,8 @@ func TestWhoIsTrusted(t *testing.T) {
 		c    config.Forward
 		good bool
 	}{
-		{config.Forward{Loki: s.URL}, false}, {config.Forward{Loki: s.URL, CA: ca}, true},
-		{config.Forward{Loki: strings.Replace(s.URL, "127.0.0.1", "localhost", 1), CA: ca}, false}, // another's name
+		{config.Forward{Loki: s.URL}, false}, {config.Forward{Loki: s.URL, Server: config.Server{CA: ca}}, true},
+		{config.Forward{Loki: strings.Replace(s.URL, "127.0.0.1", "localhost", 1), Server: config.Server{CA: ca}}, false}, // another's name
 	} {
 		r, err := newReceiver(c.c)
 		if err != nil {
@@ -563,16 +565,6 @@ func TestWhoIsTrusted(t *testing.T) {
 		err = r.send(t.Context(), []record{recordOf(t, 1, "json")})
 		if (err == nil) != c.good || asked.Load()-before > 0 != c.good {
 			t.Errorf("%+v: %v", c.c, err)
-		}
-	}
-}
-
-func TestRetryAfter(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for v, want := range map[string]time.Duration{"": 0, "7": 7 * time.Second, "-7": 0, "9999999": maxRetryAfter, "x": 0, "Thu, 01 Jan 2026 00:00:30 GMT": 30 * time.Second, "Thu, 01 Jan 2025 00:00:30 GMT": 0} {
-		if got := retryAfter(http.Header{"Retry-After": {v}}, now); got != want {
-			t.Errorf("%q: %s", v, got)
 		}
 	}
 }
@@ -589,7 +581,7 @@ func TestSecretsAreNotEverybodys(t *testing.T) {
 		if err := os.Chmod(file, c.mode); err != nil {
 			t.Fatal(err)
 		}
-		err := Check([]config.Forward{{Name: "a", Splunk: "http://127.0.0.1:1", Token: config.Token{File: file}}})
+		err := Check([]config.Forward{{Name: "a", Splunk: "http://127.0.0.1:1", Server: config.Server{Token: config.Token{File: file}}}})
 		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || strings.Contains(strings.ReplaceAll(err.Error(), " ", ""), "s3cret")) {
 			t.Errorf("%.10q %o: %v", c.text, c.mode, err)
 		}

@@ -238,7 +238,7 @@ func (s *stream) wait(ctx context.Context, err error) bool {
 	d = d/2 + mathrand.N(d) // who failed together does not come back together
 	var l *later
 	if errors.As(err, &l) {
-		d = max(d, min(l.after, maxRetryAfter))
+		d = max(d, l.after)
 	}
 	select {
 	case <-ctx.Done():
@@ -247,6 +247,3 @@ func (s *stream) wait(ctx context.Context, err error) bool {
 		return true
 	}
 }
-
-// maxRetryAfter is how long a receiver may want to be left alone.
-const maxRetryAfter = time.Hour

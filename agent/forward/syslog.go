@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/sink"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -44,7 +45,8 @@ type syslog struct {
 func newSyslog(c config.Forward) (*syslog, error) {
 	s := &syslog{address: c.Address(), host: hostname()}
 	if strings.HasPrefix(c.Syslog, "tls:") {
-		s.tls = tlsConfig(c)
+		host, _, _ := net.SplitHostPort(s.address)
+		s.tls = sink.TLS(c.Server, host)
 		if _, err := s.tls(); err != nil {
 			return nil, err
 		}

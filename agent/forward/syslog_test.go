@@ -361,7 +361,7 @@ func TestSyslogOutages(t *testing.T) {
 				if err != nil || !clients.AppendCertsFromPEM(text) {
 					t.Fatal(err)
 				}
-				c = config.Forward{Syslog: "tls://" + syslogServer(t, &g, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}, habits), CA: cert, Cert: theirs, Key: key}
+				c = config.Forward{Syslog: "tls://" + syslogServer(t, &g, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}, habits), Server: config.Server{CA: cert, Cert: theirs, Key: key}}
 			} else {
 				c.Syslog = "tcp://" + syslogServer(t, &g, nil, habits)
 			}
@@ -435,7 +435,7 @@ func TestSyslogTrust(t *testing.T) {
 	pair, cert, _ := certificate(t, dir, "server")
 	_, other, _ := certificate(t, dir, "other")
 	at := "tls://" + syslogServer(t, &g, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}, func() habit { return good })
-	for _, c := range []config.Forward{{Syslog: at}, {Syslog: at, CA: other}, {Syslog: strings.Replace(at, "127.0.0.1", "localhost", 1), CA: cert}, {Syslog: at, CA: cert}} {
+	for _, c := range []config.Forward{{Syslog: at}, {Syslog: at, Server: config.Server{CA: other}}, {Syslog: strings.Replace(at, "127.0.0.1", "localhost", 1), Server: config.Server{CA: cert}}, {Syslog: at, Server: config.Server{CA: cert}}} {
 		s, err := newSyslog(c)
 		if err != nil {
 			t.Fatal(err)

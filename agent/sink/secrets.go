@@ -1,4 +1,4 @@
-package forward
+package sink
 
 import (
 	"crypto/tls"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,10 +18,9 @@ import (
 
 const maxSecret = 64 << 10
 
-// tlsConfig returns what reads a receiver's files and says how to speak to it: read anew for each connection, so that a certificate that
-// is renewed holds at once. There is no way not to verify.
-func tlsConfig(c config.Forward) func() (*tls.Config, error) {
-	host, _, _ := net.SplitHostPort(c.Address())
+// TLS returns what reads a server's files and says how to speak to it, whose certificate must be host's: read anew for each connection,
+// so that a certificate that is renewed holds at once. There is no way not to verify.
+func TLS(c config.Server, host string) func() (*tls.Config, error) {
 	sessions := tls.NewLRUClientSessionCache(4)
 	return func() (*tls.Config, error) {
 		t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, ClientSessionCache: sessions}
@@ -55,7 +53,7 @@ func tlsConfig(c config.Forward) func() (*tls.Config, error) {
 	}
 }
 
-// readToken reads the token of a receiver; "" where it wants none. No error has any of it.
+// readToken reads the token of a server; "" where it wants none. No error has any of it.
 func readToken(t config.Token) (string, error) {
 	name, alone := t.File, true
 	if t.Credential != "" {
