@@ -142,13 +142,16 @@ func (s *stream) history(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	before := s.want.Since
 	s.want.Follow = false
-	if err := s.once(ctx); err != nil {
-		return err
-	}
+	err = s.once(ctx)
 	s.want.Follow, s.want.Last = true, 0
+	var stop stopError
+	if s.want.Since > before && !errors.As(err, &stop) && interrupted(err) {
+		return nil // the rest of them comes after the one that was the last
+	}
 	s.want.Since = max(s.want.Since, info.Seq)
-	return nil
+	return err
 }
 
 // once delivers what one connection brings.
