@@ -174,7 +174,7 @@ func TestLoadErrors(t *testing.T) {
 	if err := os.WriteFile(file, []byte("netwrok: {}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(file); err == nil || err.Error() != file+`:1:1: netwrok: unknown key (nearest: "network")` {
+	if _, err := Load(file); err == nil || err.Error() != file+`:1:1: netwrok: unknown key (did you mean "network"?)` {
 		t.Errorf("got %v", err)
 	}
 }

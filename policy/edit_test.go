@@ -235,7 +235,7 @@ func TestEditPresets(t *testing.T) {
 			t.Errorf("%q removed again: %v\n%s", c.src, err, back.Text)
 		}
 	}
-	if _, err := AddPreset("p.yaml", []byte("hold: 1m\n"), "pypy"); err == nil || !strings.Contains(err.Error(), `nearest: "pypi"`) {
+	if _, err := AddPreset("p.yaml", []byte("hold: 1m\n"), "pypy"); err == nil || !strings.Contains(err.Error(), `did you mean "pypi"?`) {
 		t.Errorf("an unknown one: %v", err)
 	}
 	if _, err := RemovePreset("p.yaml", []byte("extends: [npm]\n"), "pypi"); err == nil || !strings.Contains(err.Error(), "it extends npm") {

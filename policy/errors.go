@@ -111,10 +111,19 @@ func Nearest(word string, valid []string) string {
 	return best
 }
 
+// DidYouMean asks for the word of valid that word was most likely meant to be, as an error's last words: blank, in brackets. It is ""
+// where none is near.
+func DidYouMean(word string, valid []string) string {
+	if best := Nearest(word, valid); best != "" {
+		return fmt.Sprintf(" (did you mean %q?)", best)
+	}
+	return ""
+}
+
 // nearest is a hint: the word that was most likely meant, or all of valid when none is near.
 func nearest(word string, valid []string) string {
 	if best := Nearest(word, valid); best != "" {
-		return fmt.Sprintf("nearest: %q", best)
+		return fmt.Sprintf("did you mean %q?", best)
 	}
 	return "valid: " + strings.Join(valid, ", ")
 }

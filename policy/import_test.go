@@ -96,7 +96,7 @@ func TestImportRefusesWhatHasNoEqual(t *testing.T) {
 		{"network_policies: {}\n", "version: the key is missing"},
 		{"version: 1\npreset: {name: x}\n", ":1:10: version: a preset has no version"},
 		{"preset: {name: x}\nprocess: {run_as_user: sandbox}\n", "preset: a preset has network_policies only"},
-		{"version: 1\nnetwork_policy: {}\n", `:2:1: network_policy: unknown key (nearest: "network_policies")`},
+		{"version: 1\nnetwork_policy: {}\n", `:2:1: network_policy: unknown key (did you mean "network_policies"?)`},
 		{"version: 1\nnetwork_policies: [a]\n", ":2:19: network_policies: expected a mapping from names to entries, found a list"},
 		{"version: 1\nnetwork_policies: {a: 1}\n", ":2:23: network_policies.a: expected a mapping, found the number 1"},
 		{"version: 1\nnetwork_policies: {a: {}, a: {}}\n", "network_policies.a: the key is there twice"},

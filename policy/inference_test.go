@@ -93,7 +93,7 @@ func TestInferenceRefused(t *testing.T) {
 		{"inference: {custom: [{name: mine, pattern: \"x*\"}]}\n", "finds the empty text"},
 		{"inference: {default: local}\n", "there is no local model"},
 		{"inference: {log: texts}\n", "counts"},
-		{"inference: {classes: {pii: cluod}}\n", "nearest"},
+		{"inference: {classes: {pii: cluod}}\n", "did you mean"},
 		{"network: {allow: [{domain: inference.local, ports: [80], protocol: http}]}\ninference: {default: cloud}\n", "remove that rule"},
 	} {
 		p, err := Parse("p.yaml", []byte(c.text))

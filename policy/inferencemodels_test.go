@@ -74,7 +74,7 @@ func TestInferenceModelsRefused(t *testing.T) {
 		{"models: [{name: a, model: corp/x, api: openai, url: \"http://llm.example.org\"}]", "unencrypted"},
 		{"models: [{name: a, model: openai/x, region: us}]\n  residency: [eu]", "its region is not one of residency"},
 		{"models: [{name: a, model: ollama/x, classes: {pii: cloud}}]", "a local model may see everything"},
-		{"models: [{name: fast, model: openai/x}]\n  fallbacks: [fsat]", `there is no model fsat (nearest: "fast")`},
+		{"models: [{name: fast, model: openai/x}]\n  fallbacks: [fsat]", `there is no model fsat (did you mean "fast"?)`},
 		{"models: [{name: a, model: ollama/x, price: {input: 1, output: 1}}]", "a local model costs nothing"},
 		{"models: [{name: a, model: openai/x, price: {input: 1}}]", "the key is missing"},
 		{"models: [{name: a, model: openai/x}]\n  budgets: {cost: 1}", "nobody knows what this model costs"},

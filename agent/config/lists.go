@@ -43,7 +43,7 @@ func decode(n *yaml.Node, keys []string, into any) error {
 	for i := 0; i < len(n.Content); i += 2 {
 		key, value := n.Content[i].Value, n.Content[i+1]
 		if !slices.Contains(keys, key) {
-			return fmt.Errorf("unknown key %q; the keys are %s", key, strings.Join(keys, ", "))
+			return unknownKey(key, keys)
 		}
 		if value.ShortTag() == "!!null" {
 			return fmt.Errorf("%s has no value; give one, or remove the line", key)

@@ -121,7 +121,7 @@ func (c *Config) parse(name string, src []byte) error {
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s:%d: want `key: value` lines; the keys are %s", name, root.Line, keys())
+		return fmt.Errorf("%s:%d: want `key: value` lines; the keys are %s", name, root.Line, strings.Join(keys(), ", "))
 	}
 	seen := map[string]int{}
 	for i := 0; i < len(root.Content); i += 2 {
@@ -137,7 +137,7 @@ func (c *Config) parse(name string, src []byte) error {
 			}
 			continue
 		case !known:
-			return fmt.Errorf("%s:%d: unknown key %q%s; the keys are %s", name, key.Line, key.Value, nearest(key.Value), keys())
+			return fmt.Errorf("%s:%d: %w", name, key.Line, unknownKey(key.Value, keys()))
 		case value.Kind != yaml.ScalarNode:
 			return fmt.Errorf("%s:%d: %s: want one value", name, value.Line, s.key)
 		case value.ShortTag() == "!!null":

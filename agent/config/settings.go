@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 // setting is one key of the file, and the flag of the same name.
@@ -98,25 +100,17 @@ func find(key string) (setting, bool) {
 	return setting{}, false
 }
 
-// nearest returns the key that was probably meant, as a hint, or "".
-func nearest(key string) string {
-	squeeze := func(s string) string {
-		return strings.NewReplacer("_", "", "-", "", "dir", "", "file", "").Replace(strings.ToLower(s))
-	}
-	for _, s := range settings {
-		if squeeze(s.key) == squeeze(key) {
-			return fmt.Sprintf(" (nearest: %s)", s.key)
-		}
-	}
-	return ""
-}
-
-func keys() string {
-	var all []string
+// keys are all that the file may have.
+func keys() (all []string) {
 	for _, s := range settings {
 		all = append(all, s.key)
 	}
-	return strings.Join(append(all, listKeys...), ", ")
+	return append(all, listKeys...)
+}
+
+// unknownKey says what key was meant, and which there are.
+func unknownKey(key string, keys []string) error {
+	return fmt.Errorf("unknown key %q%s; the keys are %s", key, policy.DidYouMean(key, keys), strings.Join(keys, ", "))
 }
 
 var units = []struct {

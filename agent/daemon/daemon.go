@@ -429,10 +429,7 @@ func (d *Daemon) find(name string) (*box, error) {
 	if b := d.boxes[name]; b != nil {
 		return b, nil
 	}
-	near := policy.Nearest(name, slices.Sorted(maps.Keys(d.boxes)))
-	if near != "" {
-		near = fmt.Sprintf(" (nearest: %q)", near)
-	}
+	near := policy.DidYouMean(name, slices.Sorted(maps.Keys(d.boxes)))
 	return nil, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("there is no sandbox named %q%s; `nemoclaw list` shows those that there are", name, near)}
 }
 

@@ -31,7 +31,7 @@ func TestKeyFor(t *testing.T) {
 func TestFindNearest(t *testing.T) {
 	d := &Daemon{boxes: map[string]*box{"my-assistant": {}, "builder": {}}}
 	for name, want := range map[string]string{
-		"my-asistant": `"my-asistant" (nearest: "my-assistant");`, "build": `"build" (nearest: "builder");`, "web": `"web"; `,
+		"my-asistant": `"my-asistant" (did you mean "my-assistant"?);`, "build": `"build" (did you mean "builder"?);`, "web": `"web"; `,
 	} {
 		if _, err := d.find(name); err == nil || !strings.Contains(err.Error(), "there is no sandbox named "+want) {
 			t.Errorf("%s: %v", name, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/hook"
 	"github.com/nemoclaw/nemoclaw/agent/metrics"
 	"github.com/nemoclaw/nemoclaw/agent/text"
+	"github.com/nemoclaw/nemoclaw/cmd/internal/flagerr"
 )
 
 // version is set by the release build (-ldflags "-X main.version=...").
@@ -66,6 +67,7 @@ Exit status: 0 it was told to stop, or the configuration is right (--check); 1 o
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagerr.Explain(cmd.Flags(), err) })
 	root.Flags().SortFlags = false
 	root.Flags().BoolVar(&check, "check", false, "say whether the configuration is right, show what is in force, and end")
 	flags = config.Bind(root.Flags())

@@ -71,7 +71,7 @@ allows no shell, it says what to add.
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
 		if !term.Is(os.Stdin) || !term.Is(os.Stdout) {
-			return &statusError{agent.StatusFailed, fmt.Errorf("connect: standard input and output must be a terminal; without one: nemoclaw %s exec -- COMMAND", name)}
+			return &statusError{status: agent.StatusFailed, err: fmt.Errorf("connect: standard input and output must be a terminal; without one: nemoclaw %s exec -- COMMAND", name)}
 		}
 		return inside(cmd, d, name, api.Exec{Args: args, Shell: len(args) == 0, Env: os.Environ()})
 	})
@@ -96,12 +96,12 @@ func inside(cmd *cobra.Command, d *api.Client, name string, e api.Exec) error {
 	}
 	s := session{process: p}
 	if err := s.attach(files); err != nil {
-		return &statusError{agent.StatusFailed, err}
+		return &statusError{status: agent.StatusFailed, err: err}
 	}
 	defer s.restore()
 	if early != nil {
 		if err := s.signal(early.(syscall.Signal)); err != nil {
-			return &statusError{agent.StatusFailed, err}
+			return &statusError{status: agent.StatusFailed, err: err}
 		}
 	}
 	ended := make(chan struct{})
@@ -116,14 +116,14 @@ func inside(cmd *cobra.Command, d *api.Client, name string, e api.Exec) error {
 			s.restore()
 			switch {
 			case err != nil:
-				return &statusError{agent.StatusFailed, err}
+				return &statusError{status: agent.StatusFailed, err: err}
 			case status != 0:
 				return &statusError{status: status}
 			}
 			return nil
 		case sig := <-signals:
 			if err := s.signal(sig.(syscall.Signal)); err != nil {
-				return &statusError{agent.StatusFailed, err}
+				return &statusError{status: agent.StatusFailed, err: err}
 			}
 		}
 	}
@@ -143,7 +143,7 @@ func start(ctx context.Context, d *api.Client, name string, e api.Exec, files [3
 		select {
 		case <-started:
 			if err != nil {
-				return nil, nil, &statusError{startStatus(err), err}
+				return nil, nil, &statusError{status: startStatus(err), err: err}
 			}
 			return p, early, nil
 		case sig := <-signals:

@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nemoclaw/nemoclaw/agent/text"
+	"github.com/nemoclaw/nemoclaw/cmd/internal/flagerr"
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 // Exit statuses of every command but a run that got as far as its program.
@@ -24,6 +26,7 @@ const (
 type statusError struct {
 	status int
 	err    error
+	of     *cobra.Command // whose help there is to read; nil: that of the command that was run
 }
 
 func (e *statusError) Error() string {
@@ -39,7 +42,12 @@ func usage(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &statusError{statusUsage, err}
+	return &statusError{status: statusUsage, err: err}
+}
+
+// usageOf is a usage error that the help of another command than the one that was run is about.
+func usageOf(cmd *cobra.Command, err error) error {
+	return &statusError{status: statusUsage, err: err, of: cmd}
 }
 
 func main() {
@@ -58,7 +66,7 @@ func execute(args []string, stdout, stderr *os.File) int {
 	}
 	var status *statusError
 	if !errors.As(err, &status) {
-		status = &statusError{statusFailed, err}
+		status = &statusError{status: statusFailed, err: err}
 		if cmd == root { // cobra's own: an unknown command
 			status.status = statusUsage
 		}
@@ -66,6 +74,9 @@ func execute(args []string, stdout, stderr *os.File) int {
 	if status.err != nil {
 		fmt.Fprintf(stderr, "nemoclaw: %s\n", text.Lines(status.err.Error()))
 		if status.status == statusUsage {
+			if status.of != nil {
+				cmd = status.of
+			}
 			fmt.Fprintf(stderr, "Try '%s --help'.\n", cmd.CommandPath())
 		}
 	}
@@ -104,7 +115,10 @@ Exit status: 0 done, 1 not, 2 wrong usage; exec, connect and run: see there.`,
 		if args := cmd.Flags().Args(); !cmd.HasParent() && len(args) > 0 {
 			return unknownCommand(cmd, args) // the flag is that command's
 		}
-		return usage(err)
+		if near := nearest(root, sandbox); cmd.Name() == sandbox && cmd.Parent() == root && near != "" {
+			return usageOf(root, fmt.Errorf("%w; and %s is no command of nemoclaw%s", err, sandbox, near)) // `nemoclaw lits --all`
+		}
+		return usage(flagerr.Explain(cmd.Flags(), err))
 	})
 	root.SetVersionTemplate("nemoclaw {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = false
@@ -173,18 +187,16 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 
 // nearest names the command of cmd that word may have been meant for, in brackets; "" when there is none.
 func nearest(cmd *cobra.Command, word string) string {
-	near := elsewhere(cmd, word)
-	for letters := 1; len(near) == 0 && letters <= 2; letters++ {
-		cmd.SuggestionsMinimumDistance = letters
-		near = slices.DeleteFunc(cmd.SuggestionsFor(word), func(s string) bool {
-			return s == word // the sandbox that the line addresses, if there is one, is among the commands
-		})
-		near = near[:min(len(near), 1)]
+	if near := elsewhere(cmd, word); len(near) > 0 {
+		return fmt.Sprintf(" (did you mean %q?)", strings.Join(near, " or "))
 	}
-	if len(near) == 0 {
-		return ""
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.Name() != word && !sub.Hidden { // the sandbox that the line addresses, if there is one, is among the commands
+			names = append(names, sub.Name())
+		}
 	}
-	return fmt.Sprintf(" (nearest: %q)", strings.Join(near, " or "))
+	return policy.DidYouMean(word, names)
 }
 
 // elsewhere are the commands of cmd that other programs have under this name.

@@ -126,7 +126,7 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		{[]string{"no_such"}, `unknown command "no_such" for "nemoclaw"`},
-		{[]string{"runn", "x"}, `unknown command "runn" for "nemoclaw" (nearest: "run")`},
+		{[]string{"runn", "x"}, `unknown command "runn" for "nemoclaw" (did you mean "run"?)`},
 		{[]string{"--no-such"}, "unknown flag: --no-such"},
 		{[]string{"run"}, "no command was given"},
 		{[]string{"run", "--no-such", "--", "x"}, "unknown flag: --no-such"},
@@ -137,7 +137,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"run", "--learn", "x.yaml", "--generalise", "dirs,hosts", "x"}, `--generalise "hosts": want dirs, subdomains or both`},
 		{[]string{"init", "a", "b"}, "2 arguments were given, want: nemoclaw init [FILE]"},
 		{[]string{"policy", "no-such"}, `unknown command "no-such" for "nemoclaw policy"`},
-		{[]string{"policy", "chek", "x"}, `unknown command "chek" for "nemoclaw policy" (nearest: "check")`},
+		{[]string{"policy", "chek", "x"}, `unknown command "chek" for "nemoclaw policy" (did you mean "check"?)`},
 		{[]string{"policy", "check"}, "no argument was given, want: nemoclaw policy check FILE..."},
 		{[]string{"policy", "check", "-o", "xml", policyFile}, `-o "xml": want text or json`},
 		{[]string{"policy", "explain", policyFile}, "nothing was asked"},

@@ -70,7 +70,7 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 			if status == 0 && err == nil {
 				return nil
 			}
-			return &statusError{status, err}
+			return &statusError{status: status, err: err}
 		},
 	}
 	f := cmd.Flags()

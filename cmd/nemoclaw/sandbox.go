@@ -47,15 +47,15 @@ Exit status: 0 done, 1 not, 2 wrong usage; exec and connect: see there.`
 			return nil
 		}
 		if near := elsewhere(cmd, name); near != nil && policy.ValidName(args[0]) == nil {
-			return usage(fmt.Errorf("unknown command %q for %q (nearest: \"nemoclaw %s %s\")", name, cmd.Root().CommandPath(), args[0], strings.Join(near, " or ")))
+			return usageOf(cmd.Root(), fmt.Errorf("unknown command %q for %q (did you mean \"nemoclaw %s %s\"?)", name, cmd.Root().CommandPath(), args[0], strings.Join(near, " or ")))
 		}
 		// A misspelt command of nemoclaw looks like a sandbox's name.
 		if near := nearest(cmd.Root(), name); near != "" {
-			return usage(fmt.Errorf("unknown command %q for %q%s", name, cmd.Root().CommandPath(), near))
+			return usageOf(cmd.Root(), fmt.Errorf("unknown command %q for %q%s", name, cmd.Root().CommandPath(), near))
 		}
 		// What is about all sandboxes is no command of one.
 		if of, _, err := cmd.Root().Find(args[:1]); err == nil && of.Parent() == cmd.Root() && of.Name() != name {
-			return usage(fmt.Errorf("unknown command %q for %q (nearest: %q)", args[0], cmd.CommandPath(), of.CommandPath()))
+			return usage(fmt.Errorf("unknown command %q for %q (did you mean %q?)", args[0], cmd.CommandPath(), of.CommandPath()))
 		}
 		return unknownCommand(cmd, args)
 	}
