@@ -10,7 +10,10 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/agent/otlp"
 	"github.com/nemoclaw/nemoclaw/agent/sink"
+	"github.com/nemoclaw/nemoclaw/agent/text"
 )
+
+const maxSaid = 500 // bytes of what a receiver says that are kept
 
 // server is a receiver of HTTP requests. The dialect says what is in one, and what an answer means.
 type server struct {
@@ -73,7 +76,7 @@ func (s *server) send(ctx context.Context, batch []record) error {
 	if errors.Is(err, errAnswer) {
 		err = judge(a)
 	}
-	return hide(err, a)
+	return tidy(err, a)
 }
 
 // errAnswer is a dialect's that has nothing more to say than the status does.
@@ -88,25 +91,26 @@ func judge(a *sink.Answer) error {
 	return &later{errors.New(a.Reason()), a.RetryAfter(time.Now())}
 }
 
-// hide takes a token out of what a server said.
-func hide(err error, a *sink.Answer) error {
-	if err == nil || a.Hide(err.Error()) == err.Error() {
-		return err
+// tidy has an error say only what may be told of what a server said, and little of it: there is one for each record, maybe.
+func tidy(err error, a *sink.Answer) error {
+	if err == nil {
+		return nil
 	}
+	short := func(said string) string { return text.Clip(a.Hide(said), maxSaid) }
 	var no *rejected
 	var l *later
 	var part *partial
 	switch {
 	case errors.As(err, &no):
-		return &rejected{a.Hide(no.reason)}
+		return &rejected{short(no.reason)}
 	case errors.As(err, &l):
-		return &later{errors.New(a.Hide(l.Error())), l.after}
+		return &later{errors.New(short(l.Error())), l.after}
 	case errors.As(err, &part):
-		part.reason = a.Hide(part.reason)
+		part.reason = short(part.reason)
 		for i, reason := range part.refused {
-			part.refused[i] = a.Hide(reason)
+			part.refused[i] = short(reason)
 		}
 		return part
 	}
-	return errors.New(a.Hide(err.Error()))
+	return errors.New(short(err.Error()))
 }

@@ -329,15 +329,18 @@ func recordOf(t *testing.T, seq uint64, format string) record {
 	return newRecord(e, line, format)
 }
 
+// partialAnswer is one of OTLP's.
+func partialAnswer(refused uint64, reason string) []byte {
+	var p []byte
+	p = protowire.AppendVarint(protowire.AppendTag(p, 1, protowire.VarintType), refused)
+	p = protowire.AppendString(protowire.AppendTag(p, 2, protowire.BytesType), reason)
+	return protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), p)
+}
+
 // TestAnswers: what each kind's answers mean.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	refused := func(n uint64, reason string) string {
-		var p []byte
-		p = protowire.AppendVarint(protowire.AppendTag(p, 1, protowire.VarintType), n)
-		p = protowire.AppendString(protowire.AppendTag(p, 2, protowire.BytesType), reason)
-		return string(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), p))
-	}
+	refused := func(n uint64, reason string) string { return string(partialAnswer(n, reason)) }
 	item := func(status int) string {
 		return fmt.Sprintf(`{"create":{"status":%d,"error":{"type":"t","reason":"r"}}}`, status)
 	}
@@ -524,9 +527,7 @@ func TestOTLPRefusesSome(t *testing.T) {
 	var g got
 	s := serve(t, &g, func(g *got, body []byte) (int, string, []uint64, []string) {
 		_, _, seqs, hashes := readOTLP(g, body)
-		var p []byte
-		p = protowire.AppendVarint(protowire.AppendTag(p, 1, protowire.VarintType), 3)
-		return 200, string(protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), p)), seqs, hashes
+		return 200, string(partialAnswer(3, "")), seqs, hashes
 	}, nil)
 	var n notes
 	all := open(t, config.Forward{OTLP: s.URL}, t.TempDir(), &n)

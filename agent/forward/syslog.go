@@ -73,13 +73,18 @@ func (s *syslog) send(ctx context.Context, batch []record) error {
 		s.conn, s.unsettled = conn, false // what a connection of before had is sent anew
 	}
 	s.unsettled = true
-	stop := context.AfterFunc(ctx, func() { s.conn.SetDeadline(time.Now()) })
+	conn := s.conn // what ends with ctx runs beside us, and maybe when s has none any more
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
 	const part = 64 << 10
 	for b := s.buf; len(b) > 0; {
 		n := min(part, len(b))
-		s.conn.SetWriteDeadline(time.Now().Add(writeTime))
-		if _, err := s.conn.Write(b[:n]); err != nil {
+		conn.SetWriteDeadline(time.Now().Add(writeTime))
+		err := ctx.Err() // its deadline may have been taken back just now
+		if err == nil {
+			_, err = conn.Write(b[:n])
+		}
+		if err != nil {
 			s.hangUp()
 			return fmt.Errorf("%s: %w", s.address, bare(err))
 		}
@@ -118,10 +123,11 @@ func (s *syslog) settle(ctx context.Context) error {
 		return nil
 	}
 	defer s.hangUp()
-	s.conn.SetDeadline(time.Now().Add(settleTime))
-	stop := context.AfterFunc(ctx, func() { s.conn.SetDeadline(time.Now()) })
+	conn := s.conn
+	conn.SetDeadline(time.Now().Add(settleTime))
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
-	if err := s.closeBoth(); err != nil {
+	if err := s.closeBoth(ctx); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = errors.New("it does not close the connection when we do, so nobody knows what it has read")
 		}
@@ -132,7 +138,7 @@ func (s *syslog) settle(ctx context.Context) error {
 }
 
 // closeBoth closes the connection, us first.
-func (s *syslog) closeBoth() error {
+func (s *syslog) closeBoth(ctx context.Context) error {
 	plain := s.conn
 	t, ok := plain.(*tls.Conn)
 	if ok {
@@ -156,7 +162,7 @@ func (s *syslog) closeBoth() error {
 		return err
 	}
 	// It may have closed just before our records came. The kernel there has refused them then, which it says after the end that was read.
-	for end := time.Now().Add(settleTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(settleTime); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(time.Millisecond) {
 		if state, err := tcpState(tcp); err != nil || state == closed {
 			return err
 		}

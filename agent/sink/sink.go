@@ -102,6 +102,7 @@ func (c *Client) Post(ctx context.Context, body []byte) (*Answer, error) {
 	default:
 		req.Header.Set("Authorization", c.scheme+" "+token)
 	}
+	_, sent, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.host, withoutURL(err))
@@ -111,7 +112,7 @@ func (c *Client) Post(ctx context.Context, body []byte) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: its answer broke off: %w", c.host, err)
 	}
-	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: said, host: c.host, token: token}, nil
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: said, host: c.host, secrets: []string{token, sent}}, nil
 }
 
 // An Answer is a server's.
@@ -120,7 +121,8 @@ type Answer struct {
 	Header http.Header
 	Body   []byte // at most 4 MiB
 
-	host, token string
+	host    string
+	secrets []string // the token, and how it was sent
 }
 
 // Reason is the answer in words.
@@ -144,12 +146,14 @@ func (a *Answer) RetryAfter(now time.Time) time.Duration {
 	return 0
 }
 
-// Hide takes the token out of what the server said.
+// Hide takes the token, and how it was sent, out of what the server said, which may be what it was sent.
 func (a *Answer) Hide(s string) string {
-	if a.token == "" {
-		return s
+	for _, secret := range a.secrets {
+		if secret != "" {
+			s = strings.ReplaceAll(s, secret, "(the token)")
+		}
 	}
-	return strings.ReplaceAll(s, a.token, "(the token)")
+	return s
 }
 
 // withoutURL is an error without the address that net/url puts into it.

@@ -1,0 +1,170 @@
+package forward
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nemoclaw/nemoclaw/agent/config"
+)
+
+// TestTheDaemonEnds while a server breaks its connection: the two never meet in the connection that is gone.
+func TestTheDaemonEnds(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		}
+	}()
+	for range 500 {
+		s, err := newSyslog(config.Forward{Syslog: "tcp://" + l.Addr().String()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		if s.conn, err = s.dial(ctx); err != nil {
+			cancel()
+			continue // it was too quick
+		}
+		ended := make(chan struct{})
+		go func() { cancel(); close(ended) }()
+		for s.conn != nil && err == nil {
+			if err = s.send(ctx, []record{recordOf(t, 1, "json")}); err == nil {
+				_ = s.settle(ctx)
+			}
+		}
+		<-ended
+	}
+}
+
+// TestTalker: a syslog server that talks and never closes does not hold up the daemon's end.
+func TestTalker(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	said := make(chan struct{})
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = conn.Write(make([]byte, 2<<20)) // more than is read of it
+		<-said
+	}()
+	defer close(said)
+	s, err := newSyslog(config.Forward{Syslog: "tcp://" + l.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.send(ctx, []record{recordOf(t, 1, "json")}); err != nil {
+		t.Fatal(err)
+	}
+	go func() { time.Sleep(50 * time.Millisecond); cancel() }()
+	ended := make(chan error, 1)
+	go func() { ended <- s.settle(ctx) }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("it is settled")
+		}
+	case <-time.After(settleTime * 2 / 3):
+		t.Error("the daemon ends, and settle goes on")
+	}
+}
+
+// TestWordyReceivers: whatever a receiver says, and however often, little of it is kept.
+func TestWordyReceivers(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("no ", 1<<20)
+	for kind, k := range kinds {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			switch kind {
+			case "splunk":
+				w.WriteHeader(http.StatusBadRequest)
+				_ = json.NewEncoder(w).Encode(map[string]any{"code": 6, "text": long})
+			case "elastic":
+				fmt.Fprintf(w, `{"errors":true,"items":[{"create":{"status":400,"error":{"type":"t","reason":%q}}}]}`, long)
+			case "otlp":
+				_, _ = w.Write(partialAnswer(1, long))
+			default:
+				http.Error(w, long, http.StatusBadRequest)
+			}
+		}))
+		r, err := newReceiver(k.c(s.URL, tokenFile(t, "s3cret")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = r.send(t.Context(), []record{recordOf(t, 1, "json")})
+		s.Close()
+		if err == nil || len(err.Error()) > 4*maxSaid {
+			t.Errorf("%s: an error of %d bytes", kind, len(fmt.Sprint(err)))
+		}
+		if p, ok := err.(*partial); ok && len(p.refused[0]) > 4*maxSaid { //nolint:errorlint // what it is itself
+			t.Errorf("%s: a reason of %d bytes", kind, len(p.refused[0]))
+		}
+	}
+}
+
+// TestEchoes: a server, or what stands before it, that says what it was sent tells nobody else of the token: not a part that a cut
+// leaves, nor how it was sent.
+func TestEchoes(t *testing.T) {
+	t.Parallel()
+	const token = "Tk-0123456789-abcdefghij-0123456789-ABCDEFGHIJ"
+	for kind, k := range kinds {
+		for _, before := range []int{0, 250, 280, 290, 470, 490} {
+			for _, status := range []int{200, 400, 403} {
+				s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					said := strings.Repeat("x", before) + r.Header.Get("Authorization")
+					body := []byte(said)
+					switch {
+					case kind == "splunk":
+						body, _ = json.Marshal(map[string]any{"code": 6, "text": said})
+					case kind == "elastic" && status == 200:
+						body = fmt.Appendf(nil, `{"errors":true,"items":[{"create":{"status":400,"error":{"type":"t","reason":%q}}}]}`, said)
+					case kind == "otlp" && status == 200:
+						body = partialAnswer(1, said)
+					}
+					w.WriteHeader(status)
+					_, _ = w.Write(body)
+				}))
+				c := k.c(s.URL, tokenFile(t, token))
+				r, err := newReceiver(c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = r.send(t.Context(), []record{recordOf(t, 1, "json")})
+				s.Close()
+				said := fmt.Sprint(err)
+				if p, ok := err.(*partial); ok { //nolint:errorlint // what it is itself
+					said += fmt.Sprint(p.refused)
+				}
+				if strings.Contains(said, "Tk-0") || strings.Contains(said, "bWU6VGst") {
+					t.Errorf("%s, %d, %d: %s", kind, status, before, said)
+				}
+			}
+		}
+	}
+}
