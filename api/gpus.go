@@ -1,6 +1,9 @@
 package api
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // GPUState is how it stands with the GPUs of a host.
 type GPUState string
@@ -85,6 +88,18 @@ type SandboxGPU struct {
 	UUID  string `json:"uuid"`
 	Name  string `json:"name,omitempty"`
 	GPUUse
+	Time *GPUTime `json:"time,omitempty"` // what it had of it since the last record of that in the audit log
+}
+
+// GPUTime is what a sandbox had of a GPU, or of an instance of one, between two moments. The audit log adds it up, in records that the
+// daemon makes each quarter of an hour and when the sandbox ends.
+type GPUTime struct {
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to"`
+	Given    int64     `json:"given_ns"`                   // it ran, and had it
+	Measured int64     `json:"measured_ns"`                // of that, the driver said how busy it was
+	Busy     int64     `json:"busy_ns"`                    // of that, its processes had the processors work: two hours of half of them are one
+	Memory   *int64    `json:"max_memory_bytes,omitempty"` // the most that was seen; left out: the driver never said
 }
 
 // GPUUse is what a sandbox takes of a GPU now. What the driver does not know is left out.

@@ -87,6 +87,7 @@ func (b *box) describe() api.Sandbox {
 			s.Refused = c.Denied()
 		}
 		s.GPUs = givenGPUs(i)
+		b.meters.show(s.GPUs)
 	}
 	return s
 }

@@ -54,6 +54,7 @@ type box struct {
 	instance  *agent.Instance // nil: it does not run
 	inForce   int             // the policy's revision, of the network; 0: none
 	publisher map[string]*publisher
+	meters    *gpuMeters // nil: it does not run, or has no GPU
 
 	disk      diskUsage
 	revisions *revisions.Store
@@ -238,6 +239,7 @@ func (b *box) begin(ctx context.Context) error {
 		return err
 	}
 	b.desk.Begin(i) // before anything can be run in it
+	b.noteGPUs(i)
 	b.ran(i, revision)
 	return nil
 }
@@ -247,6 +249,7 @@ func (b *box) ran(i *agent.Instance, revision int) {
 	b.d.refusals.add(b.name, i)
 	b.mu.Lock()
 	b.instance, b.inForce = i, revision
+	b.meters = b.meterGPUs(i)
 	b.state, b.reason = api.Running, ""
 	published := b.spec.Publish
 	b.mu.Unlock()
@@ -339,7 +342,10 @@ func (b *box) take(s api.State, reason string) *agent.Instance {
 	b.state, b.reason = s, reason
 	list := b.publisher
 	b.publisher = map[string]*publisher{}
+	meters := b.meters
+	b.meters = nil
 	b.mu.Unlock()
+	meters.end()
 	for _, p := range list {
 		p.close()
 	}

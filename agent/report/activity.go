@@ -20,17 +20,30 @@ type Activity struct {
 	s *Source
 }
 
-// NewActivity is that of a sandbox from a time on.
-func NewActivity(sandbox string, from time.Time) *Activity {
-	return &Activity{newCollected(), &Source{Live: true, Filter: audit.Filter{Sandbox: sandbox, From: from}}}
+// NewActivity is that of a sandbox from a time on, until another; the zero time is no bound.
+func NewActivity(sandbox string, from, until time.Time) *Activity {
+	c := newCollected()
+	c.gpus.from, c.gpus.until = from, until
+	return &Activity{c, &Source{Live: true, Filter: audit.Filter{Sandbox: sandbox, From: from, To: until}}}
 }
 
+// Late is how long after the end of a time there may be records that are about it: what a GPU was used for is written down afterwards.
+// Whoever reads records for an Activity reads them up to then.
+const Late = 20 * time.Minute
+
 // Add takes a record. Records come in the order of the log.
-func (a *Activity) Add(d *policy.Decision) { a.c.add(d) }
+func (a *Activity) Add(d *policy.Decision) {
+	if until := a.s.Filter.To; !until.IsZero() && d.Time.After(until) {
+		a.c.gpus.add(d)
+		return
+	}
+	a.c.add(d)
+}
 
 // Document makes the report. box is how the sandbox is now.
 func (a *Activity) Document(box *api.Sandbox, now time.Time, version string) *Document {
 	c, s := a.c, a.s
+	c.gpus.now(box)
 	d := &Document{
 		Title:    "What " + box.Name + " did", // a sandbox's name is plain words
 		Subtitle: c.span(s), Figures: c.activityFigures(), Made: made(now, version),
@@ -44,7 +57,7 @@ func (a *Activity) Document(box *api.Sandbox, now time.Time, version string) *Do
 	d.Sections = []Section{
 		c.lifeSection(s, box), c.nameSection(s), c.fileSection(s, box), c.commandSection(s),
 		c.accessSection(s, "denied", "What was denied", policy.Deny), c.approvalSection(s), c.accessSection(s, "asked", "What was asked about, and left open", policy.Ask),
-		c.tokenSection(s), gpuSection(box), c.peopleSection(s), c.policySection(s), c.unseenSection(s),
+		c.tokenSection(s), c.gpus.section(box), c.peopleSection(s), c.policySection(s), c.unseenSection(s),
 	}
 	for i := range d.Sections {
 		d.Sections[i].drop("sandbox") // there is one
@@ -65,7 +78,7 @@ func (c *collected) activityFigures() []Figure {
 		{Name: "attempts denied", Value: number(c.total(policy.Deny)), Kind: "deny", Note: fmt.Sprintf("%s by default", number(c.defaulted))},
 		{Name: "answers by persons", Value: number(c.answered.all())},
 		{Name: "commands from outside", Value: number(c.commands.all)},
-		tokens, {Name: "cost of models", Value: money(cost)},
+		tokens, {Name: "cost of models", Value: money(cost)}, c.gpus.figure(),
 	}
 }
 
@@ -199,31 +212,6 @@ func (c *collected) tokenSection(s *Source) Section {
 	if ch := bars("tokens-chart", "Tokens by model and route", "model", []Key{{"one", "tokens in"}, {"two", "tokens out"}}, drawn); ch != nil {
 		sec.Parts[0].Chart = ch // beside the table of models
 	}
-	return sec
-}
-
-func gpuSection(box *api.Sandbox) Section {
-	sec := Section{ID: "gpus", Title: "GPUs", Words: []Text{say("No record tells of the time on a GPU: how much it computed in this time is not known.")}}
-	if len(box.GPUs) == 0 {
-		none := "It has no GPU now."
-		if box.Started == nil {
-			none = "It does not run, and so has no GPU now."
-		}
-		sec.Words = append(sec.Words, say(none))
-		return sec
-	}
-	t := &Table{Title: "Its GPUs, at this moment", Heads: heads("#GPU", "name", "UUID", "#memory", "#busy")}
-	for _, g := range box.GPUs {
-		memory, busy := "not known", "not known"
-		if g.Memory != nil {
-			memory = fmt.Sprintf("%.1f MiB", float64(*g.Memory)/(1<<20))
-		}
-		if g.Busy != nil {
-			busy = fmt.Sprintf("%d %%", *g.Busy)
-		}
-		t.row(g.Index, g.Name, g.UUID, ours(memory), ours(busy))
-	}
-	sec.Parts = []Part{{Table: t}}
 	return sec
 }
 

@@ -58,14 +58,34 @@ var steps = []time.Duration{time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Ho
 
 // timeline draws decisions over time, stacked by verdict; nil when there is none.
 func (c *collected) timeline() *Chart {
-	if len(c.hours.rows) == 0 {
+	ch, step, low, high, most := overTime(c.hours.rows, timed{id: "timeline", title: "Decisions over time", keys: verdictKeys, order: []int{int(policy.Allow), int(policy.Ask), int(policy.Deny)}, write: number})
+	if ch == nil {
 		return nil
 	}
+	ch.Desc = fmt.Sprintf("Decisions for each %s from %s to %s UTC: %s allowed, %s asked about, %s denied. The most in one is %s.", stepWords(step), low, high,
+		number(c.total(policy.Allow)), number(c.total(policy.Ask)), number(c.total(policy.Deny)), number(most))
+	return ch
+}
+
+// timed is what a chart over time is of.
+type timed struct {
+	id, title string
+	keys      []Key
+	order     []int               // which part of an hour each key is, from below
+	write     func(uint64) string // an amount in words
+}
+
+// overTime draws what there was in each hour, stacked by its parts; nil when there is none. It says from when to when, how long a bar
+// stands for, and the most in one.
+func overTime[V ~[3]uint64](hours map[int64]*V, of timed) (ch *Chart, step time.Duration, from, to string, most uint64) {
+	if len(hours) == 0 {
+		return nil, 0, "", "", 0
+	}
 	low, high := int64(math.MaxInt64), int64(math.MinInt64)
-	for h := range c.hours.rows {
+	for h := range hours {
 		low, high = min(low, h), max(high, h)
 	}
-	step := steps[len(steps)-1]
+	step = steps[len(steps)-1]
 	for _, s := range steps {
 		if (high-low)/int64(s/time.Hour) < maxBars {
 			step = s
@@ -75,37 +95,39 @@ func (c *collected) timeline() *Chart {
 	per := int64(step / time.Hour)
 	low -= mod(low, per)
 	n := min(int((high-low)/per)+1, maxBars)
-	bins := make([]verdicts, n)
-	for h, v := range c.hours.rows {
+	bins := make([][3]uint64, n)
+	for h, v := range hours {
 		b := &bins[min(int((h-low)/per), n-1)]
-		for i := range v {
-			b[i] += v[i]
+		for i := range *v {
+			b[i] += (*v)[i]
 		}
 	}
-	ch := &Chart{ID: "timeline", Title: "Decisions over time", Width: chartWidth, Height: chartHeight,
-		Keys:  verdictKeys,
-		Table: Table{Title: "Decisions over time", Heads: heads("from (UTC)", "#allowed", "#asked", "#denied")}}
-	var most uint64
-	for i := range bins {
-		most = max(most, bins[i].all())
+	ch = &Chart{ID: of.id, Title: of.title, Width: chartWidth, Height: chartHeight, Keys: of.keys, Table: Table{Title: of.title, Heads: heads("from (UTC)")}}
+	for _, k := range of.keys {
+		ch.Table.Heads = append(ch.Table.Heads, Head{k.Words, true})
+	}
+	for _, b := range bins {
+		most = max(most, b[0]+b[1]+b[2])
 	}
 	top := round(most)
 	height := chartHeight - topMargin - bottomMargin
 	slot := (chartWidth - leftMargin) / float64(n)
 	wide := min(slot*0.8, 48)
-	ch.grid(top, height)
-	for i := range bins {
+	ch.grid(top, height, of.write)
+	for i, b := range bins {
 		at := time.Unix((low+int64(i)*per)*3600, 0).UTC()
 		x, y := leftMargin+slot*float64(i)+(slot-wide)/2, topMargin+height
-		for _, v := range []policy.Verdict{policy.Allow, policy.Ask, policy.Deny} {
-			if k := bins[i].of(v); k > 0 {
-				h := height * float64(k) / float64(top)
+		cells := []any{ours(at.Format("2006-01-02 15:04"))}
+		for k, part := range of.order {
+			cells = append(cells, ours(of.write(b[part])))
+			if b[part] > 0 {
+				h := height * float64(b[part]) / float64(top)
 				y -= h
-				ch.Bars = append(ch.Bars, Bar{x, y, wide, h, v.String(), fmt.Sprintf("%s: %s %s", at.Format("2006-01-02 15:04"), number(k), v)})
+				ch.Bars = append(ch.Bars, Bar{x, y, wide, h, of.keys[k].Kind, fmt.Sprintf("%s: %s %s", at.Format("2006-01-02 15:04"), of.write(b[part]), of.keys[k].Words)})
 			}
 		}
-		if bins[i].all() > 0 {
-			ch.Table.row(ours(at.Format("2006-01-02 15:04")), bins[i].of(policy.Allow), bins[i].of(policy.Ask), bins[i].of(policy.Deny))
+		if b != [3]uint64{} {
+			ch.Table.row(cells...)
 		}
 		if every := (n + 11) / 12; i%every == 0 {
 			form := "15:04"
@@ -115,10 +137,8 @@ func (c *collected) timeline() *Chart {
 			ch.Labels = append(ch.Labels, Label{X: x + wide/2, Y: chartHeight - 8, Anchor: "middle", Words: at.Format(form)})
 		}
 	}
-	ch.Desc = fmt.Sprintf("Decisions for each %s from %s to %s UTC: %s allowed, %s asked about, %s denied. The most in one is %s.", stepWords(step),
-		time.Unix(low*3600, 0).UTC().Format("2006-01-02 15:04"), time.Unix((high+1)*3600, 0).UTC().Format("2006-01-02 15:04"),
-		number(c.total(policy.Allow)), number(c.total(policy.Ask)), number(c.total(policy.Deny)), number(most))
-	return ch
+	written := func(h int64) string { return time.Unix(h*3600, 0).UTC().Format("2006-01-02 15:04") }
+	return ch, step, written(low), written(high + 1), most
 }
 
 func mod(a, b int64) int64 { return ((a % b) + b) % b }
@@ -136,7 +156,7 @@ func stepWords(d time.Duration) string {
 }
 
 // grid draws lines at quarters of top, with their numbers.
-func (ch *Chart) grid(top uint64, height float64) {
+func (ch *Chart) grid(top uint64, height float64, write func(uint64) string) {
 	parts := uint64(4)
 	if top < parts {
 		parts = max(top, 1)
@@ -144,7 +164,7 @@ func (ch *Chart) grid(top uint64, height float64) {
 	for i := range parts + 1 {
 		y := topMargin + height*(1-float64(i)/float64(parts))
 		ch.Lines = append(ch.Lines, Line{leftMargin, y, chartWidth, y})
-		ch.Labels = append(ch.Labels, Label{X: leftMargin - 8, Y: y + 4, Anchor: "end", Words: number(top * i / parts)})
+		ch.Labels = append(ch.Labels, Label{X: leftMargin - 8, Y: y + 4, Anchor: "end", Words: write(top * i / parts)})
 	}
 }
 

@@ -35,6 +35,8 @@ type collected struct {
 	found  *table[finding, seen]
 	tools  *table[tool, seen]
 
+	gpus gpuTimes
+
 	lives     ring[note] // beginnings and ends of a sandbox
 	commands  ring[note] // that were started from outside
 	carried   ring[note] // files that a person put in or took out
@@ -126,6 +128,7 @@ func newCollected() *collected {
 		planes: map[policy.Plane]*verdicts{}, actions: map[string]uint64{},
 		hours: newTable[int64, verdicts](maxHours, 0), sandboxes: newTable[string, boxSeen](maxSandboxes, 0), access: newTable[access, seen](maxKinds, maxShare),
 		people: newTable[deed, seen](maxPeople, 0), given: newTable[attempt, grant](maxKinds, maxShare), inForce: newTable[inForce, seen](maxPeople, maxShare),
+		gpus:   newGPUTimes(),
 		models: newTable[modelKey, modelUse](maxPeople, maxShare), found: newTable[finding, seen](maxPeople, maxShare), tools: newTable[tool, seen](maxKinds, maxShare),
 	}
 	for _, p := range policy.Planes() {

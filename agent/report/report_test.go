@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/nemoclaw/nemoclaw/agent/audit"
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -155,7 +156,7 @@ func TestHostile(t *testing.T) {
 			}
 		}
 	}
-	a := NewActivity("box", noon)
+	a := NewActivity("box", noon, time.Time{})
 	for _, d := range hostile() {
 		a.Add(&d)
 	}
@@ -340,7 +341,8 @@ func TestBounded(t *testing.T) {
 // TestActivity: what one sandbox did, with sums over whatever decided, and what can't be seen said.
 func TestActivity(t *testing.T) {
 	t.Parallel()
-	a := NewActivity("box", noon)
+	h200, peak := gpu.GivenGPU{Name: "NVIDIA H200"}, int64(2<<20)
+	a := NewActivity("box", noon, time.Time{})
 	for i, d := range []policy.Decision{
 		{Plane: policy.PlaneSystem, Action: "start", Object: "box", Reason: "level static"},
 		{Plane: policy.PlaneSystem, Action: "command", Object: "curl http://one.test/", Reason: "started by root"},
@@ -348,6 +350,8 @@ func TestActivity(t *testing.T) {
 		{Plane: policy.PlaneNetwork, Action: "connect", Object: "one.test:443", Verdict: policy.Deny, Rule: "default", Count: 4},
 		{Plane: policy.PlaneInference, Action: "request", Object: "m", Verdict: policy.Allow, Inference: &policy.ModelCall{Model: "x/m", Route: "cloud", TokensIn: 1200, TokensOut: 34, Cost: 20_000, Estimated: true}},
 		{Plane: policy.PlaneInference, Action: "request", Object: "m", Verdict: policy.Allow, Inference: &policy.ModelCall{Model: "y/n", Route: "local", TokensIn: 5}},
+		{Plane: policy.PlaneSystem, Action: gpu.Action, Object: "GPU-1", Reason: gpu.Granted(h200)},
+		{Plane: policy.PlaneSystem, Action: gpu.Action, Object: "GPU-1", Reason: gpu.Used(h200, api.GPUTime{From: noon.Add(-15 * time.Minute), To: noon.Add(15 * time.Minute), Given: 18e11, Measured: 18e11, Busy: 9e11, Memory: &peak})},
 	} {
 		d.Sandbox, d.Seq, d.Time = "box", uint64(i+1), noon.Add(time.Duration(i)*time.Minute)
 		a.Add(&d)
@@ -356,16 +360,16 @@ func TestActivity(t *testing.T) {
 	md, page := activityForms(t, a, &api.Sandbox{Name: "box", State: api.Running, Started: &noon, Level: "static", GPUs: []api.SandboxGPU{{UUID: "GPU-1", GPUUse: api.GPUUse{Memory: &memory, Busy: &busy}}}})
 	for _, want := range []string{
 		"| `one.test:443` | network | 1 | 0 | 4 | 2026-11-23 12:02:00 | 2026-11-23 12:03:00 |", "1,239", "1,205 in, 34 out; of 1 request estimated", "$0.0200", "| `x/m` | `cloud` | allow | 1 | 1,200 | 34 | $0.0200 | 0 |",
-		"`curl http://one.test/`", "leaves no record", "No record tells of the time on a GPU", "| 0 | - | `GPU-1` | 3.0 MiB | 7 % |", "`nemoclaw audit report --framework soc2 --sandbox box`",
+		"`curl http://one.test/`", "leaves no record", "| 0 | `NVIDIA H200` | `GPU-1` | 0.25 | 0.25 | 0.12 | 2.0 MiB | 3.0 MiB | 7 % |", "GPU hours busy: **0.12** (of 0.25 given)", "given for this run: GPU 0", "`nemoclaw audit report --framework soc2 --sandbox box`",
 	} {
 		if !strings.Contains(strings.ReplaceAll(md, `\`, ""), want) {
 			t.Errorf("the report does not say %q:\n%s", want, md)
 		}
 	}
-	if strings.Count(page, "<svg") != 3 {
-		t.Errorf("%d charts, not those of time, names and tokens", strings.Count(page, "<svg"))
+	if strings.Count(page, "<svg") != 4 {
+		t.Errorf("%d charts, not those of time, names, tokens and GPUs", strings.Count(page, "<svg"))
 	}
-	_, page = activityForms(t, NewActivity("box", noon), &api.Sandbox{Name: "box", State: api.Stopped})
+	_, page = activityForms(t, NewActivity("box", noon, time.Time{}), &api.Sandbox{Name: "box", State: api.Stopped})
 	if !strings.Contains(page, "no record of this time") || strings.Contains(page, "<svg") {
 		t.Errorf("of nothing:\n%s", page)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -66,6 +67,10 @@ func (c *collected) system(d *policy.Decision, n uint64) {
 	}
 	about := note{d.Time, d.Seq, box, d.Action, clip(d.Object, maxObject), clip(d.Reason, maxObject), d.Count}
 	switch d.Action {
+	case gpu.Action:
+		if !c.gpus.add(d) {
+			c.lives.add(about) // which it was given
+		}
 	case "create", "start", "stop", "exit", "restore", "destroy":
 		c.lives.add(about)
 	case "command":

@@ -4,6 +4,8 @@ package daemon
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,7 +13,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
+	"github.com/nemoclaw/nemoclaw/test/fakenvml"
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
 
@@ -124,7 +129,7 @@ network:
 	t.Log(md)
 	for _, want := range []string{
 		"# What box did\n", "It is running now", "`start`", "`allowed.today.test:80`", "`asked.today.test:80`", "denied.today.test", "`curl -sS -m 60 http://allowed.today.test/`", "started by",
-		"What was let through because of an answer", "uid 0", "| `corp/big` | `cloud` | allow | 1 |", "It has no GPU now.", "No record tells of the time on a GPU",
+		"What was let through because of an answer", "uid 0", "| `corp/big` | `cloud` | allow | 1 |", "It had no GPU in this time.", "GPU hours busy: **0.00** (of 0.00 given)",
 	} {
 		if !strings.Contains(strings.ReplaceAll(md, `\`, ""), want) {
 			t.Errorf("the report does not say %q", want)
@@ -151,5 +156,68 @@ network:
 	// What was before is not in it.
 	if md := d.Do(t, "box", "report", "--since", "0s", "--format", "md"); !strings.Contains(md, "There is no record of this time") || strings.Contains(md, "today.test") {
 		t.Errorf("since now:\n%s", md)
+	}
+}
+
+// TestReportGPUs: what a sandbox had of its GPUs is in the log when it ends, over a daemon that was killed, and in the report, also while it
+// runs; what the driver does not tell is said to be not known.
+func TestReportGPUs(t *testing.T) {
+	t.Parallel()
+	d, host := gpuDaemon(t)
+	create(t, d, "box", shell+"devices: {gpus: [0, "+fakenvml.Part+"]}\n")
+	c, _ := dial(t, d)
+	if log := d.Do(t, "box", "logs", "--plane", "system"); !strings.Contains(log, "system gpu "+fakenvml.First+": given for this run: GPU 0 \"NVIDIA H200\"") {
+		t.Errorf("the start has no record of the GPU:\n%s", log)
+	}
+	use := func() {
+		pid := get(t, c, "box").PID
+		host.Say(t, fakenvml.Devices[0], fmt.Sprintf("process pid=%d used=1073741824 sm=60", pid), fakenvml.Devices[2], fakenvml.Devices[3], fmt.Sprintf("process pid=%d used=268435456 gi=7 ci=0", pid))
+	}
+	metered := func() bool {
+		g := get(t, c, "box").GPUs
+		return len(g) == 2 && g[0].Time != nil && g[0].Time.Busy > 0 && g[1].Time != nil && g[1].Time.Memory != nil && *g[1].Time.Memory == 1<<28
+	}
+	use()
+	until(t, "the daemon has looked at what it takes", metered)
+	md := strings.ReplaceAll(d.Do(t, "box", "report", "--format", "md"), `\`, "")
+	for _, want := range []string{"GPU hours busy: **0.", "| 0 | `NVIDIA H200` | `" + fakenvml.First + "` | 0.", " 1024.0 MiB | 1024.0 MiB | 60 % |", "| 2 | `NVIDIA H200 MIG 1g.18gb` | `" + fakenvml.Part + "` |", " 256.0 MiB | 256.0 MiB | not known |", "the driver did not say how busy it was"} {
+		if !strings.Contains(md, want) {
+			t.Errorf("the report does not say %q:\n%s", want, md)
+		}
+	}
+
+	d.Kill() // what was not written down is lost, and nothing else
+	d.Start(t)
+	use()
+	until(t, "the next daemon has looked at what it takes", metered)
+	d.Do(t, "stop", "box")
+	t.Log(d.Do(t, "box", "logs", "--plane", "system"))
+	records := 0
+	for line := range strings.Lines(d.Do(t, "box", "logs", "--plane", "system", "-o", "json")) {
+		var r policy.Decision
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Action != gpu.Action || r.Object != fakenvml.First {
+			continue
+		}
+		if _, used, err := gpu.ReadUsed(r.Reason); err == nil {
+			records++
+			if used.Busy == 0 || used.Busy > used.Measured || used.Measured > used.Given || used.Memory == nil || *used.Memory != 1<<30 {
+				t.Errorf("%q", r.Reason)
+			}
+		}
+	}
+	if records == 0 {
+		t.Error("the stop has no record of what the GPU was used for")
+	}
+	if md = d.Do(t, "box", "report", "--format", "md"); !strings.Contains(md, "1024.0 MiB | - | - |") {
+		t.Errorf("the report of one that was stopped:\n%s", md)
+	}
+	if md = d.Do(t, "box", "report", "--format", "md", "--since", "2026-01-01", "--until", "2026-01-02"); !strings.Contains(md, "It had no GPU in this time.") || !strings.Contains(md, "There is no record of this time") {
+		t.Errorf("of another time:\n%s", md)
+	}
+	if status, _, said := d.Call(t, "box", "report", "--since", "2026-01-02", "--until", "2026-01-01"); status != 2 || !strings.Contains(said, "--until 2026-01-01 is not after --since 2026-01-02") {
+		t.Errorf("of no time: %d %s", status, said)
 	}
 }
