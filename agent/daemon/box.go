@@ -57,6 +57,7 @@ type box struct {
 	meters    *gpuMeters // nil: it does not run, or has no GPU
 
 	disk      diskUsage
+	looking   sync.Mutex // held while somebody has its files looked at for changes
 	revisions *revisions.Store
 	desk      *approvals.Desk
 

@@ -18,13 +18,25 @@ const maxSlices = 12
 type Activity struct {
 	c *collected
 	s *Source
+
+	changes *api.Changes // nil: nobody looked
+	unseen  string       // why not
+}
+
+// Changed takes which files of the sandbox were changed in the time, or why that can't be said.
+func (a *Activity) Changed(found api.Changes, err error) {
+	if err != nil {
+		a.unseen = err.Error()
+		return
+	}
+	a.changes = &found
 }
 
 // NewActivity is that of a sandbox from a time on, until another; the zero time is no bound.
 func NewActivity(sandbox string, from, until time.Time) *Activity {
 	c := newCollected()
 	c.gpus.from, c.gpus.until = from, until
-	return &Activity{c, &Source{Live: true, Filter: audit.Filter{Sandbox: sandbox, From: from, To: until}}}
+	return &Activity{c: c, s: &Source{Live: true, Filter: audit.Filter{Sandbox: sandbox, From: from, To: until}}}
 }
 
 // Late is how long after the end of a time there may be records that are about it: what a GPU was used for is written down afterwards.
@@ -46,7 +58,7 @@ func (a *Activity) Document(box *api.Sandbox, now time.Time, version string) *Do
 	c.gpus.now(box)
 	d := &Document{
 		Title:    "What " + box.Name + " did", // a sandbox's name is plain words
-		Subtitle: c.span(s), Figures: c.activityFigures(), Made: made(now, version),
+		Subtitle: c.span(s), Figures: slices.Concat(c.activityFigures(), c.gpus.figures(), a.changeFigures()), Made: made(now, version),
 	}
 	if c.records == 0 {
 		d.Alerts = append(d.Alerts, Alert{"warning", say("There is no record of this time: it did nothing that is recorded.")})
@@ -55,7 +67,7 @@ func (a *Activity) Document(box *api.Sandbox, now time.Time, version string) *Do
 		d.Alerts = append(d.Alerts, Alert{"warning", say("The daemon recorded losses: this report is not of all that happened. The last section has them.")})
 	}
 	d.Sections = []Section{
-		c.lifeSection(s, box), c.nameSection(s), c.fileSection(s, box), c.commandSection(s),
+		c.lifeSection(s, box), c.nameSection(s), a.changeSection(box), c.fileSection(s, box), c.commandSection(s),
 		c.accessSection(s, "denied", "What was denied", policy.Deny), c.approvalSection(s), c.accessSection(s, "asked", "What was asked about, and left open", policy.Ask),
 		c.tokenSection(s), c.gpus.section(box), c.peopleSection(s), c.policySection(s), c.unseenSection(s),
 	}
@@ -78,7 +90,7 @@ func (c *collected) activityFigures() []Figure {
 		{Name: "attempts denied", Value: number(c.total(policy.Deny)), Kind: "deny", Note: fmt.Sprintf("%s by default", number(c.defaulted))},
 		{Name: "answers by persons", Value: number(c.answered.all())},
 		{Name: "commands from outside", Value: number(c.commands.all)},
-		tokens, {Name: "cost of models", Value: money(cost)}, c.gpus.figure(),
+		tokens, {Name: "cost of models", Value: money(cost)},
 	}
 }
 
@@ -172,7 +184,7 @@ func (c *collected) nameSection(s *Source) Section {
 }
 
 func (c *collected) fileSection(s *Source, box *api.Sandbox) Section {
-	words := say("Where its policy lets it, which files it read or changed is in no record, at any level. Its workspace on this host is {}. ", box.Workspace)
+	words := say("Which files it read or wrote where its policy lets it is in no record, at any level. ")
 	switch box.Level {
 	case "full":
 		words = append(words, say("At level full each refusal is in the log.")...)
@@ -181,7 +193,7 @@ func (c *collected) fileSection(s *Source, box *api.Sandbox) Section {
 	default:
 		words = append(words, say("What was refused at level static is here only as far as the kernel's audit told.")...)
 	}
-	return Section{ID: "files", Title: "Files and devices", Words: []Text{words}, Parts: []Part{
+	return Section{ID: "files", Title: "Files and devices in the log", Words: []Text{words}, Parts: []Part{
 		c.thingPart(s, "files-chart", "Files and devices", "No file or device is in a record.", policy.PlaneFile, policy.PlaneDevice),
 		lasts("Put in or taken out by persons, the last ones", heads("when (UTC)", "record", "what", "path", "how"), &c.carried, "No person put files in or took any out.", s.search("--plane", "system"), func(t *Table, n note) {
 			t.row(n.when, n.seq, n.action, n.object, n.reason)

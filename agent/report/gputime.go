@@ -136,13 +136,17 @@ func (g *gpuTimes) all() (sum gpuUse) {
 	return sum
 }
 
-func (g *gpuTimes) figure() Figure {
+// figures are what stands on top of one that had a GPU.
+func (g *gpuTimes) figures() []Figure {
 	sum := g.all()
+	if sum.had == 0 {
+		return nil
+	}
 	f := Figure{Name: "GPU hours busy", Value: gpuHours(sum.busy), Note: "of " + gpuHours(sum.had) + " given"}
-	if sum.had > 0 && sum.measured == 0 {
+	if sum.measured == 0 {
 		f.Value = "not known"
 	}
-	return f
+	return []Figure{f}
 }
 
 // section tells of the GPUs in the time of the report, and of those that it has now.

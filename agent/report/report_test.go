@@ -160,8 +160,14 @@ func TestHostile(t *testing.T) {
 	for _, d := range hostile() {
 		a.Add(&d)
 	}
+	var found api.Changes
+	for _, e := range evil {
+		found.Files = append(found.Files, api.Changed{Path: "/workspace/" + e, Kind: e, What: api.Added, Time: noon, Size: -1}, api.Changed{Path: e, What: api.ChangeKind(e)})
+		found.Places, found.Missed, found.Cut = append(found.Places, e), append(found.Missed, e), e
+	}
+	a.Changed(found, nil)
 	md, page := activityForms(t, a, &api.Sandbox{Name: "box", State: api.Running, Started: &noon, Level: evil[0], Workspace: evil[1], GPUs: []api.SandboxGPU{{Name: evil[2], UUID: evil[3]}}})
-	for _, want := range []string{`id="names-chart-t"`, `id="files-chart-t"`, `id="programs-chart-t"`, `id="timeline-t"`, `text-anchor="end" class="code">EVIL`, `\u202e`} {
+	for _, want := range []string{`id="names-chart-t"`, `id="files-chart-t"`, `id="programs-chart-t"`, `id="timeline-t"`, `id="changes-chart-t"`, `text-anchor="end" class="code">EVIL`, `\u202e`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page of an activity does not have %s", want)
 		}
@@ -356,18 +362,24 @@ func TestActivity(t *testing.T) {
 		d.Sandbox, d.Seq, d.Time = "box", uint64(i+1), noon.Add(time.Duration(i)*time.Minute)
 		a.Add(&d)
 	}
+	a.Changed(api.Changes{
+		Files: []api.Changed{
+			{Path: "/workspace/a.go", Kind: "file", What: api.Modified, Time: noon.Add(2 * time.Minute), Size: 2048}, {Path: "/workspace/sub", Kind: "directory", What: api.Removals, Time: noon.Add(time.Minute)},
+		}, Added: 40, Changed: 1, Removed: 1, Bytes: 5 << 20, Later: 3, Unread: 1, Cut: "it took longer than 5s", Looked: 99, Places: []string{"/tmp", "/workspace"}, Missed: []string{"/data: it is looked at while the sandbox runs"},
+	}, nil)
 	memory, busy := int64(3<<20), 7
 	md, page := activityForms(t, a, &api.Sandbox{Name: "box", State: api.Running, Started: &noon, Level: "static", GPUs: []api.SandboxGPU{{UUID: "GPU-1", GPUUse: api.GPUUse{Memory: &memory, Busy: &busy}}}})
 	for _, want := range []string{
 		"| `one.test:443` | network | 1 | 0 | 4 | 2026-11-23 12:02:00 | 2026-11-23 12:03:00 |", "1,239", "1,205 in, 34 out; of 1 request estimated", "$0.0200", "| `x/m` | `cloud` | allow | 1 | 1,200 | 34 | $0.0200 | 0 |",
-		"`curl http://one.test/`", "leaves no record", "| 0 | `NVIDIA H200` | `GPU-1` | 0.25 | 0.25 | 0.12 | 2.0 MiB | 3.0 MiB | 7 % |", "GPU hours busy: **0.12** (of 0.25 given)", "given for this run: GPU 0", "`nemoclaw audit report --framework soc2 --sandbox box`",
+		"`curl http://one.test/`", "leaves no record", "| 0 | `NVIDIA H200` | `GPU-1` | 0.25 | 0.25 | 0.12 | 2.0 MiB | 3.0 MiB | 7 % |", "GPU hours busy: **0.12** (of 0.25 given)", "given for this run: GPU 0", "| 2026-11-23 12:02:00 | changed | file | `/workspace/a.go` | 2.0 KiB |", "| 2026-11-23 12:01:00 | something removed | directory | `/workspace/sub` | - |", "And 40 more.",
+		"files added or changed: **at least 41** (5.0 MiB; not all was looked at)", "The numbers are of the 99 files and directories that were", "3 files were changed after this time", "Not looked at: `/data: it is", "(5.0 MiB together)", "`nemoclaw audit report --framework soc2 --sandbox box`",
 	} {
 		if !strings.Contains(strings.ReplaceAll(md, `\`, ""), want) {
 			t.Errorf("the report does not say %q:\n%s", want, md)
 		}
 	}
-	if strings.Count(page, "<svg") != 4 {
-		t.Errorf("%d charts, not those of time, names, tokens and GPUs", strings.Count(page, "<svg"))
+	if strings.Count(page, "<svg") != 5 {
+		t.Errorf("%d charts, not those of time, names, tokens, GPUs and changed files", strings.Count(page, "<svg"))
 	}
 	_, page = activityForms(t, NewActivity("box", noon, time.Time{}), &api.Sandbox{Name: "box", State: api.Stopped})
 	if !strings.Contains(page, "no record of this time") || strings.Contains(page, "<svg") {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -43,6 +44,9 @@ type Backend interface {
 	Destroy(ctx context.Context, who Caller, name string) error
 	Usage(name string) (api.Usage, error)
 	Models(name string) (api.Models, error)
+
+	// Changes says which files were changed from a time on and before another; the zero time is no bound.
+	Changes(ctx context.Context, name string, from, until time.Time) (api.Changes, error)
 
 	GPUs(ctx context.Context) api.GPUs // of the host
 

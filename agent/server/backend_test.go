@@ -132,6 +132,11 @@ func (b *backend) Usage(name string) (api.Usage, error) {
 	return api.Usage{Processes: 3}, err
 }
 
+func (b *backend) Changes(_ context.Context, name string, from, _ time.Time) (api.Changes, error) {
+	_, err := b.Get(name)
+	return api.Changes{Files: []api.Changed{{Path: "/workspace/x", What: api.Added, Time: from}}, Added: 1}, err
+}
+
 func (b *backend) Models(name string) (api.Models, error) {
 	_, err := b.Get(name)
 	return api.Models{Models: []api.Model{{Name: "fast"}}}, err

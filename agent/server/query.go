@@ -37,12 +37,8 @@ func parseEvents(q url.Values) (e api.Events, err error) {
 			return e, invalid("since=%.40q is not a sequence number", v)
 		}
 	}
-	for name, t := range map[string]*time.Time{"from": &e.From, "to": &e.To} {
-		if v := q.Get(name); v != "" {
-			if *t, err = time.Parse(time.RFC3339Nano, v); err != nil {
-				return e, invalid("%s=%.40q is not a time as 2026-11-22T17:00:00Z", name, v)
-			}
-		}
+	if e.From, e.To, err = times(q); err != nil {
+		return e, err
 	}
 	if e.Sandbox, err = sandboxOf(q); err != nil {
 		return e, err
@@ -61,6 +57,18 @@ func parseEvents(q url.Values) (e api.Events, err error) {
 	}
 	e.Follow, err = follows(q)
 	return e, err
+}
+
+// times reads the two ends of a time; zero where there is none.
+func times(q url.Values) (from, to time.Time, err error) {
+	for name, t := range map[string]*time.Time{"from": &from, "to": &to} {
+		if v := q.Get(name); v != "" {
+			if *t, err = time.Parse(time.RFC3339Nano, v); err != nil {
+				return from, to, invalid("%s=%.40q is not a time as 2026-11-22T17:00:00Z", name, v)
+			}
+		}
+	}
+	return from, to, nil
 }
 
 // sandboxOf reads the name of a sandbox, "" where there is none.

@@ -66,6 +66,8 @@ func init() { // not at the declaration: a handler's errors name its route, and 
 		{method: http.MethodPost, path: box + "/start", role: steer, words: "start a sandbox", answer: api.Sandbox{}, do: (*request).start},
 		{method: http.MethodPost, path: box + "/stop", role: steer, words: "stop a sandbox", answer: api.Sandbox{}, do: (*request).stop},
 		{method: http.MethodGet, path: box + "/usage", role: watch, words: "say what a sandbox takes", answer: api.Usage{}, do: (*request).usage},
+		{method: http.MethodGet, path: box + "/changes", role: watch, words: "say which files of a sandbox were changed",
+			query: []param{{name: "from", words: "only changes of this time and later (RFC 3339)"}, {name: "to", words: "only changes before this time (RFC 3339)"}}, answer: api.Changes{}, do: (*request).changes},
 		{method: http.MethodGet, path: box + "/models", role: watch, words: "say which models answer a sandbox, and what they took", answer: api.Models{}, do: (*request).models},
 		{method: http.MethodPost, path: box + "/exec", role: steer, words: "run a command in a sandbox", body: api.Exec{}, do: (*request).exec},
 
@@ -194,6 +196,14 @@ func (q *request) stop() (any, error) {
 }
 
 func (q *request) usage() (any, error) { return value(q.server.backend.Usage(q.name)) }
+
+func (q *request) changes() (any, error) {
+	from, until, err := times(q.query)
+	if err != nil {
+		return nil, err
+	}
+	return value(q.server.backend.Changes(q.Context(), q.name, from, until))
+}
 
 func (q *request) models() (any, error) { return value(q.server.backend.Models(q.name)) }
 

@@ -17,7 +17,7 @@ func newReport(name string) *cobra.Command {
 	cmd := talking(&cobra.Command{
 		Use:   "report",
 		Short: "Report what it did today, as a page with charts",
-		Long: `report writes what a sandbox did: when it ran, the names and addresses, files, programs and commands, what was denied, asked about
+		Long: `report writes what a sandbox did: when it ran, the names and addresses, changed files, programs and commands, what was denied, asked about
 and let through by a person, the tokens and cost of its models, its GPU hours. It is one HTML page that loads nothing and runs nothing,
 or Markdown, and says what no record tells. It is made from what the daemon gives, as logs is; for evidence there is
 "nemoclaw audit report", which verifies the log. Its times are UTC; today begins at midnight where you are.
@@ -62,6 +62,11 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 		}); err != nil {
 			return err
 		}
+		found, err := d.Changes(cmd.Context(), name, from, to)
+		if ctx := cmd.Context().Err(); ctx != nil {
+			return ctx
+		}
+		did.Changed(found, err)
 		return out.write(cmd.OutOrStdout(), write, did.Document(&box, now, programVersion()))
 	})
 	cmd.Flags().StringVar(&since, "since", "today", "not before this `TIME`")

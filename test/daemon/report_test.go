@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent/gpu"
 	"github.com/nemoclaw/nemoclaw/api"
@@ -129,7 +131,7 @@ network:
 	t.Log(md)
 	for _, want := range []string{
 		"# What box did\n", "It is running now", "`start`", "`allowed.today.test:80`", "`asked.today.test:80`", "denied.today.test", "`curl -sS -m 60 http://allowed.today.test/`", "started by",
-		"What was let through because of an answer", "uid 0", "| `corp/big` | `cloud` | allow | 1 |", "It had no GPU in this time.", "GPU hours busy: **0.00** (of 0.00 given)",
+		"What was let through because of an answer", "uid 0", "| `corp/big` | `cloud` | allow | 1 |", "It had no GPU in this time.",
 	} {
 		if !strings.Contains(strings.ReplaceAll(md, `\`, ""), want) {
 			t.Errorf("the report does not say %q", want)
@@ -219,5 +221,53 @@ func TestReportGPUs(t *testing.T) {
 	}
 	if status, _, said := d.Call(t, "box", "report", "--since", "2026-01-02", "--until", "2026-01-01"); status != 2 || !strings.Contains(said, "--until 2026-01-01 is not after --since 2026-01-02") {
 		t.Errorf("of no time: %d %s", status, said)
+	}
+}
+
+// TestReportChanges: the files that a sandbox made and changed are in its report, by the names that it has for them, with hostile ones among
+// them, and nothing that its links point to; of one that was stopped there is the workspace.
+func TestReportChanges(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	create(t, d, "box", shell+"    - {command: mkdir}\n    - {command: ln}\n    - {command: mkfifo}\n")
+	c, ctx := dial(t, d)
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "SECRET"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Do(t, "box", "exec", "--", "sh", "-c", `set -e; cd /workspace; mkdir sub; echo hello > sub/made; echo x > 'a
+b<img src=x>'; ln -s `+outside+` out; ln -s / root; ln -s /proc/self/root magic; mkfifo fifo; echo in-home > ~/note; echo t > /tmp/t`)
+	found, err := c.Changes(ctx, "box", time.Time{}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"/workspace/sub/made": "file", "/workspace/a\nb<img src=x>": "file", "/workspace/out": "link", "/workspace/root": "link", "/workspace/magic": "link", "/workspace/fifo": "fifo", policy.Home + "/note": "file", "/tmp/t": "file"}
+	for _, f := range found.Files {
+		if k := want[f.Path]; k == f.Kind && f.What == api.Added {
+			delete(want, f.Path)
+		}
+		if strings.Contains(f.Path, "SECRET") || strings.HasPrefix(f.Path, "/workspace/root/") {
+			t.Errorf("it looks outside: %q", f.Path)
+		}
+	}
+	if len(want) > 0 || found.Cut != "" || found.Unread != 0 {
+		t.Errorf("not found: %q, in %+v", want, found)
+	}
+	md := strings.ReplaceAll(d.Do(t, "box", "report", "--format", "md"), `\`, "")
+	t.Log(md)
+	for _, w := range []string{"| added | file | `/workspace/sub/made` | 6 B |", "| `/workspace/anb<img src=x>` |", "| added | file | `" + policy.Home + "/note` |", "files added or changed"} {
+		if !strings.Contains(md, w) {
+			t.Errorf("the report does not say %q", w)
+		}
+	}
+	d.Do(t, "stop", "box")
+	if found, err = c.Changes(ctx, "box", time.Time{}, time.Time{}); err != nil || !slices.Equal(found.Places, []string{"/workspace"}) || len(found.Missed) != len(policy.PrivateDirs) || found.Added < 6 {
+		t.Errorf("of one that was stopped: %+v, %v", found, err)
+	}
+	if found, err = c.Changes(ctx, "box", time.Now().Add(time.Hour), time.Time{}); err != nil || len(found.Files) != 0 {
+		t.Errorf("of what is to come: %+v, %v", found, err)
+	}
+	if _, err = c.Changes(ctx, "nobox", time.Time{}, time.Time{}); err == nil {
+		t.Error("of a sandbox that there is not")
 	}
 }
