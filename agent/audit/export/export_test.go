@@ -3,7 +3,6 @@ package export
 import (
 	"bytes"
 	gocsv "encoding/csv"
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +13,7 @@ import (
 )
 
 func made(object, args string, p policy.Plane, action string, v policy.Verdict) (line []byte, d policy.Decision) {
-	d = policy.Decision{Seq: 7, Time: time.Unix(1, 2e6).UTC(), Sandbox: "box", Plane: p, Action: action, Object: object, Verdict: v, Rule: "p.yaml:3", Reason: args, Revision: "00aa",
+	d = policy.Decision{Seq: 7, Time: time.Unix(1790000000, 2e6).UTC(), Sandbox: "box", Plane: p, Action: action, Object: object, Verdict: v, Rule: "p.yaml:3", Reason: args, Revision: "00aa",
 		Subject: policy.Subject{PID: 3, Exe: "/usr/bin/x", Args: args}}
 	if p == policy.PlaneInference {
 		d.Inference = &policy.ModelCall{ID: "ab12", Asked: object, Model: "corp/big", Instead: []string{args}, Route: "redact", Classes: map[string]int{"person": 1, "financial": 2},
@@ -102,13 +101,8 @@ func check(t *testing.T, line []byte, d *policy.Decision) {
 				t.Errorf("%d fields act= in %q", n, got)
 			}
 		case "ocsf":
-			var e map[string]any
-			if err := json.Unmarshal(got, &e); err != nil {
-				t.Fatalf("%q: %v", got, err)
-			}
-			c, a := e["class_uid"].(float64), e["activity_id"].(float64)
-			if e["type_uid"].(float64) != c*100+a || e["category_uid"].(float64) != float64(int(c)/1000) {
-				t.Errorf("%s", got)
+			if faults := ocsfFaults(got); len(faults) > 0 {
+				t.Errorf("%q: %s", faults, got)
 			}
 		}
 	}
@@ -127,37 +121,6 @@ func split(s string, sep byte, n int) (parts []string) {
 		}
 	}
 	return append(parts, s[start:])
-}
-
-// required are the attributes that OCSF has as required for each class, beside those of every event. From the schema's sources; the
-// compiled schema could not be had, so this is no validation against it.
-var required = map[int][]string{
-	4001: {"dst_endpoint"}, 4003: {"src_endpoint"}, 1001: {"actor", "device", "file"}, 1007: {"actor", "device", "process"},
-	6003: {"actor", "api", "src_endpoint"}, 6002: {"app"},
-}
-
-func TestOCSFRequired(t *testing.T) {
-	for _, p := range policy.Planes() {
-		for _, action := range []string{"connect", "bind", "open", "start", "exit", "answer"} {
-			for v := policy.Deny; v <= policy.Allow; v++ {
-				line, d := made("x.example:443", "", p, action, v)
-				got, err := ocsf(nil, line, &d)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var e map[string]any
-				if err := json.Unmarshal(got, &e); err != nil {
-					t.Fatal(err)
-				}
-				uid := int(e["class_uid"].(float64))
-				for _, key := range append([]string{"activity_id", "category_uid", "class_uid", "type_uid", "severity_id", "time", "metadata", "action_id", "disposition_id"}, required[uid]...) {
-					if _, ok := e[key]; !ok {
-						t.Errorf("class %d has no %s: %s", uid, key, got)
-					}
-				}
-			}
-		}
-	}
 }
 
 func FuzzFormats(f *testing.F) {
