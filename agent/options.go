@@ -33,6 +33,7 @@ type Options struct {
 
 	JSONEvents   string // a file, or "fd:N"
 	AuditDir     string
+	KeyDir       string // of the key that the audit log is signed with: the daemon's
 	RunDir       string
 	BPFFS        string
 	CgroupParent string
@@ -53,7 +54,7 @@ func (o *Options) setDefaults() {
 		p     *string
 		value string
 	}{
-		{&o.AuditDir, config.DefaultAudit}, {&o.RunDir, config.DefaultRun}, {&o.BPFFS, config.DefaultBPFFS}, {&o.CgroupParent, config.DefaultParent},
+		{&o.AuditDir, config.DefaultAudit}, {&o.KeyDir, config.DefaultAuditKey}, {&o.RunDir, config.DefaultRun}, {&o.BPFFS, config.DefaultBPFFS}, {&o.CgroupParent, config.DefaultParent},
 		{&o.Images, filepath.Join(config.DefaultState, "images")},
 	} {
 		if *d.p == "" {
@@ -118,7 +119,7 @@ func (o *Options) workspace() (string, error) {
 		}
 	}
 	return CheckWorkspace(dir, []OwnDir{
-		{o.AuditDir, "audit log"}, {config.DefaultState, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
+		{o.AuditDir, "audit log"}, {o.KeyDir, "audit key"}, {config.DefaultState, "state"}, {o.RunDir, "run directory"}, {o.BPFFS, "BPF programs"},
 	})
 }
 

@@ -222,7 +222,7 @@ func (r *run) read() (c Config, err error) {
 	if err != nil {
 		return c, err
 	}
-	if r.log, err = audit.Open(r.o.AuditDir, r.name); err != nil {
+	if err = r.openLog(); err != nil {
 		if events != nil {
 			events.Close()
 		}
@@ -240,7 +240,7 @@ func (r *run) read() (c Config, err error) {
 		GPUs: r.gpuHelper.Look,
 		Name: r.name, Policy: r.policy, PolicyName: r.policyName, Workspace: r.workspace, Root: root, Started: r.started,
 		RunDir: absolute(r.o.RunDir), Resolver: r.o.Resolver, HostsFile: r.o.HostsFile,
-		Protected: []string{config.DefaultDir, absolute(r.o.AuditDir), config.DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
+		Protected: []string{config.DefaultDir, absolute(r.o.AuditDir), absolute(r.o.KeyDir), config.DefaultState, absolute(r.o.RunDir), absolute(r.o.BPFFS)},
 		Inference: inference.Source{Key: inference.KeyFromEnvironment},
 		Record:    r.records.Record, Permit: r.records.Permit, Failed: r.fail, Warn: r.warn,
 	}
@@ -252,6 +252,17 @@ func (r *run) read() (c Config, err error) {
 		c.Ask, c.Refused, c.Granted = r.desk.Ask, r.desk.Refused, r.desk.Granted
 	}
 	return c, nil
+}
+
+// openLog opens the audit log, which is signed with the key of this host's daemon: who verifies one can verify the other. The key is made
+// where there is none.
+func (r *run) openLog() error {
+	key, err := audit.OpenSigner(r.o.KeyDir)
+	if err != nil {
+		return fmt.Errorf("%w; name another directory with --key-dir", err)
+	}
+	r.log, err = audit.Open(r.o.AuditDir, r.name, audit.Options{Signer: key})
+	return err
 }
 
 // permitAnswer records an answer that lets something through.

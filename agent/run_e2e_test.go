@@ -90,7 +90,7 @@ func start(t *testing.T, policy string, change func(*Options, string), command .
 	}
 	o := Options{
 		Workspace: workspace, Command: command, NoPrompt: true,
-		AuditDir: filepath.Join(dir, "audit"), RunDir: filepath.Join(dir, "run"),
+		AuditDir: filepath.Join(dir, "audit"), KeyDir: filepath.Join(dir, "key"), RunDir: filepath.Join(dir, "run"),
 		BPFFS: place.bpffs, CgroupParent: place.parent, Stdout: file("out", ""), Stderr: file("err", ""),
 	}
 	if policy != "" {

@@ -32,7 +32,7 @@ func record(seq uint64) *policy.Decision {
 func build(t *testing.T, n int) (dir string, data []byte) {
 	t.Helper()
 	dir = t.TempDir()
-	w, err := Open(dir, "box")
+	w, err := Open(dir, "box", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestWriteAndVerify(t *testing.T) {
 // TestContinues shows that a second writer goes on with the first one's chain.
 func TestContinues(t *testing.T) {
 	dir, _ := build(t, 3)
-	w, err := Open(dir, "box")
+	w, err := Open(dir, "box", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestLowestFreeFile(t *testing.T) {
 	dir := t.TempDir()
 	var open []*Writer
 	for _, want := range []string{"run.jsonl", "run-2.jsonl", "run-3.jsonl"} {
-		w, err := Open(dir, "box")
+		w, err := Open(dir, "box", Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func TestLowestFreeFile(t *testing.T) {
 	if err := open[1].Close(); err != nil {
 		t.Fatal(err)
 	}
-	w, err := Open(dir, "box")
+	w, err := Open(dir, "box", Options{})
 	if err != nil || filepath.Base(w.Path()) != "run-2.jsonl" {
 		t.Fatalf("after run-2.jsonl was given free: %v, %v", w.Path(), err)
 	}
@@ -150,7 +150,7 @@ func TestTornLine(t *testing.T) {
 		if r, err := VerifyFile(path); err != nil || r.Fault == nil || r.Fault.Kind != Torn || r.Fault.Line != 3 {
 			t.Fatalf("cut at %d: verify says %v, %v", cut, r.Fault, err)
 		}
-		w, err := Open(dir, "box")
+		w, err := Open(dir, "box", Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func TestTornOnly(t *testing.T) {
 		if err := os.WriteFile(path, torn, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		w, err := Open(dir, "box")
+		w, err := Open(dir, "box", Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,7 +209,7 @@ func TestCutOff(t *testing.T) {
 		}
 	}
 	want(4)
-	w, err := Open(dir, "box")
+	w, err := Open(dir, "box", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestUnusable(t *testing.T) {
 		{pipe, "is a pipe, not a regular file"},
 		{filepath.Join(file, "sub"), "make it, or name another with --audit"},
 	} {
-		if _, err := Open(c.dir, "box"); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Open(c.dir, "box", Options{}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("Open(%s) = %v, want %q in it", c.dir, err, c.want)
 		}
 	}
@@ -281,7 +281,7 @@ func TestDiskFull(t *testing.T) {
 // TestConcurrent appends from several goroutines, as the planes do through the hub, with more bytes than may wait.
 func TestConcurrent(t *testing.T) {
 	dir := t.TempDir()
-	w, err := Open(dir, "box")
+	w, err := Open(dir, "box", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func FuzzEncode(f *testing.F) {
 }
 
 func BenchmarkAppend(b *testing.B) {
-	w, err := Open(b.TempDir(), "box")
+	w, err := Open(b.TempDir(), "box", Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -311,4 +313,56 @@ func FuzzCheckpoint(f *testing.F) {
 			t.Fatalf("%q is read as %+v", b, c)
 		}
 	})
+}
+
+// TestOneKey: who asks for a key at the same time, with none there yet, gets the same one.
+func TestOneKey(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state", "audit")
+	keys := make([]string, 16)
+	var all sync.WaitGroup
+	for i := range keys {
+		all.Go(func() {
+			s, err := OpenSigner(dir)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			keys[i] = FormatKey(s.Public())
+		})
+	}
+	all.Wait()
+	slices.Sort(keys)
+	if different := slices.Compact(keys); len(different) != 1 {
+		t.Errorf("%d keys", len(different))
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// TestSignedAtOnce: a log is signed from its first record on, so nobody who looks early finds it unsigned.
+func TestSignedAtOnce(t *testing.T) {
+	t.Parallel()
+	key, _ := signer(t)
+	w, err := Open(t.TempDir(), "box", Options{Signer: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for n := range uint64(3) {
+		if n > 0 {
+			if err := errors.Join(w.Append(mixed(n)), w.Flush()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		known, err := key.Evidence(w.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := known.VerifyFile(w.Path())
+		if err != nil || r.Fault != nil || n > 0 && r.Signed == nil {
+			t.Errorf("of %d records, signed %v: %v, %v", n, r.Signed, r.Fault, err)
+		}
+	}
 }

@@ -46,13 +46,13 @@ const rotateAt = 64 << 20
 // Open takes the lowest free chain of a directory, run.jsonl, run-2.jsonl, ..., locks it and makes it ready to append:
 // a torn last line is repaired first. The directory is made (0700) when it is missing; the files are 0600. sandbox is
 // the name for records about the log itself.
-func Open(dir, sandbox string) (*Writer, error) {
+func Open(dir, sandbox string, o Options) (*Writer, error) {
 	for n := 1; n <= maxWriters; n++ {
 		name := "run"
 		if n > 1 {
 			name = fmt.Sprintf("run-%d", n)
 		}
-		w, err := openFiles(files{dir, name}, sandbox, Options{})
+		w, err := openFiles(files{dir, name}, sandbox, o)
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			continue
 		}

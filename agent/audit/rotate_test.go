@@ -25,7 +25,7 @@ func TestChainHasOneWriter(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%s: in use by process %d (", w.Path(), os.Getpid())) {
 		t.Errorf("a second writer: %v", err)
 	}
-	run, err := Open(dir, "box")
+	run, err := Open(dir, "box", Options{})
 	if err != nil {
 		t.Fatalf("a run beside it: %v", err)
 	}

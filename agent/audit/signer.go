@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 )
 
@@ -34,16 +36,28 @@ type Signer struct {
 	key ed25519.PrivateKey
 }
 
-// OpenSigner reads the key of a directory. Both are made when they are missing: a key that was there is never replaced.
+// OpenSigner reads the key of a directory. Both are made when they are missing: a key that was there is never replaced, nor one that
+// another process makes at the same time.
 func OpenSigner(dir string) (*Signer, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("audit key: %w", err)
-	}
-	name := filepath.Join(dir, keyFile)
 	s, err := ReadSigner(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("audit key: %w", err)
+	}
+	alone, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("audit key: %w", err)
+	}
+	defer alone.Close()
+	if err := unix.Flock(int(alone.Fd()), unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("audit key: lock %s: %w", dir, err)
+	}
+	if s, err := ReadSigner(dir); !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	name := filepath.Join(dir, keyFile)
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("audit key: %w", err)
@@ -262,7 +276,7 @@ func (g *signing) took(w *Writer, h Head) error {
 		return err
 	}
 	g.wrote = h
-	if h.Seq-g.last >= signEvery {
+	if h.Seq-g.last >= signEvery || g.last == 0 { // a log has a checkpoint from its first record on: else it would be called unsigned
 		if err := g.sign(false); !full(err) { // without room the next one is about these records too
 			return err
 		}

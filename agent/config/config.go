@@ -17,13 +17,14 @@ import (
 
 // Where things are unless the file or a flag says otherwise.
 const (
-	DefaultDir    = "/etc/nemoclaw" // of the configuration and of policies
-	DefaultFile   = DefaultDir + "/agent.yaml"
-	DefaultAudit  = "/var/log/nemoclaw/audit"
-	DefaultState  = "/var/lib/nemoclaw"
-	DefaultRun    = "/run/nemoclaw"
-	DefaultBPFFS  = "/sys/fs/bpf"
-	DefaultParent = "nemoclaw"
+	DefaultDir      = "/etc/nemoclaw" // of the configuration and of policies
+	DefaultFile     = DefaultDir + "/agent.yaml"
+	DefaultAudit    = "/var/log/nemoclaw/audit"
+	DefaultState    = "/var/lib/nemoclaw"
+	DefaultAuditKey = DefaultState + "/audit"
+	DefaultRun      = "/run/nemoclaw"
+	DefaultBPFFS    = "/sys/fs/bpf"
+	DefaultParent   = "nemoclaw"
 
 	socketName = "agent.sock" // in the run directory
 )

@@ -35,7 +35,7 @@ func rows(sub *Subscription) []string {
 }
 
 func TestOrderAndNumbers(t *testing.T) {
-	log, err := audit.Open(t.TempDir(), "box")
+	log, err := audit.Open(t.TempDir(), "box", audit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestEventsBrokenReader(t *testing.T) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	log, err := audit.Open(b.TempDir(), "box")
+	log, err := audit.Open(b.TempDir(), "box", audit.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -346,7 +346,7 @@ func TestFoldOfALastingFlood(t *testing.T) {
 // TestSandboxesShareOneSequence has two sandboxes at once, one of which floods: the other's records are all written one
 // by one, each with its sandbox's name, under one sequence.
 func TestSandboxesShareOneSequence(t *testing.T) {
-	log, err := audit.Open(t.TempDir(), "agent")
+	log, err := audit.Open(t.TempDir(), "agent", audit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +418,7 @@ func TestCancel(t *testing.T) {
 // TestPermit: with strict the record is on the disk when Permit returns, and what was folded before it too; where it can't be, that
 // is said.
 func TestPermit(t *testing.T) {
-	log, err := audit.Open(t.TempDir(), "box")
+	log, err := audit.Open(t.TempDir(), "box", audit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

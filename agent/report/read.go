@@ -82,7 +82,7 @@ func (s *Source) evidence(l *Log) (audit.Evidence, error) {
 	}
 	_, err = os.Lstat(l.Path + ".sig")
 	if len(own.Heads) == 0 && errors.Is(err, fs.ErrNotExist) {
-		l.Why = "it has no checkpoints, as the logs of `nemoclaw run`"
+		l.Why = "it has no checkpoints: it was written before the logs of `nemoclaw run` were signed, or they were taken away"
 		return e, nil
 	}
 	l.Asked = "this host's key"

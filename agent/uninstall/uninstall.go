@@ -187,10 +187,8 @@ func (o Options) removeDirectories() error {
 // publicKey is the file beside the audit log with the public halves of the keys that are gone, one a line.
 const publicKey = "key.pub"
 
-const chain = "agent" // the daemon's log
-
-// keepKey keeps beside the audit log what it is verified with, when the key that signed it goes. What a killed daemon has left
-// unsigned is signed before.
+// keepKey keeps beside the audit logs what they are verified with, when the key that signed them goes. What a killed daemon or run has
+// left unsigned is signed before.
 func (o Options) keepKey() error {
 	signer, err := audit.ReadSigner(o.Config.AuditKey())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -198,15 +196,18 @@ func (o Options) keepKey() error {
 	} else if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(filepath.Join(o.Config.AuditDir, chain+".jsonl")); errors.Is(err, fs.ErrNotExist) {
-		return nil
+	logs, err := signedLogs(o.Config.AuditDir)
+	if err != nil || logs == nil {
+		return err
 	}
-	w, err := audit.OpenChain(o.Config.AuditDir, chain, "", audit.Options{Signer: signer})
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
-		return fmt.Errorf("sign the audit log for the last time: %w", err)
+	for _, name := range logs {
+		w, err := audit.OpenChain(o.Config.AuditDir, name, "", audit.Options{Signer: signer})
+		if err == nil {
+			err = w.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("sign the audit log %s for the last time: %w", name, err)
+		}
 	}
 	name, key := filepath.Join(o.Config.AuditDir, publicKey), audit.FormatKey(signer.Public())
 	kept, err := os.ReadFile(name)
@@ -220,6 +221,23 @@ func (o Options) keepKey() error {
 	}
 	o.Say("the audit log's key goes; verify it with --key %s, which is in %s", key, name)
 	return nil
+}
+
+// signedLogs names the logs of a directory that are signed. One that never was stays as it is: nobody knows what became of it before.
+func signedLogs(dir string) (names []string, err error) {
+	logs, err := audit.Chains(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, log := range logs {
+		switch _, err := os.Lstat(log + ".sig"); {
+		case err == nil:
+			names = append(names, strings.TrimSuffix(filepath.Base(log), ".jsonl"))
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
+	}
+	return names, err
 }
 
 // removeTree removes a directory of the daemon's, and refuses one that something is mounted in.

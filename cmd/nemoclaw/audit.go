@@ -18,18 +18,19 @@ func newAudit() *cobra.Command {
 	return group("audit", "Verify, search, export and report on audit logs", "  nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl", newVerify(), newAuditSearch(), newAuditExport(), newAuditReport(), newAuditKey())
 }
 
-// keyDir adds the flag that says where the key of the host's daemon is.
+// keyDir adds the flag that says where the key of this host's logs is.
 func keyDir(cmd *cobra.Command, dir *string) {
-	cmd.Flags().StringVar(dir, "key-dir", (config.Config{StateDir: config.DefaultState}).AuditKey(), "`DIR` of the daemon's audit key: audit in its state_dir")
+	cmd.Flags().StringVar(dir, "key-dir", config.DefaultAuditKey, "`DIR` of this host's audit key: audit in the daemon's state_dir")
 }
 
 func newAuditKey() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "key",
-		Short: "Print the public key that the daemon's audit log is signed with",
-		Long: `key prints the public key that the checkpoints of the daemon's audit log are signed with. Keep it on another machine: whoever
-has it can verify the log there with "nemoclaw audit verify --key", and can sign nothing. The private key is root's.
+		Short: "Print the public key that this host's audit logs are signed with",
+		Long: `key prints the public key that the checkpoints of this host's audit logs are signed with, the daemon's and those of "nemoclaw run".
+Keep it on another machine: whoever has it can verify the logs there with "nemoclaw audit verify --key", and can sign nothing. The
+private key is root's.
 
 Exit status: 0 printed, 1 there is none or it can't be read, 2 wrong usage.`,
 		Example: "  sudo nemoclaw audit key",
@@ -37,7 +38,7 @@ Exit status: 0 printed, 1 there is none or it can't be read, 2 wrong usage.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := audit.ReadSigner(dir)
 			if err != nil {
-				return fmt.Errorf("%w; the daemon makes it at its first start, and root can read it", err)
+				return fmt.Errorf("%w; the daemon or the first run makes it, and root can read it", err)
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), audit.FormatKey(s.Public()))
 			return err
@@ -97,10 +98,10 @@ func newVerify() *cobra.Command {
 		Short: "Say whether audit logs are whole, or name the first line that is not",
 		Long: `verify follows the chain of hashes through a log and names the first line that was changed, lost or put elsewhere.
 FILE.jsonl stands for its closed files FILE.000001.jsonl, ... too; each of those can be given alone; DIR is all logs in it.
-FILE.head, which a run keeps beside FILE, shows lines lost at the end too. Who may write both files can forge both: keep
+FILE.head, which is kept beside FILE, shows lines lost at the end too. Who may write both files can forge both: keep
 the head that verify prints on another machine, and give it with --head later.
 
-The daemon's log has checkpoints beside it, in FILE.sig, which are signed with a key of root's. With --key they must be there and
+A log has checkpoints beside it, in FILE.sig, which are signed with a key of root's. With --key they must be there and
 be right: they vouch for the log from its beginning to the record that verify names. Nobody can forge that without the key. What
 came after it, 8,192 records and 5 seconds at most, and a log that ends early, are known by what was kept elsewhere: --head,
 --anchor, or on the host itself --own.
@@ -109,7 +110,7 @@ Exit status: 0 all are whole, 1 one is not or can't be read, 2 wrong usage.`,
 		Example: `  nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl
   nemoclaw audit verify -o json /var/log/nemoclaw/audit
   nemoclaw audit verify --head 1042:9f86d0... run.jsonl
-  sudo nemoclaw audit verify --own /var/log/nemoclaw/audit/agent.jsonl`,
+  sudo nemoclaw audit verify --own /var/log/nemoclaw/audit`,
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			json, err := asJSON(format)
@@ -128,7 +129,7 @@ Exit status: 0 all are whole, 1 one is not or can't be read, 2 wrong usage.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&e.keys, "key", nil, "public `KEY` of the checkpoints, as \"nemoclaw audit key\" prints it (can be given several times)")
-	cmd.Flags().BoolVar(&e.own, "own", false, "with the key of this host's daemon, and the head that is kept with it")
+	cmd.Flags().BoolVar(&e.own, "own", false, "with this host's key, and the head that is kept with it")
 	cmd.Flags().StringArrayVar(&e.anchors, "anchor", nil, "`FILE` with checkpoints that were kept elsewhere (can be given several times)")
 	keyDir(cmd, &e.dir)
 	cmd.Flags().StringArrayVar(&e.heads, "head", nil, "a `SEQ:HASH` that verify printed for the log before (can be given several times)")

@@ -285,7 +285,7 @@ func TestSchemaAndPresets(t *testing.T) {
 
 func TestAuditVerify(t *testing.T) {
 	dir := t.TempDir()
-	log, err := audit.Open(dir, "box")
+	log, err := audit.Open(dir, "box", audit.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

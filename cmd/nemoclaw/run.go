@@ -87,6 +87,7 @@ when it could not be executed; 125 when the sandbox could not be made or had to 
 	f.BoolVar(&o.NoPrompt, "no-prompt", false, "refuse what the policy would ask about, even if there is a terminal")
 	f.BoolVarP(&o.Quiet, "quiet", "q", false, "no summary and no warnings at the end")
 	f.StringVar(&o.AuditDir, "audit", config.DefaultAudit, "`DIR` of the audit logs")
+	keyDir(cmd, &o.KeyDir)
 	f.StringVar(&o.RunDir, "run-dir", config.DefaultRun, "`DIR` for what lives as long as a sandbox")
 	f.StringVar(&o.BPFFS, "bpffs", config.DefaultBPFFS, "`DIR` of the BPF file system; it is mounted there if nothing is")
 	f.StringVar(&o.CgroupParent, "cgroup-parent", config.DefaultParent, "`NAME` of the cgroup that holds all sandboxes")

@@ -93,6 +93,9 @@ func (s *Session) RunDir() string { return filepath.Join(s.Dir, "run") }
 // AuditDir is where the run writes its audit log.
 func (s *Session) AuditDir() string { return filepath.Join(s.Dir, "audit") }
 
+// KeyDir is where the key is that it is signed with.
+func (s *Session) KeyDir() string { return filepath.Join(s.Dir, "key") }
+
 // PolicyFile is the file given with --policy.
 func (s *Session) PolicyFile() string { return filepath.Join(s.Dir, "policy.yaml") }
 
@@ -120,7 +123,7 @@ func (w *World) Prepare(t T, b Box, argv ...string) *Session {
 	}
 	args := []string{
 		"run", "--policy", s.PolicyFile(), "--workspace", s.Workspace, "--name", s.Name,
-		"--json-events", filepath.Join(dir, "events.jsonl"), "--audit", s.AuditDir(),
+		"--json-events", filepath.Join(dir, "events.jsonl"), "--audit", s.AuditDir(), "--key-dir", s.KeyDir(),
 		"--run-dir", s.RunDir(), "--bpffs", w.BPFFS, "--cgroup-parent", w.Parent, "--no-prompt",
 	}
 	if !b.HostNet {
