@@ -51,7 +51,7 @@ func TestWorkspace(t *testing.T) {
 		{filepath.Join(dir, "home"), "", "nemoclaw's own audit log"},
 		{dir, "", "nemoclaw's own audit log"},
 	} {
-		o := Options{Workspace: c.in, AuditDir: filepath.Join(dir, "tostate", "not", "yet"), RunDir: "/nonexistent/run", BPFFS: "/sys/fs/bpf"}
+		o := Options{Workspace: c.in, AuditDir: filepath.Join(dir, "tostate", "not", "yet"), KeyDir: "/nonexistent/key", RunDir: "/nonexistent/run", BPFFS: "/sys/fs/bpf"}
 		if strings.HasSuffix(c.in, "state") || strings.HasSuffix(c.in, "home") || c.in == dir {
 			o.AuditDir = state
 		}
