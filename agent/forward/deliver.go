@@ -1,9 +1,12 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
@@ -55,10 +58,11 @@ type doubt struct {
 }
 
 // deliver sends a batch. What is refused is given up when the receiver has taken a later record and refuses it again: a receiver that
-// takes nothing, because something is wrong there, loses nothing.
+// takes nothing, because something is wrong there, loses nothing. Where it refuses many in a row it is tried with one from further on.
 func (s *stream) deliver(ctx context.Context, batch []record) error {
 	size := len(batch)
 	var doubted []doubt
+	none, proved, hopeless := true, false, false // nothing was taken; it took a later record, or did not
 	for len(batch) > 0 {
 		chunk := batch[:min(size, len(batch))]
 		rest := batch[len(chunk):]
@@ -99,11 +103,19 @@ func (s *stream) deliver(ctx context.Context, batch []record) error {
 		default:
 			doubted = append(doubted, doubt{chunk[0], no.reason})
 		}
+		none = none && !took
 		if took {
-			if err := s.judge(ctx, doubted); err != nil {
+			if err := s.judge(ctx, doubted, nextOf(rest)); err != nil {
 				return err
 			}
 			doubted = nil
+		} else if len(doubted) >= maxDoubt && !hopeless {
+			if proved, err = s.prove(ctx, doubted, nextOf(rest)); err != nil {
+				return err
+			}
+			if hopeless = !proved; proved {
+				doubted = nil
+			}
 		}
 		if len(doubted) == 0 && (part == nil || len(part.again) == 0) {
 			last := chunk[len(chunk)-1]
@@ -111,14 +123,22 @@ func (s *stream) deliver(ctx context.Context, batch []record) error {
 		}
 		batch = rest
 	}
-	if n := len(doubted); n > 0 {
-		return fmt.Errorf("it refuses the record %d and %d after it, and takes none that is later, so something may be wrong there: %s", doubted[0].r.Seq, n-1, doubted[0].reason)
+	n := len(doubted)
+	if n == 0 {
+		return nil
 	}
-	return nil
+	// Else what is doubted begins the next batch, in which later ones are.
+	if (none || proved) && !hopeless {
+		if proved, err := s.prove(ctx, doubted, math.MaxUint64); err != nil || proved {
+			return err
+		}
+	}
+	return fmt.Errorf("it refuses the record %d and %d after it, and takes none that is later, so something may be wrong there: %s", doubted[0].r.Seq, n-1, doubted[0].reason)
 }
 
-// judge sends what was refused once more, now that the receiver has taken something else.
-func (s *stream) judge(ctx context.Context, doubted []doubt) error {
+// judge sends what was refused once more, now that the receiver has taken something else. next is the first record that is still to come.
+func (s *stream) judge(ctx context.Context, doubted []doubt, next uint64) error {
+	slices.SortFunc(doubted, func(a, b doubt) int { return cmp.Compare(a.r.Seq, b.r.Seq) })
 	for _, d := range doubted {
 		err := s.receiver.send(ctx, []record{d.r})
 		var no *rejected
@@ -131,6 +151,9 @@ func (s *stream) judge(ctx context.Context, doubted []doubt) error {
 			s.refuse(1, fmt.Sprintf("the record %d", d.r.Seq), no.reason)
 		default:
 			return err
+		}
+		if d.r.Seq < next && d.r.Seq > s.sent.seq {
+			s.sent = cursor{d.r.Seq, d.r.Hash} // it is not judged, nor counted, again when the next one fails
 		}
 	}
 	return nil

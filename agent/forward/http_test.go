@@ -63,7 +63,7 @@ func readLoki(g *got, body []byte) (int, string, []uint64, []string) {
 			Values [][]json.RawMessage `json:"values"`
 		} `json:"streams"`
 	}
-	if err := strict(body, &p); err != nil || len(p.Streams) != 1 || len(p.Streams[0].Stream) != 2 || p.Streams[0].Stream["service_name"] != "nemoclaw-agent" {
+	if err := strict(body, &p); err != nil || len(p.Streams) != 1 || len(p.Streams[0].Stream) != 2 && p.Streams[0].Stream["early"] != "true" || p.Streams[0].Stream["service_name"] != "nemoclaw-agent" {
 		g.fault("loki: %v: %.300s", err, body)
 		return 400, "", nil, nil
 	}

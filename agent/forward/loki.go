@@ -8,15 +8,21 @@ import (
 
 // loki is its push API. A stream's labels are fixed, whatever is in the records: what tells them apart is structured metadata, which
 // makes no streams (Loki 3, or 2.9 with allow_structured_metadata).
-type loki struct{ head []byte }
+//
+// What comes before its turn is a stream of its own: Loki refuses what is an hour older than the newest of its stream.
+type loki struct{ head, early []byte }
 
 func newLoki(config.Forward) *loki {
 	b := append([]byte(`{"streams":[{"stream":{"service_name":"nemoclaw-agent","host":`), appendJSON(nil, hostname())...)
-	return &loki{append(b, `},"values":[`...)}
+	return &loki{head: append(b[:len(b):len(b)], `},"values":[`...), early: append(b, `,"early":"true"},"values":[`...)}
 }
 
 func (l *loki) request(dst []byte, batch []record) ([]byte, error) {
-	dst = append(dst, l.head...)
+	if batch[0].early {
+		dst = append(dst, l.early...)
+	} else {
+		dst = append(dst, l.head...)
+	}
 	for i := range batch {
 		r := &batch[i]
 		if i > 0 {

@@ -14,7 +14,8 @@ import (
 // record is one to send.
 type record struct {
 	audit.Entry
-	body []byte // in the stream's format, of one line: a JSON object, or CEF
+	body  []byte // in the stream's format, of one line: a JSON object, or CEF
+	early bool   // it is sent before its turn, to see whether the receiver takes anything; it is sent again
 }
 
 // id is the same for the same record, however often it is sent, and another's never.
@@ -24,20 +25,20 @@ func (r *record) id() string { return strconv.FormatUint(r.Seq, 10) + "-" + r.Ha
 // end no request.
 func newRecord(e audit.Entry, line []byte, format string) record {
 	if !utf8.Valid(line) || !json.Valid(line) {
-		return record{e, unreadable(e, line)}
+		return record{Entry: e, body: unreadable(e, line)}
 	}
 	if format == "json" {
-		return record{e, bytes.Clone(line)}
+		return record{Entry: e, body: bytes.Clone(line)}
 	}
 	d, err := export.Parse(line)
 	if err != nil {
-		return record{e, unreadable(e, line)}
+		return record{Entry: e, body: unreadable(e, line)}
 	}
 	body, err := export.Formats[format](nil, line, &d)
 	if err != nil {
-		return record{e, unreadable(e, line)}
+		return record{Entry: e, body: unreadable(e, line)}
 	}
-	return record{e, bytes.TrimSuffix(body, []byte("\n"))}
+	return record{Entry: e, body: bytes.TrimSuffix(body, []byte("\n"))}
 }
 
 func unreadable(e audit.Entry, line []byte) []byte {

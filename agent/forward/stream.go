@@ -32,6 +32,7 @@ type stream struct {
 	pace           time.Duration // records are sent no more often, unless there is a whole batch
 	first, longest time.Duration // waits after a failure
 	patience       time.Duration // a failure of so long is recorded
+	tellEvery      time.Duration // refusals are recorded no more often: the record of one is refused too, maybe
 
 	log *audit.Writer
 
@@ -57,7 +58,7 @@ type stream struct {
 }
 
 func newStream(c config.Forward, file string, note Note) (*stream, error) {
-	s := &stream{name: c.Name, format: c.Format, file: file, note: note, pace: time.Second, first: time.Second, longest: time.Minute, patience: 30 * time.Second}
+	s := &stream{name: c.Name, format: c.Format, file: file, note: note, pace: time.Second, first: time.Second, longest: time.Minute, patience: 30 * time.Second, tellEvery: time.Hour}
 	s.kind, _ = c.Kind()
 	if s.format == "" {
 		s.format = "json"
@@ -171,6 +172,7 @@ func (s *stream) rest(ctx context.Context) error {
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
+	s.refusedSince()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

@@ -7,9 +7,6 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/text"
 )
 
-// tellEvery is how often refusals are recorded: the record of one is refused too, maybe.
-const tellEvery = time.Hour
-
 // tally counts, and knows what of it was recorded.
 type tally struct {
 	n, told uint64
@@ -48,7 +45,7 @@ func (s *stream) refuse(n uint64, which, reason string) {
 	s.mu.Lock()
 	t := &s.refused
 	t.n += n
-	tell, more := time.Since(t.at) >= tellEvery, t.n-t.told-n
+	tell, more := time.Since(t.at) >= s.tellEvery, t.n-t.told-n
 	if tell {
 		t.at, t.told = time.Now(), t.n
 	}
@@ -61,6 +58,20 @@ func (s *stream) refuse(n uint64, which, reason string) {
 		reason += fmt.Sprintf("; so were %d more since this was recorded last", more)
 	}
 	s.note("forward", s.name, reason)
+}
+
+// refusedSince records how many more were refused, when that was not recorded for long.
+func (s *stream) refusedSince() {
+	s.mu.Lock()
+	t := &s.refused
+	more := t.n - t.told
+	if more == 0 || time.Since(t.at) < s.tellEvery {
+		s.mu.Unlock()
+		return
+	}
+	t.at, t.told = time.Now(), t.n
+	s.mu.Unlock()
+	s.note("forward", s.name, fmt.Sprintf("%d more records were refused for ever since this was recorded last; they are in the log", more))
 }
 
 // gone counts records that were removed before the receiver had them.
