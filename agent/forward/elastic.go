@@ -3,21 +3,40 @@ package forward
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
 )
 
 // elastic is the bulk API. A record is created under an id of its own, so one that was sent before is not there twice.
-type elastic struct{ index []byte }
+type elastic struct {
+	name  string
+	index []byte // the name in JSON
+}
 
 func newElastic(c config.Forward) *elastic {
 	if c.Index == "" {
 		c.Index = config.DefaultIndex
 	}
-	return &elastic{appendJSON(nil, c.Index)}
+	return &elastic{c.Index, appendJSON(nil, c.Index)}
 }
+
+// prepare makes the index, if it is not there. Elastic takes the first value that it sees in a field for the field's kind, and a string
+// that looks like one for a date; so a program inside whose first word is a date would have it refuse everybody else's words.
+func (e *elastic) prepare(address string) (at string, body []byte, ok bool) {
+	u, err := url.Parse(address)
+	if err != nil || !strings.HasSuffix(u.Path, "/_bulk") {
+		return "", nil, false
+	}
+	u.Path, u.RawPath, u.RawQuery = strings.TrimSuffix(u.Path, "_bulk")+e.name, "", ""
+	return u.String(), []byte(elasticIndex), true
+}
+
+// elasticIndex are the settings of an index. What a date is is ours.
+const elasticIndex = `{"mappings":{"date_detection":false,"numeric_detection":false,"properties":{"@timestamp":{"type":"date"},"time":{"type":"date","ignore_malformed":true}}}}`
 
 func (e *elastic) request(dst []byte, batch []record) ([]byte, error) {
 	for i := range batch {

@@ -19,6 +19,8 @@ const maxSaid = 500 // bytes of what a receiver says that are kept
 type server struct {
 	client  *sink.Client
 	dialect dialect
+
+	prepared bool
 }
 
 // A dialect is what a kind of receiver says.
@@ -27,6 +29,11 @@ type dialect interface {
 	request(dst []byte, batch []record) ([]byte, error)
 	// answer judges the body of an answer whose status is a success, or 400.
 	answer(status int, body []byte, n int) error
+}
+
+// A preparer is a dialect with a request of its own before all others, a PUT. address is that of the others.
+type preparer interface {
+	prepare(address string) (at string, body []byte, ok bool)
 }
 
 // newHTTP makes a receiver that is no syslog server.
@@ -60,6 +67,9 @@ func newHTTP(c config.Forward) (receiver, error) {
 func (s *server) settle(context.Context) error { return nil }
 
 func (s *server) send(ctx context.Context, batch []record) error {
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
 	body, err := s.dialect.request(nil, batch)
 	if err != nil {
 		return err
@@ -77,6 +87,26 @@ func (s *server) send(ctx context.Context, batch []record) error {
 		err = judge(a)
 	}
 	return tidy(err, a)
+}
+
+// prepare does what comes before all records, until the receiver has answered it. What it answers is its affair: it may have been
+// prepared already, or by somebody who may do so.
+func (s *server) prepare(ctx context.Context) error {
+	d, ok := s.dialect.(preparer)
+	if !ok || s.prepared {
+		return nil
+	}
+	if address, body, ok := d.prepare(s.client.Address()); ok {
+		a, err := s.client.PutJSON(ctx, address, body)
+		if err != nil {
+			return err
+		}
+		if a.Status == http.StatusTooManyRequests || a.Status == http.StatusServiceUnavailable {
+			return tidy(judge(a), a)
+		}
+	}
+	s.prepared = true
+	return nil
 }
 
 // errAnswer is a dialect's that has nothing more to say than the status does.

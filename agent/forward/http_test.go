@@ -179,7 +179,7 @@ func serve(t *testing.T, g *got, read way, mood func() (before, after int)) *htt
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err != nil {
+		if err != nil || r.Method == http.MethodPut {
 			return
 		}
 		before, after := 0, 0
@@ -298,7 +298,9 @@ func TestHeaders(t *testing.T) {
 	for kind, k := range kinds {
 		seen := make(chan *http.Request, 100)
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			seen <- r
+			if r.Method != http.MethodPut {
+				seen <- r
+			}
 			http.Error(w, "what is s3cret?", http.StatusForbidden)
 		}))
 		defer s.Close()
@@ -486,6 +488,9 @@ func TestElasticItems(t *testing.T) {
 	busy := map[uint64]int{}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		if r.Method == http.MethodPut {
+			return
+		}
 		_, _, seqs, hashes := readElastic(&g, body)
 		var items []string
 		for i, seq := range seqs {

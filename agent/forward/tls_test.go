@@ -16,7 +16,7 @@ func TestAnotherAuthority(t *testing.T) {
 	dir := t.TempDir()
 	pair, cert, _ := certificate(t, dir, "server")
 	_, other, _ := certificate(t, dir, "other")
-	s, err := newSyslog(config.Forward{CA: cert, Syslog: "tls://" + syslogServer(t, &g, &tls.Config{Certificates: []tls.Certificate{pair}}, func() habit { return good })})
+	s, err := newSyslog(config.Forward{Server: config.Server{CA: cert}, Syslog: "tls://" + syslogServer(t, &g, &tls.Config{Certificates: []tls.Certificate{pair}}, func() habit { return good })})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,17 +84,30 @@ func Open(o Options) (*Client, error) {
 // Host is the server's, with its port where the URL has one.
 func (c *Client) Host() string { return c.host }
 
+// Address is the URL that is posted to.
+func (c *Client) Address() string { return c.address }
+
 // Post sends a body, and returns what the server says to it, whatever its status. An error has neither the URL nor the token in it.
 func (c *Client) Post(ctx context.Context, body []byte) (*Answer, error) {
+	return c.ask(ctx, http.MethodPost, c.address, c.header, body)
+}
+
+// PutJSON is Post for what comes before that, at another address of the same server.
+func (c *Client) PutJSON(ctx context.Context, address string, body []byte) (*Answer, error) {
+	header := http.Header{"User-Agent": c.header["User-Agent"], "Content-Type": {"application/json"}}
+	return c.ask(ctx, http.MethodPut, address, header, body)
+}
+
+func (c *Client) ask(ctx context.Context, method, address string, header http.Header, body []byte) (*Answer, error) {
 	token, err := readToken(c.server.Token) // anew, so that another token holds at once
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.address, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
 		return nil, errors.New("its address is no URL")
 	}
-	req.Header = c.header.Clone()
+	req.Header = header.Clone()
 	switch {
 	case token == "":
 	case c.server.User != "":

@@ -91,6 +91,8 @@ func (e *elastic) bulk(w http.ResponseWriter, r *http.Request) {
 		return
 	case mood == 1:
 		panic(http.ErrAbortHandler)
+	case r.Method == http.MethodPut:
+		return // the index is made
 	}
 	var items []string
 	for i, line := range bytes.Split(bytes.TrimSpace(body), []byte("\n")) {
