@@ -7,6 +7,9 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
 )
@@ -62,19 +65,23 @@ func certificate(c config.Config) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// secret reads a file that not everybody may read or change.
+// secret reads a file that not everybody may read, and that nobody but root and ourselves may change.
 func secret(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would hold who asks for ever
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
+	}
+	uid := info.Sys().(*syscall.Stat_t).Uid
+	switch {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a regular file", name)
+	case uid != 0 && int(uid) != os.Geteuid():
+		return nil, fmt.Errorf("%s belongs to another account (uid %d), who could change it: chown root %s", name, uid, name)
 	case info.Mode().Perm()&0o027 != 0:
 		return nil, fmt.Errorf("%s can be read by everybody, or changed by others than its owner (mode %04o): chmod 0640 %s", name, info.Mode().Perm(), name)
 	}

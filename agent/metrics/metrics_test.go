@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -319,6 +320,30 @@ func TestSecretsAreNotEverybodys(t *testing.T) {
 	}
 	if err := Check(config.Config{MetricsToken: dir}); err == nil {
 		t.Error("a directory is a token")
+	}
+	// One that nobody writes to would hold who asks for ever, and so all of the endpoint's places.
+	pipe := dir + "/pipe"
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan error, 1)
+	go func() { said <- Check(config.Config{MetricsToken: pipe}) }()
+	select {
+	case err := <-said:
+		if err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("a pipe is a token: %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a pipe is waited for")
+	}
+	if os.Geteuid() == 0 { // who can give a file away
+		file := dir + "/token"
+		if err := errors.Join(os.WriteFile(file, []byte("0123456789abcdef"), 0o600), os.Chmod(file, 0o600), os.Chown(file, 65534, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := Check(config.Config{MetricsToken: file}); err == nil || !strings.Contains(err.Error(), "chown root") {
+			t.Errorf("another account's file is a token: %v", err)
+		}
 	}
 	if err := Check(config.Config{MetricsCert: dir + "/none", MetricsKey: dir + "/none"}); err == nil {
 		t.Error("a certificate that is not there is one")
