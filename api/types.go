@@ -87,8 +87,10 @@ type PolicyState struct {
 
 // Inference says what answers a sandbox's model calls.
 type Inference struct {
-	Model string `json:"model,omitempty"`
-	Key   string `json:"key"` // "none", "unverified" or "verified"
+	Model  string `json:"model,omitempty"`
+	Key    string `json:"key"`               // of the model's provider: "none", "unverified", "verified", or "policy": the policy says where it is
+	KeyFor string `json:"key_for,omitempty"` // the provider that the key of ConfigKey was given for, which alone gets it; "": there is no such key
+	Off    string `json:"off,omitempty"`     // why no model answers inside, whichever is set; "": one can
 }
 
 // Published is a server inside that a port of the host reaches.

@@ -229,8 +229,8 @@ func TestCLIConfig(t *testing.T) {
 			t.Errorf("%q shows the key:\n%s", args, out)
 		}
 	}
-	c.fails(1, "not set", "box", "config", "get", "nothing")
-	c.fails(1, "nonsense", "box", "config", "set", "nonsense", "1")
+	c.fails(2, `there is no setting "modell" (did you mean "model"?); there are model and key`, "box", "config", "get", "modell")
+	c.fails(2, `there is no setting "nonsense"`, "box", "config", "set", "nonsense", "1")
 }
 
 func TestCLIOnboardUnattended(t *testing.T) {
@@ -268,8 +268,11 @@ func TestCLIOnboardUnattended(t *testing.T) {
 		t.Errorf("the same name again: status %d, %s", status, errs)
 	}
 	c.ok("onboard", "--yes", "--skip-key")
-	if out := c.ok("my-assistant"); !strings.Contains(out, "key unverified") {
+	if out := c.ok("my-assistant"); !strings.Contains(out, "key unverified") || strings.Contains(out, "no effect") {
 		t.Errorf("without a key:\n%s", out)
+	}
+	if out := c.ok("my-assistant", "exec", "--", "curl", "-sS", "https://inference.local/v1/models"); !strings.Contains(out, "nemotron-3-super-120b") {
+		t.Errorf("inside, the model that onboard took: %s", out)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/agent"
 	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/agent/approvals/offer"
 	"github.com/nemoclaw/nemoclaw/agent/approvals/risk"
@@ -76,23 +77,35 @@ func (b *box) look(d policy.Decision) approvals.Described {
 
 // asked is the policy that asks, how files are judged by it, and how many bytes the sandbox has sent.
 func (b *box) asked() (c *policy.Compiled, level policy.Level, sent int64, err error) {
+	c, i, err := b.ruling()
+	switch {
+	case err != nil:
+		return nil, 0, 0, err
+	case i == nil:
+		return c, b.d.loader.Level(), 0, nil
+	}
+	sent, _ = i.Traffic()
+	return c, i.Level(), sent, nil
+}
+
+// ruling is the policy in force and the instance that it is in force in, or else the one that the sandbox will be started with.
+func (b *box) ruling() (c *policy.Compiled, i *agent.Instance, err error) {
 	b.mu.Lock()
-	i := b.instance
+	i = b.instance
 	b.mu.Unlock()
 	if i != nil {
-		sent, _ = i.Traffic()
-		return i.Policy(), i.Level(), sent, nil
+		return i.Policy(), i, nil
 	}
 	number := b.revisions.Latest().Number
 	b.looked.Lock()
 	defer b.looked.Unlock()
 	if b.looked.number != number { // 500 requests are looked at when the daemon starts
 		if c, _, err = b.compile(number); err != nil {
-			return nil, 0, 0, err
+			return nil, nil, err
 		}
 		b.looked.policy, b.looked.number = c, number
 	}
-	return b.looked.policy, b.d.loader.Level(), 0, nil
+	return b.looked.policy, nil, nil
 }
 
 // writable reports whether what runs inside may write a program, so that what it does is the agent's own choice.

@@ -69,6 +69,7 @@ func (d *Daemon) Get(name string) (api.Sandbox, error) {
 
 func (b *box) describe() api.Sandbox {
 	requests := b.desk.Len() // its lock is taken before mu
+	models, off := b.modelRules()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := api.Sandbox{
@@ -76,7 +77,7 @@ func (b *box) describe() api.Sandbox {
 		Policy: api.PolicyState{Running: b.inForce}, Workspace: b.workspace(), Image: b.spec.Image,
 		Env: b.spec.Env, Publish: b.spec.Publish, Warnings: slices.Clone(b.warnings), Requests: requests,
 	}
-	s.Config, s.Inference = b.shownConfig()
+	s.Config, s.Inference = b.shownConfig(models, off)
 	latest := b.revisions.Latest()
 	s.Policy.Name, s.Policy.Revision, s.Policy.Hash = latest.Name, latest.Number, latest.Hash
 	if i := b.instance; i != nil {

@@ -61,7 +61,7 @@ type box struct {
 	revisions *revisions.Store
 	desk      *approvals.Desk
 
-	looked struct { // the policy that requests were looked at with last, while nothing runs
+	looked struct { // the policy that was looked at last while nothing runs
 		sync.Mutex
 		number int // its revision; 0: none
 		policy *policy.Compiled

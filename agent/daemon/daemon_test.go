@@ -1,9 +1,14 @@
 package daemon
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -24,6 +29,63 @@ func TestKeyFor(t *testing.T) {
 	}
 	if got := providerOf("", nil); got != "nvidia" {
 		t.Errorf("without a policy for models: %s", got)
+	}
+}
+
+// TestShownKey: a key is said to be there only for the model whose provider gets it.
+func TestShownKey(t *testing.T) {
+	t.Parallel()
+	p, err := policy.Parse("p.yaml", []byte("inference:\n  cloud: {model: openai/gpt-4o}\n"+
+		"  models: [{name: fast, model: anthropic/claude}, {name: own, model: corp/big, api: openai, url: \"https://llm.example.org\", key: {file: /root/key}}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := policy.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		model, keyFor string // ""; "": no key
+		verified      string
+		old           bool // a spec that does not say yet whom the key is for
+		want          api.Inference
+	}{
+		{"openai/x", "", "", false, api.Inference{Key: "none"}},
+		{"openai/x", "openai", "true", false, api.Inference{Key: "verified", KeyFor: "openai"}},
+		{"openai/x", "openai", "", false, api.Inference{Key: "unverified", KeyFor: "openai"}},
+		{"openai/x", "openai", "true", true, api.Inference{Key: "verified", KeyFor: "openai"}},
+		{"anthropic/x", "openai", "true", false, api.Inference{Key: "none", KeyFor: "openai"}},
+		{"ollama/x", "openai", "true", false, api.Inference{Key: "none", KeyFor: "openai"}},
+		{"fast", "anthropic", "", false, api.Inference{Key: "unverified", KeyFor: "anthropic"}},
+		{"fast", "openai", "", false, api.Inference{Key: "none", KeyFor: "openai"}},
+		{"", "openai", "", false, api.Inference{Key: "unverified", KeyFor: "openai"}}, // the policy's for the cloud answers
+		{"own", "", "", false, api.Inference{Key: "policy"}},
+		{"corp/big", "", "", false, api.Inference{Key: "policy"}},
+		{"corp/small", "openai", "true", false, api.Inference{Key: "policy", KeyFor: "openai"}}, // of the same provider
+	} {
+		b := &box{dir: t.TempDir(), spec: spec{KeyFor: x.keyFor, Config: map[string]string{}}}
+		if x.model != "" {
+			b.spec.Config[api.ConfigModel] = x.model
+		}
+		if x.verified != "" {
+			b.spec.Config[api.ConfigKeyVerified] = x.verified
+		}
+		if x.keyFor != "" {
+			if err := os.WriteFile(filepath.Join(b.dir, keyFile), []byte("sk-secret"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if x.old {
+			b.spec.KeyFor = ""
+		}
+		x.want.Model, x.want.Off = x.model, "why"
+		shown, got := b.shownConfig(c.Inference, "why")
+		if diff := cmp.Diff(x.want, got); diff != "" {
+			t.Errorf("%q with a key for %q: %s", x.model, x.keyFor, diff)
+		}
+		if _, told := shown[api.ConfigKeyVerified]; told {
+			t.Errorf("%q: shown: %v", x.model, shown)
+		}
 	}
 }
 

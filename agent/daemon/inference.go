@@ -36,10 +36,7 @@ func (b *box) model() string {
 // key is the sandbox's, for the provider that it was given for and no other.
 func (b *box) key(backend *policy.Backend) (string, error) {
 	b.mu.Lock()
-	of := b.spec.KeyFor
-	if of == "" {
-		of = providerOf(b.spec.Config[api.ConfigModel], nil) // the key is older than names of models are
-	}
+	of := b.spec.keyFor()
 	b.mu.Unlock()
 	if of != backend.Provider {
 		return "", nil

@@ -28,8 +28,8 @@ const maxValue = 4096
 // checkConfig says what can't be set. f is the section of the sandbox's policy; nil: it has none.
 func checkConfig(set map[string]string, f *policy.Inference) error {
 	for k, v := range set {
-		if !slices.Contains([]string{api.ConfigModel, api.ConfigKey, api.ConfigKeyVerified}, k) {
-			return &api.Error{Code: api.Invalid, Message: fmt.Sprintf("there is no setting %q; there are %s and %s", k, api.ConfigModel, api.ConfigKey)}
+		if known := []string{api.ConfigModel, api.ConfigKey}; !slices.Contains(append(known, api.ConfigKeyVerified), k) {
+			return &api.Error{Code: api.Invalid, Message: fmt.Sprintf("there is no setting %q%s; there are %s", k, policy.DidYouMean(k, known), strings.Join(known, " and "))}
 		}
 		bad := len(v) > maxValue || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f })
 		if k == api.ConfigModel && v != "" {
@@ -94,18 +94,59 @@ func providerOf(model string, f *policy.Inference) string {
 	return name
 }
 
-// shownConfig is what of the configuration may be seen. The caller holds mu.
-func (b *box) shownConfig() (map[string]string, api.Inference) {
+// keyFor is whom the key that is kept is for, if there is one.
+func (s *spec) keyFor() string {
+	return cmp.Or(s.KeyFor, providerOf(s.Config[api.ConfigModel], nil)) // the key may be older than names of models are
+}
+
+// keyInPolicy reports whether the policy itself says where the key of a model is.
+func keyInPolicy(model string, f *policy.Inference) bool {
+	if f == nil {
+		return false
+	}
+	b, all := f.Named(cmp.Or(model, policy.CloudName)), f.All()
+	if i := slices.IndexFunc(all, func(b *policy.Backend) bool { return b.String() == model }); b == nil && i >= 0 {
+		b = all[i]
+	}
+	if i := slices.IndexFunc(all, func(b *policy.Backend) bool { return b.Provider == providerOf(model, f) }); b == nil && i >= 0 {
+		b = all[i]
+	}
+	return b != nil && b.Key != policy.Key{}
+}
+
+// shownConfig is what of the configuration may be seen. f is the section of the policy that holds; nil: off says why there is none.
+// The caller holds mu.
+func (b *box) shownConfig(f *policy.Inference, off string) (map[string]string, api.Inference) {
 	shown := maps.Clone(b.spec.Config)
 	delete(shown, api.ConfigKeyVerified)
-	inference := api.Inference{Model: shown[api.ConfigModel], Key: "none"}
-	if _, err := os.Lstat(filepath.Join(b.dir, keyFile)); err == nil {
-		inference.Key = "unverified"
-		if b.spec.Config[api.ConfigKeyVerified] == "true" {
-			inference.Key = "verified"
-		}
+	of := api.Inference{Model: shown[api.ConfigModel], Key: "none", Off: off}
+	_, err := os.Lstat(filepath.Join(b.dir, keyFile))
+	if err == nil {
+		of.KeyFor = b.spec.keyFor()
 	}
-	return shown, inference
+	switch {
+	case keyInPolicy(of.Model, f):
+		of.Key = "policy"
+	case err != nil || of.KeyFor != providerOf(of.Model, f):
+	case b.spec.Config[api.ConfigKeyVerified] == "true":
+		of.Key = "verified"
+	default:
+		of.Key = "unverified"
+	}
+	return shown, of
+}
+
+// modelRules is the section of the policy that says what answers model calls: of the policy in force, or else of the one that it will be
+// started with. nil: none does, and off says why.
+func (b *box) modelRules() (f *policy.Inference, off string) {
+	c, _, err := b.ruling()
+	switch {
+	case err != nil:
+		return nil, "its policy can't be used: " + err.Error()
+	case c.Inference == nil:
+		return nil, "its policy has no section inference"
+	}
+	return c.Inference, ""
 }
 
 // SetConfig changes a sandbox's configuration.

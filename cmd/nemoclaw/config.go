@@ -15,17 +15,31 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/provider"
 	"github.com/nemoclaw/nemoclaw/agent/text"
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
+// newConfig shows the settings when it is given no command, as get does.
 func newConfig(name string) *cobra.Command {
-	return group("config", "Show and change its settings", "  nemoclaw "+name+" config set model nvidia/nemotron-3-super-120b", newConfigGet(name), newConfigSet(name))
+	cmd := newConfigGet(name)
+	cmd.Use, cmd.Short = "config", "Show and change its settings"
+	cmd.Long = "nemoclaw " + name + ` config alone shows the settings of a sandbox, as get does.
+
+Exit status: 0 done, 1 not, 2 wrong usage.`
+	cmd.Example = strings.ReplaceAll(`  nemoclaw NAME config
+  nemoclaw NAME config set model nvidia/nemotron-3-super-120b
+  nemoclaw NAME config set key -`, "NAME", name)
+	cmd.Args = usageArgs(cobra.NoArgs)
+	cmd.ValidArgsFunction = nil
+	cmd.AddCommand(newConfigGet(name), newConfigSet(name))
+	return cmd
 }
 
 func newConfigGet(name string) *cobra.Command {
 	return showing(&cobra.Command{
 		Use:   "get [KEY]",
 		Short: "Show its settings, or one",
-		Long: `get shows the settings of a sandbox, or the value of one. The inference key is never shown.
+		Long: `get shows the settings of a sandbox, or the value of one. The inference key is never shown: its value here is verified,
+unverified, or for PROVIDER where it was given for another provider than the model's.
 
 Exit status: 0 shown, 1 not, or KEY is not set, 2 wrong usage.`,
 		Example:           "  nemoclaw " + name + " config get\n  nemoclaw " + name + " config get model",
@@ -33,24 +47,56 @@ Exit status: 0 shown, 1 not, or KEY is not set, 2 wrong usage.`,
 		ValidArgsFunction: completeConfig(name),
 	}, func(cmd *cobra.Command, d *api.Client, args []string) (any, error) {
 		s, err := d.Get(cmd.Context(), name)
-		if err != nil || len(args) == 0 {
-			return s.Config, err
+		if err != nil {
+			return nil, err
 		}
-		v, ok := s.Config[args[0]]
-		if !ok {
+		all := shownSettings(s)
+		if len(args) == 0 {
+			return all, nil
+		}
+		v, ok := all[args[0]]
+		switch {
+		case ok:
+			return v, nil
+		case slices.Contains(settings, args[0]):
 			return nil, fmt.Errorf("config get: %s is not set for %s", args[0], name)
 		}
-		return v, nil
+		return nil, noSetting(args[0])
 	}, func(cmd *cobra.Command, v any) error {
 		all, ok := v.(map[string]string)
 		if !ok {
 			fmt.Fprintln(cmd.OutOrStdout(), text.Escape(fmt.Sprint(v)))
+			return nil
 		}
 		for _, k := range slices.Sorted(maps.Keys(all)) {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s=%s\n", text.Escape(k), text.Escape(all[k]))
 		}
+		if len(all) == 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "nemoclaw: nothing is set for %s; there are %s: nemoclaw %[1]s config set KEY VALUE\n", name, strings.Join(settings, " and "))
+		}
 		return nil
 	})
+}
+
+// settings are all that can be set.
+var settings = []string{api.ConfigModel, api.ConfigKey}
+
+func noSetting(key string) error {
+	return usage(fmt.Errorf("config: there is no setting %q%s; there are %s", key, policy.DidYouMean(key, settings), strings.Join(settings, " and ")))
+}
+
+// shownSettings are those that are set, with a word in the place of the key.
+func shownSettings(s api.Sandbox) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, s.Config)
+	switch {
+	case s.Inference.KeyFor == "":
+	case s.Inference.Key == "verified" || s.Inference.Key == "unverified":
+		all[api.ConfigKey] = s.Inference.Key
+	default:
+		all[api.ConfigKey] = "for " + s.Inference.KeyFor
+	}
+	return all
 }
 
 func newConfigSet(name string) *cobra.Command {
@@ -70,6 +116,9 @@ Exit status: 0 set, 1 not, 2 wrong usage.`,
 		ValidArgsFunction: completeConfig(name),
 	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
 		key, value := args[0], args[1]
+		if !slices.Contains(settings, key) {
+			return noSetting(key)
+		}
 		if value == "-" {
 			var err error
 			if value, err = secretValue(cmd.Context(), cmd.InOrStdin(), key); err != nil {
@@ -99,6 +148,10 @@ Exit status: 0 set, 1 not, 2 wrong usage.`,
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, text.Escape(inference(s)))
+		if s.Inference.Off != "" {
+			warn(cmd, []string{"no model answers inside: " + s.Inference.Off + "; add the line `inference: {}` to what `nemoclaw " + name +
+				" policy get` prints, and give it back with `nemoclaw " + name + " policy set FILE --restart`"})
+		}
 		warn(cmd, s.Warnings)
 		return nil
 	})
@@ -195,11 +248,11 @@ func completeConfig(name string) cobra.CompletionFunc {
 		case len(args) > 0:
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		case cmd.Name() == "set":
-			return []string{api.ConfigModel, api.ConfigKey}, cobra.ShellCompDirectiveNoFileComp
+			return settings, cobra.ShellCompDirectiveNoFileComp
 		}
 		return completed(cmd, func(ctx context.Context, d *api.Client) ([]string, error) {
 			s, err := d.Get(ctx, name)
-			return slices.Sorted(maps.Keys(s.Config)), err
+			return slices.Sorted(maps.Keys(shownSettings(s))), err
 		})
 	}
 }

@@ -397,7 +397,14 @@ func (o *onboarding) undo(cause error) error {
 	}
 }
 
-// firstPolicy is the policy that nemoclaw init writes, with these presets.
+// modelSection lets the model answer that onboard has asked for.
+const modelSection = `
+# Model calls: https://inference.local answers inside with the model that was chosen (nemoclaw NAME models). A key never comes inside.
+# A prompt with something sensitive goes to a model on this host, and nowhere where there is none: local: {model: "ollama/llama3.3:70b"}
+inference: {}
+`
+
+// firstPolicy is the policy that nemoclaw init writes, with these presets, and with a model.
 func firstPolicy(presets []string) string {
 	var b strings.Builder
 	for line := range strings.Lines(string(policy.Initial())) {
@@ -408,5 +415,6 @@ func firstPolicy(presets []string) string {
 		}
 		b.WriteString(line)
 	}
+	b.WriteString(modelSection)
 	return b.String()
 }

@@ -89,6 +89,9 @@ func TestWithoutDaemon(t *testing.T) {
 		{"No-Such", statusUsage, `unknown command "No-Such" for "nemoclaw"`},
 		{"runn x", statusUsage, `unknown command "runn" for "nemoclaw" (did you mean "run"?)`},
 		{"runn", statusFailed, `and runn is no command of nemoclaw (did you mean "run"?)`},
+		{"box config", statusFailed, "the NemoClaw daemon does not run"},
+		{"box config set modle x", statusUsage, `there is no setting "modle" (did you mean "model"?); there are model and key`},
+		{"box config gett", statusUsage, `unknown command "gett" for "nemoclaw box config" (did you mean "get"?)`},
 		{"lsit x", statusUsage, "unknown command \"lsit\" for \"nemoclaw\" (did you mean \"list\"?)\nTry 'nemoclaw --help'.\n"},
 		{"lsit", statusFailed, `and lsit is no command of nemoclaw (did you mean "list"?)`},
 		{"lsit --all", statusUsage, "unknown flag: --all; and lsit is no command of nemoclaw (did you mean \"list\"?)\nTry 'nemoclaw --help'.\n"},
@@ -212,8 +215,12 @@ func TestFirstPolicy(t *testing.T) {
 		if !slices.Equal(got, presets) {
 			t.Errorf("with %q it extends %q", presets, got)
 		}
-		if _, err := policy.Compile(p); err != nil {
-			t.Error(err)
+		c, err := policy.Compile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Inference == nil {
+			t.Error("no model answers inside, and onboard has asked for one and its key")
 		}
 	}
 }

@@ -115,27 +115,44 @@ func restartPending(s api.Sandbox) string {
 	return ""
 }
 
+// inference is which model answers, whether with a key, and why none does.
 func inference(s api.Sandbox) string {
-	model := s.Inference.Model
-	if model == "" {
-		model = "no model chosen"
-	}
-	switch s.Inference.Key {
-	case "verified":
-		return model + ", key verified"
-	case "unverified":
-		return model + ", key unverified: it was not tried with the provider"
-	}
-	if needs, err := provider.NeedsKey(s.Inference.Model); err == nil && !needs {
-		return model + ", which needs no key"
+	if s.Inference.Off == "" {
+		return model(s)
 	}
 	if s.Inference.Model == "" {
+		return "none: " + s.Inference.Off
+	}
+	return model(s) + "; it has no effect: " + s.Inference.Off
+}
+
+func model(s api.Sandbox) string {
+	of := s.Inference
+	if of.Model == "" && of.Key == "none" && of.KeyFor == "" {
 		return "no model chosen: those of the policy answer, if it names some (nemoclaw " + s.Name + " models)"
 	}
-	if !strings.Contains(model, "/") {
-		return model + ", a model of the policy"
+	name := of.Model
+	if name == "" {
+		name = "no model chosen"
 	}
-	return model + ", key unverified: there is none (nemoclaw " + s.Name + " config set key -)"
+	switch of.Key {
+	case "verified":
+		return name + ", key verified"
+	case "unverified":
+		return name + ", key unverified: it was not tried with the provider"
+	case "policy":
+		return name + ", with the policy's key"
+	}
+	if needs, err := provider.NeedsKey(of.Model); err == nil && !needs {
+		return name + ", which needs no key"
+	}
+	if of.KeyFor != "" {
+		return name + ", no key: the one that there is is for " + of.KeyFor + ", and nobody else gets it (nemoclaw " + s.Name + " config set key -)"
+	}
+	if !strings.Contains(name, "/") {
+		return name + ", a model of the policy"
+	}
+	return name + ", key unverified: there is none (nemoclaw " + s.Name + " config set key -)"
 }
 
 func takes(u api.Usage) string {

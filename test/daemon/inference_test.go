@@ -59,6 +59,41 @@ func (m *models) asked() string {
 	return last
 }
 
+// TestModelWithoutASection: a model that is set where no section of the policy lets one answer is said to have no effect, until there
+// is one; and a key is said to be there for its own provider only.
+func TestModelWithoutASection(t *testing.T) {
+	t.Parallel()
+	d := harness.W.StartDaemon(t)
+	c, ctx := dial(t, d)
+	text := harness.Files + "process:\n  allow: [{command: sh}]\n"
+	create(t, d, "box", text)
+	says := func(of string, want, never string) {
+		t.Helper()
+		if !strings.Contains(of, want) || never != "" && strings.Contains(of, never) {
+			t.Errorf("want %q, not %q:\n%s", want, never, of)
+		}
+	}
+	_, _, said := d.Call(t, "box", "config")
+	says(said, "nothing is set for box; there are model and key", "")
+	says(d.Do(t, "box", "status"), "none: its policy has no section inference", "")
+	_, out, said := d.Call(t, "box", "config", "set", "model", "ollama/one")
+	says(out, "it has no effect: its policy has no section inference", "")
+	says(said, "warning: no model answers inside: its policy has no section inference; add the line `inference: {}`", "")
+	says(d.Do(t, "box", "config"), "model=ollama/one\n", "")
+	says(d.Do(t, "box", "config", "-o", "json"), `"model": "ollama/one"`, "")
+	if _, err := c.SetConfig(ctx, "box", map[string]string{api.ConfigModel: "openai/one", api.ConfigKey: "sk-1", api.ConfigKeyVerified: "true"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ChangePolicy(ctx, "box", api.PolicyChange{Text: text + "inference: {}\n", Restart: true}); err != nil {
+		t.Fatal(err)
+	}
+	says(d.Do(t, "box", "status"), "openai/one, key verified\n", "no effect")
+	says(d.Do(t, "box", "config", "set", "model", "anthropic/two"), "anthropic/two, no key: the one that there is is for openai", "warning")
+	says(d.Do(t, "box", "config", "get", "key"), "for openai\n", "sk-1")
+	d.Do(t, "box", "config", "set", "model", "openai/three")
+	says(d.Do(t, "box", "config"), "key=verified\nmodel=openai/three\n", "sk-1")
+}
+
 // TestInference changes model, key and policy of a sandbox that runs, kills its daemon, and shows that none of it is seen inside.
 func TestInference(t *testing.T) {
 	t.Parallel()
