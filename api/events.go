@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,8 +27,11 @@ const (
 // maxRecord bounds a line of the audit log as the client takes it.
 const maxRecord = 1 << 20
 
-// ParseTime reads a time as a person writes it: a duration before now, the beginning of today, or a date with or without a time of the
-// day.
+// maxDays is a century: no log is older.
+const maxDays = 100 * 366
+
+// ParseTime reads a time as a person writes it: a duration before now, days among them, the beginning of today, or a date with or
+// without a time of the day.
 func ParseTime(s string, now time.Time) (time.Time, error) {
 	if s == "today" {
 		y, m, d := now.Local().Date()
@@ -36,12 +40,17 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
 		return now.Add(-d), nil
 	}
+	if days, found := strings.CutSuffix(s, "d"); found { // which time.ParseDuration does not know, and audit_max_age does
+		if n, err := strconv.ParseUint(days, 10, 32); err == nil && n <= maxDays {
+			return now.Add(-time.Duration(n) * 24 * time.Hour), nil
+		}
+	}
 	for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04", "2006-01-02T15:04", time.DateTime} {
 		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf(`%q: want a duration such as 1h30m, today, or a time such as 2026-01-31, "2026-01-31 15:04" or 2026-01-31T15:04:05Z`, s)
+	return time.Time{}, fmt.Errorf(`%q: want a duration such as 1h30m or 7d, today, or a time such as 2026-01-31, "2026-01-31 15:04" or 2026-01-31T15:04:05Z`, s)
 }
 
 // Query is the selection as a URL has it.

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -48,9 +49,33 @@ func decode(n *yaml.Node, keys []string, into any) error {
 		if value.ShortTag() == "!!null" {
 			return fmt.Errorf("%s has no value; give one, or remove the line", key)
 		}
+		if err := fits(value, reflect.TypeOf(into).Elem(), key); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
 	}
 	if err := n.Decode(into); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	return nil
+}
+
+// fits says what the value of a key has to be, by the field of t that it is for. The library's own errors name types of Go.
+func fits(value *yaml.Node, t reflect.Type, key string) error {
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != key {
+			continue
+		}
+		nested := func(n *yaml.Node) bool { return n.Kind != yaml.ScalarNode }
+		switch kind := f.Type.Kind(); {
+		case kind == reflect.Slice && (value.Kind != yaml.SequenceNode || slices.ContainsFunc(value.Content, nested)):
+			return errors.New("want a list of words: [a, b]")
+		case kind == reflect.Struct && value.Kind != yaml.MappingNode:
+			return errors.New("want `key: value` lines, such as {file: /etc/nemoclaw/secret}")
+		case kind == reflect.Int && value.ShortTag() != "!!int":
+			return errors.New("want a whole number")
+		case kind == reflect.String && nested(value):
+			return errors.New("want one value")
+		}
 	}
 	return nil
 }

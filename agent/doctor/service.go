@@ -143,7 +143,10 @@ func (e *examiner) daemon() Finding {
 	case err != nil:
 		return failed(err.Error(), "it listens, and does not answer as it should", "journalctl -u nemoclaw-agent -n 50; then systemctl restart nemoclaw-agent")
 	}
-	found := fmt.Sprintf("version %s, level %s, %d sandboxes", info.Version, info.Level, info.Sandboxes)
+	found := fmt.Sprintf("version %s, level %s, %d sandbox", info.Version, info.Level, info.Sandboxes)
+	if info.Sandboxes != 1 {
+		found += "es"
+	}
 	if info.Version != e.o.Version {
 		return warning(found+"; this program is "+e.o.Version, "what one of them knows the other may not", "systemctl restart nemoclaw-agent (sandboxes go on running)")
 	}

@@ -30,7 +30,7 @@ const howToSelectLogs = `The logs are read as they are on the disk, whether the 
 
 ` + howToTime
 
-const howToTime = `A time is a duration before now (90s, 1h30m), today, 2006-01-02, "2006-01-02 15:04" (local) or 2006-01-02T15:04:05Z.`
+const howToTime = `A time is a duration before now (90s, 1h30m, 7d), today, 2006-01-02, "2006-01-02 15:04" (local) or 2006-01-02T15:04:05Z.`
 
 func newAuditSearch() *cobra.Command {
 	var format string

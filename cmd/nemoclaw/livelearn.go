@@ -41,7 +41,7 @@ On a terminal each change is shown as a diff with the reasons for it, and asked 
 all that follow, q none of them. What was accepted becomes one revision of the policy. Without a terminal the diff is printed,
 and --yes makes all of it.
 
-A time is a duration before now (90s, 1h30m), today, 2006-01-02, "2006-01-02 15:04" (local) or 2006-01-02T15:04:05Z.
+A time is a duration before now (90s, 1h30m, 7d), today, 2006-01-02, "2006-01-02 15:04" (local) or 2006-01-02T15:04:05Z.
 
 ` + changeStatus,
 		Example: strings.ReplaceAll(`  nemoclaw NAME policy learn

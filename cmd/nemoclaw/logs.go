@@ -25,7 +25,7 @@ func newLogs(name string) *cobra.Command {
 		Long: `logs shows the decisions about a sandbox from the audit log: when, the verdict, what was attempted, by which program, and
 the rule that decided. Without a limit it shows all of them. With -o json it shows the lines of the audit log as they are.
 
-A time is a duration before now (90s, 1h30m), today, 2006-01-02, "2006-01-02 15:04" (local) or 2006-01-02T15:04:05Z.
+A time is a duration before now (90s, 1h30m, 7d), today, 2006-01-02, "2006-01-02 15:04" (local) or 2006-01-02T15:04:05Z.
 
 Exit status: 0 shown, 1 not, 2 wrong usage.`,
 		Example: `  nemoclaw ` + name + ` logs --follow

@@ -365,6 +365,7 @@ func (o *onboarding) create(ctx context.Context) error {
 Next:
   nemoclaw %[1]s status
   nemoclaw %[1]s connect                  a shell inside
+  nemoclaw %[1]s models                   what answers inside, at https://inference.local
   nemoclaw %[1]s logs --follow            what is decided about it
   nemoclaw %[1]s policy add --domain api.openai.com --port 443
 `, s.Name)

@@ -182,12 +182,17 @@ func TestWithoutDaemon(t *testing.T) {
 func TestParseTime(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.Local)
 	for in, want := range map[string]time.Time{
-		"": {}, "90s": now.Add(-90 * time.Second), "1h30m": now.Add(-90 * time.Minute),
+		"": {}, "90s": now.Add(-90 * time.Second), "1h30m": now.Add(-90 * time.Minute), "7d": now.Add(-7 * 24 * time.Hour), "0d": now,
 		"2026-05-03": time.Date(2026, 5, 3, 0, 0, 0, 0, time.Local), "2026-05-03 10:30": time.Date(2026, 5, 3, 10, 30, 0, 0, time.Local),
 		"2026-05-03T10:30:00Z": time.Date(2026, 5, 3, 10, 30, 0, 0, time.UTC),
 	} {
 		if got, err := parseTime("since", in, now); err != nil || !got.Equal(want) {
 			t.Errorf("%q: %v, %v; want %v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"d", "-1d", "1.5d", "36601d", "99999999999d", "7D", "1w", "yesterday"} {
+		if got, err := parseTime("since", in, now); err == nil {
+			t.Errorf("%q: %v", in, got)
 		}
 	}
 }
