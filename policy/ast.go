@@ -28,7 +28,7 @@ type Policy struct {
 	Filesystem  *FilesystemSection  `key:"filesystem" doc:"Which paths may be read, written and executed, beside the baseline and the private HOME, /tmp and /dev/shm."`
 	Process     *ProcessSection     `key:"process" doc:"Which programs may be executed, and the limits of the sandbox. Left out: none."`
 	Devices     *DevicesSection     `key:"devices" doc:"Devices of the host beside the basics of /dev. Left out: none."`
-	Tools       Later               `key:"tools" later:"yes" why:"no agent framework is hooked, so no tool call is seen" doc:"Tool calls of agent frameworks."`
+	Tools       Later               `key:"tools" later:"yes" why:"the privacy router records tool calls, and no rule judges them" doc:"Tool calls of agent frameworks."`
 	Inference   *InferenceSection   `key:"inference" doc:"Which models answer inside at inference.local, and which prompts stay on this host. Left out: nothing answers there."`
 	Audit       *AuditSection       `key:"audit" doc:"How surely what is let through is written down."`
 }

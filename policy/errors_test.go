@@ -132,7 +132,7 @@ var refusals = []struct {
 	{"unknown default", "network: {default: dney}\n", []string{`:1:20: network.default: unknown value dney (did you mean "deny"?)`}},
 	{"publish", "network: {publish: [\"127.0.0.1:3000:3000\"]}\n", []string{":1:20: network.publish: not supported by this version (no server inside can be reached from outside yet)"}},
 	{"sections of later versions", "tools: {default: allow}\naudit: {strict: maybe}\n", []string{
-		":1:8: tools: not supported by this version (no agent framework is hooked, so no tool call is seen)",
+		":1:8: tools: not supported by this version (the privacy router records tool calls, and no rule judges them)",
 		":2:17: audit.strict: expected true or false, found the text \"maybe\"",
 	}},
 	{"no GPUs", "devices: {gpus: []}\n", []string{":1:17: devices.gpus: the list is empty (name at least one, or leave the key out where it is optional)"}},

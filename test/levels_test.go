@@ -98,7 +98,7 @@ func guarantees(t *testing.T) []guarantee {
 			holds: []string{"fill /tmp/big 32", "forks 200", "files"}},
 		{rule: "`enforcement: full`", by: "needs BPF LSM", refused: "the level here is static", policy: "enforcement: full\n" + harness.Base},
 		{rule: "`devices.gpus`", by: "mount view, cgroup BPF", policy: gpus("0"), on: harness.W.GPUHost(t), holds: []string{"open rw /dev/nvidia1", "mknod-of /tmp/nvidia1 240 1"}},
-		{rule: "`tools`", by: "nothing yet", refused: "not supported by this version", policy: "tools: {default: allow}\n" + harness.Base},
+		{rule: "`tools`", by: "nothing: [the privacy router records](routing.md#records) the tool calls that it sees, and judges none", refused: "not supported by this version", policy: "tools: {default: allow}\n" + harness.Base},
 	}
 }
 
