@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -181,6 +182,9 @@ func (s *selection) each(ctx context.Context, args []string, fn func(line []byte
 	for _, file := range slices.Compact(files) {
 		name, ok := strings.CutSuffix(filepath.Base(file), ".jsonl")
 		if !ok {
+			if _, err := os.Stat(file); err != nil {
+				return fmt.Errorf("audit log: %w", err)
+			}
 			return usage(fmt.Errorf("%s: name a log by its FILE.jsonl, or a directory of logs", file))
 		}
 		if err := audit.Query(ctx, filepath.Dir(file), name, flt, func(_ uint64, line []byte) error { return fn(line) }); err != nil {

@@ -504,7 +504,7 @@ func TestAuditSearch(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		"want jsonl, csv, cef or ocsf": {"export", "--format", "xml", dir}, "want one of": {"search", "--plane", "x", dir}, "want allow, ask or deny": {"search", "--verdict", "x", dir},
-		"there is no log in it": {"search", t.TempDir()}, "name a log by its FILE.jsonl": {"search", dir + "/agent.000001.jsonl.zst"},
+		"there is no log in it": {"search", t.TempDir()}, "audit log: stat /no/such: no such file": {"search", "/no/such"}, "name a log by its FILE.jsonl": {"search", dir + "/agent.000001.jsonl.zst"},
 	} {
 		if status, out, errs := call(t, append([]string{"audit"}, args...)...); status == 0 || !strings.Contains(errs, want) {
 			t.Errorf("%v: status %d, %q, %q", args, status, out, errs)
