@@ -216,7 +216,7 @@ func (v *verifier) signed(e Evidence, sigs []Checkpoint, unsigned uint64) {
 		}
 	}
 	if v.report.Signed == nil && len(sigs) == 0 {
-		v.report.Fault = &Fault{Line: 1, Seq: v.report.First, Kind: Unsigned, Detail: "the log has no checkpoint: they were taken away, or its writer has no key, as that of a run"}
+		v.report.Fault = &Fault{Line: 1, Seq: v.report.First, Kind: Unsigned, Detail: "the log has no checkpoint: they were taken away, or it was written before the logs of `nemoclaw run` were signed"}
 		return
 	}
 	to := v.report.First - 1

@@ -32,6 +32,9 @@ var classes = map[policy.Plane]int{
 	policy.PlaneExec: processActivity, policy.PlaneInference: apiActivity, policy.PlaneSystem: appLifecycle,
 }
 
+// execStep is how a program is launched: by who executes it, in its place.
+const execStep = 3
+
 // refused is the activity of the plane network for what was denied; other is what the schema has no number for, which is then called by
 // the record's action.
 const refused, other = 5, 99
@@ -155,7 +158,7 @@ func concerned(e object, d *policy.Decision, class int, product object) {
 		program := file(d.Object)
 		launched := object{"name": program["name"], "file": program}
 		identify(launched, d)
-		e["process"] = launched
+		e["process"], e["launch_type_id"] = launched, execStep
 	case apiActivity:
 		e["src_endpoint"], e["api"] = here, object{"operation": orUnknown(d.Object)}
 	case appLifecycle:
