@@ -230,6 +230,16 @@ func TestRunRefuses(t *testing.T) {
 		"events into nowhere":  {"", func(o *Options, dir string) { o.JSONEvents = dir + "/no/where" }, "--json-events"},
 		"hosts from nowhere":   {"", func(o *Options, dir string) { o.HostsFile = dir + "/hosts" }, "--hosts-file"},
 		"an audit log that is": {"", func(o *Options, dir string) { o.AuditDir = "/dev/null" }, "audit directory /dev/null"},
+		"no place for a key":   {"", func(o *Options, _ string) { o.KeyDir = "/dev/null/key" }, "name another directory with --key-dir"},
+		"a key that others see": {"", func(o *Options, _ string) {
+			if _, err := audit.OpenSigner(o.KeyDir); err != nil {
+				t.Error(err)
+			}
+			if err := os.Chmod(filepath.Join(o.KeyDir, "key.pem"), 0o644); err != nil {
+				t.Error(err)
+			}
+		}, "others than its owner can read it"},
+		"its own key": {"", func(o *Options, _ string) { o.KeyDir = filepath.Join(o.Workspace, "key") }, "nemoclaw's own audit key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, c.policy, c.change, "true")

@@ -3,6 +3,7 @@
 package test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,5 +157,32 @@ func TestKilledRunIsSigned(t *testing.T) {
 	r := harness.W.Run(t, harness.Box{Flags: flags}, "/workspace/probe", "exit 0")
 	if out, ok := own(t, keys, logs); r.Code != 0 || !ok || !strings.Contains(out, "signed, all of it") {
 		t.Errorf("after the next run: %s\n%s", out, r.Dump())
+	}
+}
+
+// TestKeyIsOutOfReach: a sandbox whose policy lets it read the directory that the key is in can't read the key, nor what is kept with it.
+func TestKeyIsOutOfReach(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/srv", "nemoclaw-key-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "beside"), []byte("beside it\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	keys := filepath.Join(dir, "key")
+	box := harness.Box{
+		Policy: "filesystem:\n  allow:\n    - {path: " + dir + ", permissions: [read]}\nprocess:\n  allow:\n    - {command: cat}\n    - {command: find}\n",
+		Flags:  []string{"--key-dir", keys},
+	}
+	if r := harness.W.Run(t, box, "cat", filepath.Join(dir, "beside"), filepath.Join(keys, "key.pem")); r.Code == 0 || !strings.Contains(r.Out, "beside it") || strings.Contains(r.Out, "PRIVATE") {
+		t.Errorf("reading it\n%s", r.Dump())
+	}
+	if r := harness.W.Run(t, box, "find", dir); strings.Contains(r.Out, "key.pem") || strings.Contains(r.Out, ".head") || !strings.Contains(r.Out, "beside") {
+		t.Errorf("looking for it\n%s", r.Dump())
+	}
+	if public(t, keys) == "" {
+		t.Error("there is no key")
 	}
 }
