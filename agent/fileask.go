@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/agent/approvals"
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -121,24 +123,28 @@ func (i *Instance) hold(h loader.HeldCall, d policy.Decision) {
 // answerFile waits for the answer to a question, and makes it true.
 func (i *Instance) answerFile(ctx context.Context, h loader.HeldCall, d policy.Decision) {
 	asked := time.Now()
-	verdict := i.c.Ask(ctx, d)
+	span := i.c.Tracer.Hold(d)
+	outcome := "withdrawn" // the caller is gone, or the sandbox
+	defer func() { span.Answered(i.c.Name, d, outcome) }()
+	verdict := i.c.Ask(approvals.Telling(ctx, func(id string) { span.Set(trace.Approval, id) }), d)
 	if !i.asks.finish(h) {
 		return
 	}
 	d.Time, d.Verdict, d.Waited = time.Now(), verdict, true
 	switch {
 	case verdict == policy.Allow:
-		d.Reason = "approved by a person after "
+		outcome, d.Reason = "approved", "approved by a person after "
 	case ctx.Err() != nil:
-		d.Verdict, d.Reason = policy.Deny, "it was asked about, and nobody answered in "
+		outcome, d.Verdict, d.Reason = "unanswered", policy.Deny, "it was asked about, and nobody answered in "
 	default:
-		d.Verdict, d.Reason = policy.Deny, "it was asked about, and was denied after "
+		outcome, d.Verdict, d.Reason = "denied", policy.Deny, "it was asked about, and was denied after "
 	}
 	d.Reason += time.Since(asked).Round(time.Millisecond).String()
 	// What goes on because of an answer comes after its record.
 	i.c.Record(d)
 	err := i.guard.Resume(h, d.Verdict)
 	if errors.Is(err, loader.ErrNotHeld) && verdict == policy.Allow {
+		outcome = "withdrawn"
 		d.Time, d.Verdict, d.Reason = time.Now(), policy.Deny, "when the answer came the call did not wait any more"
 		i.c.Record(d)
 	} else if err != nil && !errors.Is(err, loader.ErrNotHeld) {

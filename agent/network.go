@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nemoclaw/nemoclaw/agent/approvals"
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -48,14 +50,25 @@ func (i *Instance) makeProxy(p *policy.Compiled) (err error) {
 	if err := i.makeRouter(p); err != nil {
 		return err
 	}
+	cfg.Trace, cfg.Traced = i.c.Tracer.Connections(i.c.Name)
 	if i.router != nil {
-		cfg.Local = &dnsproxy.Local{Name: policy.InferenceName, Serve: i.router.Serve}
+		cfg.Local = &dnsproxy.Local{Name: policy.InferenceName, Serve: func(c net.Conn, from dnsproxy.Handed) {
+			i.router.Serve(c, from.Port, from.Subject, trace.Link{Trace: from.Trace, Span: from.Span})
+		}}
 	}
 	if i.c.Ask != nil {
-		cfg.Ask, cfg.Granted = i.c.Ask, i.c.Granted
+		cfg.Ask, cfg.Granted = i.askConnection, i.c.Granted
 	}
 	i.proxy, err = dnsproxy.New(cfg)
 	return err
+}
+
+// askConnection asks about a connection, whose trace is told by which id, where there is one.
+func (i *Instance) askConnection(ctx context.Context, d policy.Decision) policy.Verdict {
+	if t := dnsproxy.TraceOf(ctx); t != nil {
+		ctx = approvals.Telling(ctx, t.AskedAs)
+	}
+	return i.c.Ask(ctx, d)
 }
 
 // serveAll begins to answer at the sockets.

@@ -43,6 +43,11 @@ var alerts = []alert{
 		"nemoclaw audit search --plane system --text forward says which and why. refused: it does not take them, its log says why; removed: audit_max_total has no room for as long as it is away.",
 	},
 	{
+		"NemoClawTracesLost", `increase(nemoclaw_traces_spans_lost_total[15m]) > 0`, "15m", "warning",
+		"Spans of traces are lost: {{ $labels.cause }}.",
+		"journalctl -u nemoclaw-agent | grep traces says why. full: the collector takes nothing, or too little; refused: its log says why. A smaller ratio under traces in agent.yaml makes fewer.",
+	},
+	{
 		"NemoClawErrors", `increase(nemoclaw_errors_total{severity="error"}[15m]) > 0`, "0s", "warning",
 		"The daemon wrote an error to its journal.",
 		"journalctl -u nemoclaw-agent --since -1h | grep level=ERROR says what was tried; nemoclaw doctor says whether the host has what is needed.",

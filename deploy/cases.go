@@ -42,6 +42,10 @@ var examples = map[string]example{
 		[]string{`nemoclaw_forward_lost_records_total{` + at + `,receiver="siem",cause="refused"} 0x4 1x30`, `nemoclaw_forward_lost_records_total{` + at + `,receiver="siem",cause="removed"} 0x40`},
 		"4m", "6m", on("receiver", "siem", "cause", "refused"),
 	},
+	"NemoClawTracesLost": {
+		[]string{`nemoclaw_traces_spans_lost_total{` + at + `,cause="full"} 0x4 0+7x60`, `nemoclaw_traces_spans_lost_total{` + at + `,cause="refused"} 0x60`},
+		"15m", "25m", on("cause", "full"),
+	},
 	"NemoClawErrors": {
 		[]string{`nemoclaw_errors_total{` + at + `,severity="warning"} 0+1x30`, `nemoclaw_errors_total{` + at + `,severity="error"} 0x9 1x20`},
 		"9m", "11m", on("severity", "error"),

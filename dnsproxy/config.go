@@ -66,6 +66,11 @@ type Config struct {
 	// rule stands against it. nil: no. It is never consulted about what a deny rule decided. It must be quick.
 	Granted func(d policy.Decision) bool
 
+	// Trace is asked of each connection that comes: what it returns has its ids in it, and is given to Traced when the connection is
+	// over. nil, or a nil trace: nobody wants to know. Both are called on the proxy's own threads and must be quick.
+	Trace  func() *ConnTrace
+	Traced func(*ConnTrace)
+
 	// Local is a name that is answered in this process; nil: there is none.
 	Local *Local
 

@@ -64,6 +64,7 @@ type conn struct {
 	x        *httpExchange // nil: bytes
 	retry    *helloRetry   // nil: no second ClientHello can come
 	denial   *denial       // a refusal that waits until it can be said
+	trace    *ConnTrace    // nil: nobody wants to know
 }
 
 const lingerFor = 2 * time.Second
@@ -88,6 +89,12 @@ func (l *loop) accepted(k *sock, fd int, client netip.AddrPort) {
 	c.cl = cl
 	cl.out = true // what came along is an event already
 	l.conns[c] = struct{}{}
+	if s.cfg.Trace != nil {
+		c.trace = s.cfg.Trace()
+	}
+	if c.trace != nil {
+		c.trace.Began, c.trace.began = s.epoch.Add(time.Duration(l.now)), l.now
+	}
 	l.guarded(c, c.begin)
 }
 
@@ -147,6 +154,7 @@ func (c *conn) begin() {
 
 // aim judges a destination and goes on as the verdict says.
 func (c *conn) aim(t target) {
+	c.enter(StepDecide)
 	c.to = t
 	c.rule = c.s.judge(c.pol, t, c.peer.Caller)
 	if c.granted() {
@@ -203,7 +211,12 @@ func (c *conn) ask() {
 	var verdict policy.Verdict
 	asked := c.l.now
 	why := "it was asked about, and was denied"
+	c.enter(StepAsk)
+	trace := c.trace
 	c.work(hold, func(ctx context.Context) {
+		if trace != nil {
+			ctx = context.WithValue(ctx, traceKey{}, trace)
+		}
 		if verdict = c.s.cfg.Ask(ctx, d); ctx.Err() != nil {
 			why = "it was asked about, and nobody answered in time"
 		}
@@ -290,6 +303,8 @@ func (c *conn) allowed() bool {
 	}
 	c.recorded = true
 	d := c.record(policy.Allow, c.consent)
+	c.decided(d)
+	c.enter(StepRecord)
 	if c.s.cfg.Permit == nil {
 		c.s.cfg.Record(d)
 		return true
@@ -377,6 +392,7 @@ func (c *conn) end(reset bool) {
 	c.u2c.free()
 	delete(c.l.conns, c)
 	c.s.giveConn()
+	c.traced()
 }
 
 // again reports whether a call would have had to wait.

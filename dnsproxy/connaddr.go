@@ -11,6 +11,9 @@ import (
 // resolve finds the addresses that may be dialled.
 func (c *conn) resolve() {
 	c.resolved = true
+	if c.to.name != "" {
+		c.enter(StepResolve)
+	}
 	if c.s.cfg.HostProxy != nil && c.s.cfg.HostProxy(c.to.host(), c.to.port) != nil {
 		if c.to.name != "" && !c.learn() {
 			return

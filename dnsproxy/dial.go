@@ -32,6 +32,7 @@ func (c *conn) startDial() {
 	if !c.allowed() {
 		return
 	}
+	c.enter(StepDial)
 	if c.viaProxy || c.s.cfg.Dial != nil {
 		c.dialElsewhere()
 		return

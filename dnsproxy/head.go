@@ -16,6 +16,7 @@ const headRead = 16 << 10 // bytes read at once while a head is not complete; bo
 // readHead reads until the head that the state asks for is complete, and has it judged.
 func (c *conn) readHead(st connState) {
 	if c.state != st {
+		c.enter(StepHead)
 		c.state = st
 		c.c2u.scanned = 0
 		c.deadline = c.l.now + int64(c.s.cfg.HeaderTimeout)
@@ -353,6 +354,7 @@ func (c *conn) linger(last []byte) {
 		c.abort()
 		return
 	}
+	c.leave()
 	sysShutdown(c.cl.fd, unix.SHUT_WR)
 	if c.up != nil {
 		c.l.forget(c.up)

@@ -16,7 +16,16 @@ import (
 type Local struct {
 	Name string
 	// Serve takes a connection over, from its first byte. It is called in a goroutine of its own.
-	Serve func(c net.Conn, port uint16, who policy.Subject)
+	Serve func(c net.Conn, from Handed)
+}
+
+// Handed is what is known of a connection that is handed over.
+type Handed struct {
+	Port    uint16
+	Subject policy.Subject // who made it
+	// Its ids, where its trace is wanted; else zeros. The trace itself is over with this.
+	Trace [16]byte
+	Span  [8]byte
 }
 
 // local reports whether a name is answered here.
@@ -51,7 +60,9 @@ func (c *conn) handOver() {
 	if !c.recorded {
 		c.recorded = true
 		// Nothing leaves the host with this: whoever answers waits for the records of what does, and can say why something may not.
-		c.s.cfg.Record(c.record(policy.Allow, c.consent))
+		d := c.record(policy.Allow, c.consent)
+		c.decided(d)
+		c.s.cfg.Record(d)
 	}
 	head := append(append([]byte(nil), c.c2u.pend...), c.c2u.hold...)
 	fd := c.cl.fd
@@ -72,8 +83,11 @@ func (c *conn) handOver() {
 	c.c2u.free()
 	c.u2c.free()
 	delete(c.l.conns, c)
-
-	s, port, who := c.s, c.to.port, c.peer.Subject
+	s, from := c.s, Handed{Port: c.to.port, Subject: c.peer.Subject}
+	if c.trace != nil {
+		from.Trace, from.Span = c.trace.ID, c.trace.Span
+	}
+	c.traced()
 	lc := &localConn{Conn: nc, head: head}
 	stop := context.AfterFunc(s.ctx, func() { _ = nc.Close() })
 	lc.done = sync.OnceFunc(func() {
@@ -84,6 +98,6 @@ func (c *conn) handOver() {
 	go func() {
 		defer s.wg.Done()
 		defer s.guard("connection")
-		s.cfg.Local.Serve(lc, port, who)
+		s.cfg.Local.Serve(lc, from)
 	}()
 }

@@ -19,14 +19,14 @@ import (
 func TestLocal(t *testing.T) {
 	w := newWorld(t, "inference:\n  local: {model: \"ollama/x\"}\n", func(_ *world, c *Config) {
 		c.MaxConns = 2
-		c.Local = &Local{Name: policy.InferenceName, Serve: func(c net.Conn, port uint16, who policy.Subject) {
+		c.Local = &Local{Name: policy.InferenceName, Serve: func(c net.Conn, from Handed) {
 			defer c.Close()
 			r, err := http.ReadRequest(bufio.NewReader(c))
 			if err != nil {
 				return
 			}
 			body, _ := io.ReadAll(r.Body)
-			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s %d %s %s %s", who.Exe, port, r.Method, r.URL.Path, body)
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s %d %s %s %s", from.Subject.Exe, from.Port, r.Method, r.URL.Path, body)
 		}}
 	})
 	const request = "POST /v1/x HTTP/1.1\r\nHost: inference.local\r\nContent-Length: 5\r\n\r\nhello"

@@ -81,6 +81,7 @@ func (c *conn) cut(reason string) { c.cutBy(rulePos(c.pol, c.rule.rule), reason)
 func (c *conn) cutBy(pos, reason string) {
 	d := c.record(policy.Deny, reason)
 	d.Rule = pos
+	c.decided(d)
 	c.s.cfg.Record(d)
 	c.abort()
 }

@@ -39,6 +39,7 @@ func (c *conn) refuse(rule, reason string, alert byte) {
 	}
 	c.recorded = true
 	c.came(ConnRefused)
+	c.decided(d)
 	c.s.cfg.Record(d)
 	c.say(&denial{status: http.StatusForbidden, Error: "blocked by the sandbox's policy", Tried: "connect " + d.Object, Rule: d.Rule, Reason: reason, Next: nextSteps(d)}, alert)
 }
@@ -63,7 +64,9 @@ func (c *conn) fail(reason string) {
 	c.came(ConnFailed)
 	if !c.recorded {
 		c.recorded = true
-		c.s.cfg.Record(c.record(policy.Allow, strings.TrimPrefix(c.consent+"; allowed, but "+reason, "; ")))
+		d := c.record(policy.Allow, strings.TrimPrefix(c.consent+"; allowed, but "+reason, "; "))
+		c.decided(d)
+		c.s.cfg.Record(d)
 	}
 	c.say(&denial{status: http.StatusBadGateway, Error: "the connection could not be made", Tried: "connect " + c.to.String(), Reason: reason,
 		Next: []string{"The policy allows it; try again later, or check the name and the port."}}, 0)
@@ -128,6 +131,7 @@ func (c *conn) requestDenial(h *requestHead, err error) *denial {
 		status = he.status
 		rec.Rule, rec.Suggest = "builtin", ""
 	}
+	c.decided(rec)
 	c.s.cfg.Record(rec)
 	return &denial{status: status, Error: "blocked by the sandbox's policy", Tried: tried, Rule: rec.Rule, Reason: err.Error(), Next: nextSteps(rec)}
 }

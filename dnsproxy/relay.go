@@ -42,6 +42,8 @@ func (c *conn) startRelay() {
 		return
 	}
 	c.state = stRelay
+	c.dialled()
+	c.enter(StepRelay)
 	c.came(ConnRelayed)
 	c.s.stats.setup.Observe(time.Duration(c.l.now - c.began))
 	c.touch()
@@ -267,10 +269,18 @@ func (c *conn) send(d *dir, dst *sock, b []byte) bool {
 
 // count adds what was written to the traffic.
 func (c *conn) count(dst *sock, n int) {
+	moved := int64(max(n, 0))
 	if dst == c.up {
-		c.l.sent.Add(int64(max(n, 0)))
+		c.l.sent.Add(moved)
 	} else {
-		c.l.received.Add(int64(max(n, 0)))
+		c.l.received.Add(moved)
+	}
+	if t := c.trace; t == nil {
+		return
+	} else if dst == c.up {
+		t.Sent += moved
+	} else {
+		t.Received += moved
 	}
 }
 

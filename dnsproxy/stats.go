@@ -70,6 +70,9 @@ func (c *conn) came(o ConnOutcome) {
 	if !c.counted {
 		c.counted = true
 		c.s.stats.conns[o].Add(1)
+		if c.trace != nil {
+			c.trace.Outcome = o
+		}
 	}
 }
 

@@ -76,6 +76,16 @@ func sysLocal(fd int) (netip.AddrPort, error) {
 	return addrPort(&sa), nil
 }
 
+func sysPeer(fd int) (netip.AddrPort, error) {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unsafe.Sizeof(sa))
+	_, _, e := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	if e != 0 {
+		return netip.AddrPort{}, e
+	}
+	return addrPort(&sa), nil
+}
+
 // addrPort reads a socket address of either family, without v4-mapping.
 func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := (*[2]byte)(unsafe.Pointer(&sa.Port))

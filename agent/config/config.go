@@ -58,6 +58,7 @@ type Config struct {
 
 	Hooks   []Hook    // that are told of requests
 	Forward []Forward // that audit records are sent to
+	Traces  Traces    // where traces are sent
 }
 
 // Default returns what the daemon does without a file and without flags.

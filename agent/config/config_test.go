@@ -72,6 +72,11 @@ forward:
       splunk: https://splunk.example.org:8088
       token: {credential: hec}
       index: audit
+traces:
+    endpoint: https://collector.example.org:4318
+    ca: /etc/nemoclaw/collector-ca.pem
+    token: {file: /etc/nemoclaw/collector.token}
+    ratio: 0.1
 `
 	c, err := Load(write(t, text))
 	if err != nil {
@@ -196,9 +201,28 @@ func TestErrorsNameTheLineAndTheRemedy(t *testing.T) {
 		"forward: [{name: a, elastic: 'https://x', planes: [net]}]\n":                 `planes: there is no plane "net"`,
 		"forward: [{name: a, elastic: 'https://x', verdicts: [no]}]\n":                `verdicts: "no": want allow`,
 		"forward: [{name: a, elastic: 'https://x', ca: }]\n":                          "ca has no value",
-		"run_dir: /a\n---\nrun_dir: /b\n":                                             `: more than one document`,
-		"run_dir: \"\n":                                                               `found unexpected end of stream`,
-		"audit_keep: 1\n" + strings.Repeat("#", maxFile):                              `has more than`,
+		"traces: []\n":                                                        ":1: traces: want `key: value` lines; the keys are endpoint, ",
+		"traces: {}\ntraces: {}\n":                                            ":2: traces was given in line 1 already",
+		"a: 1\n":                                                              "hooks, forward, traces",
+		"traces: {ratio: 0.1}\n":                                              "endpoint: want the address of a collector",
+		"traces: {endpoint: 'collector:4318'}\n":                              "endpoint: want the address of a collector",
+		"traces: {endpoint: 'http://collector:4318'}\n":                       "endpoint: http://collector:4318: want https",
+		"traces: {endpoint: 'https://me:hunter2@x'}\n":                        "a secret doesn't belong here",
+		"traces: {endpoint: 'https://x', ratio: 0}\n":                         "ratio: 0: want a part of 1",
+		"traces: {endpoint: 'https://x', ratio: 1.1}\n":                       "ratio: 1.1: want a part of 1",
+		"traces: {endpoint: 'https://x', ratio: .nan}\n":                      "ratio: NaN: want a part of 1",
+		"traces: {endpoint: 'https://x', ratio: half}\n":                      "cannot unmarshal",
+		"traces: {endpoint: 'https://x', ratio: }\n":                          "ratio has no value",
+		"traces: {endpoint: 'https://x', rate: 1}\n":                          `unknown key "rate"`,
+		"traces: {endpoint: 'https://x', ca: a}\n":                            `ca: "a": want an absolute path`,
+		"traces: {endpoint: 'https://x', key: /a}\n":                          "cert and key belong together",
+		"traces: {endpoint: 'http://127.0.0.1:1', ca: /a}\n":                  "ca, cert and key are for TLS",
+		"traces: {endpoint: 'https://x', token: {file: /a, credential: b}}\n": "want file or credential",
+		"traces: {endpoint: 'https://x', token: {fil: /a}}\n":                 `token: unknown key "fil"`,
+		"traces: {endpoint: 'https://x', user: me}\n":                         "user: its password is token",
+		"run_dir: /a\n---\nrun_dir: /b\n":                                     `: more than one document`,
+		"run_dir: \"\n":                                                       `found unexpected end of stream`,
+		"audit_keep: 1\n" + strings.Repeat("#", maxFile):                      `has more than`,
 	} {
 		name := write(t, text)
 		if _, err := Load(name); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), want) {
@@ -261,6 +285,7 @@ func TestFlagsWinOverTheFile(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("run_dir: /a\naudit_keep: 3\n"))
 	f.Add([]byte("a: &x [*x]\n"))
+	f.Add([]byte("traces: {endpoint: 'https://x', ratio: 1e-3, token: {file: /t}}\n"))
 	f.Add([]byte("forward: [{name: a, loki: 'https://x', token: {credential: c}, planes: [dns]}]\n"))
 	f.Add([]byte("hooks: [{exec: [/a, ' b: '], states: [held]}, {webhook: 'https://x/\\xff', secret_file: /y, rate: 3}]\n"))
 	f.Fuzz(func(t *testing.T, src []byte) {

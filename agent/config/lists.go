@@ -10,13 +10,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The settings that are lists. They have no flags.
+// The settings that are more than a line: lists, and traces. They have no flags.
 const (
 	hooksKey   = "hooks"
 	forwardKey = "forward"
 )
 
-var listKeys = []string{hooksKey, forwardKey}
+var listKeys = []string{hooksKey, forwardKey, tracesKey}
 
 // parseList reads a list of mappings. An error has the place of what is wrong.
 func parseList[T any](file, key, example string, limit int, list *yaml.Node, parse func(*yaml.Node) (T, error)) (all []T, err error) {
@@ -85,7 +85,11 @@ func listText[T any](key string, all []T) string {
 	if all == nil {
 		all = []T{}
 	}
-	b, err := yaml.Marshal(map[string][]T{key: all})
+	return mappingText(key, all)
+}
+
+func mappingText(key string, value any) string {
+	b, err := yaml.Marshal(map[string]any{key: value})
 	if err != nil { // it is strings and numbers
 		panic(err)
 	}

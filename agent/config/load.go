@@ -152,11 +152,14 @@ func (c *Config) parse(name string, src []byte) error {
 }
 
 func (c *Config) parseListed(name, key string, list *yaml.Node) (err error) {
-	if key == hooksKey {
+	switch key {
+	case hooksKey:
 		c.Hooks, err = parseList(name, key, "`- exec: [/path/of/a/program]`, `- webhook: https://...`", maxHooks, list, parseHook)
-		return err
+	case forwardKey:
+		c.Forward, err = parseForwards(name, list)
+	case tracesKey:
+		c.Traces, err = parseTraces(name, list)
 	}
-	c.Forward, err = parseForwards(name, list)
 	return err
 }
 
@@ -173,5 +176,5 @@ func (c Config) String() string {
 		}
 		fmt.Fprintf(&b, "%-15s %s\n", s.key+":", value)
 	}
-	return b.String() + listText(hooksKey, c.Hooks) + listText(forwardKey, c.Forward)
+	return b.String() + listText(hooksKey, c.Hooks) + listText(forwardKey, c.Forward) + mappingText(tracesKey, c.Traces)
 }

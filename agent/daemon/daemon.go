@@ -46,6 +46,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/agent/snapshot"
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -71,6 +72,7 @@ type Daemon struct {
 	parent   string // directory of the cgroup that all sandboxes' are in
 	refusals *refusals
 	gpus     gpu.Helper
+	tracer   *trace.Tracer // nil: nothing is traced
 
 	life   context.Context // ends with Close
 	cancel context.CancelFunc
@@ -105,6 +107,9 @@ func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err err
 	close(d.records)
 	hooks, err := d.openHooks()
 	if err != nil {
+		return nil, err
+	}
+	if d.tracer, err = trace.Open(c.Traces, d.tellOfReceiver); err != nil {
 		return nil, err
 	}
 	if err := d.openLoader(); err != nil {
@@ -158,7 +163,7 @@ func (d *Daemon) openAudit() error {
 	return err
 }
 
-// tellOfReceiver says what becomes of a receiver of records, in the journal and in the log, which may be about to be opened.
+// tellOfReceiver says what becomes of a receiver of records or traces, in the journal and in the log, which may be about to be opened.
 func (d *Daemon) tellOfReceiver(action, object, reason string) {
 	d.log.Warn(reason, action, object)
 	select {
@@ -383,6 +388,7 @@ func (d *Daemon) Close() error {
 	for _, b := range d.all() {
 		b.detach()
 	}
+	d.tracer.Close() // with what the connections that this has ended left
 	var errs []error
 	if d.refusals != nil {
 		errs = append(errs, d.refusals.close())

@@ -23,6 +23,7 @@ func (d *Daemon) Metrics() metrics.Snapshot {
 		Version: d.version, Level: d.loader.Level().String(), Audit: d.audit.Err(), Records: d.audit.Head().Seq, Lost: d.audit.Lost(), Missed: d.hub.Lost(),
 		Receivers: d.receivers(), Measured: loader.Measured(),
 	}
+	s.Traces, s.Tracing = d.tracer.State()
 	var err error
 	keep := func() {
 		if err != nil {

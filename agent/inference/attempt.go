@@ -96,6 +96,7 @@ func (r *Router) attempt(ctx context.Context, w http.ResponseWriter, rec *record
 		if err := r.ask(ctx, rec, b); err != nil {
 			return err
 		}
+		rec.trace.enter("redact")
 		var whole bool
 		if x.hidden, whole = r.redact(rec.rs, b, x.texts, v.matches); !whole {
 			return errKept
@@ -125,8 +126,10 @@ func (r *Router) attempt(ctx context.Context, w http.ResponseWriter, rec *record
 		}
 	}
 	x.began, rec.first, rec.usage, rec.estimated = time.Now(), 0, dialect.Usage{}, false
+	rec.trace.upstream(b, x.request.Operation)
 	err = r.exchange(ctx, w, rec, x)
 	r.settle(ctx, rec, x, l, err)
+	rec.trace.answered(rec, err)
 	return err
 }
 
@@ -182,7 +185,7 @@ func (r *Router) ask(ctx context.Context, rec *record, b *policy.Backend) error 
 	defer cancel()
 	d := rec.decision(policy.Ask, "held until a person answers: "+v.summary())
 	d.Object = b.String() + " (" + strings.Join(append(slices.Sorted(maps.Keys(v.counts)), v.unseen...), ", ") + ")"
-	if r.c.Ask(ctx, d) != policy.Allow {
+	if r.c.Ask(rec.trace.asking(ctx), d) != policy.Allow {
 		return refuse("it was asked whether %s may have this request (%s), and nobody allowed it; it was sent nowhere", b, v.summary())
 	}
 	return nil

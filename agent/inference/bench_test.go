@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -54,7 +55,7 @@ func BenchmarkRequest(b *testing.B) {
 			if err != nil {
 				return
 			}
-			r.Serve(nc, 443, policy.Subject{})
+			r.Serve(nc, 443, policy.Subject{}, trace.Link{})
 		}
 	}()
 	roots := x509.NewCertPool()

@@ -41,6 +41,7 @@ type record struct {
 	cost      float64 // USD
 	results   []returned
 	calls     calls
+	trace     traced
 }
 
 func newID() string {
@@ -101,6 +102,7 @@ func (rec *record) done(err error) {
 	rec.r.c.Record(d)
 	rec.returned(v)
 	rec.asksFor()
+	rec.trace.over(rec, rec.r.c.Sandbox, d, err)
 }
 
 // fill enters what a record of a request has.

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/nemoclaw/nemoclaw/agent/inference/classify"
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -52,6 +53,8 @@ type Config struct {
 	Authority *Authority // nil: there is no https
 	Record    func(policy.Decision)
 	Permit    func(policy.Decision) error // is Record for a request that is about to be sent, where the policy is strict
+	Sandbox   string                      // whose it is, for traces
+	Tracer    *trace.Tracer               // nil: nothing is traced
 	// Ask answers what the policy asks about; nil: nobody is there.
 	Ask func(ctx context.Context, d policy.Decision) policy.Verdict
 }
@@ -118,6 +121,9 @@ func New(c Config) (*Router, error) {
 			}
 			if s, ok := c.(*served); ok {
 				ctx = context.WithValue(ctx, callerKey{}, s.who)
+				if s.from != (trace.Link{}) {
+					ctx = context.WithValue(ctx, linkKey{}, s.from)
+				}
 			}
 			return ctx
 		},
@@ -153,9 +159,9 @@ func prepare(p *policy.Compiled) (*rules, error) {
 	return next, nil
 }
 
-// Serve takes a connection over that somebody inside made to the router's name.
-func (r *Router) Serve(c net.Conn, port uint16, who policy.Subject) {
-	var conn net.Conn = &served{c, who}
+// Serve takes a connection over that somebody inside made to the router's name. from is its own span, where it has one.
+func (r *Router) Serve(c net.Conn, port uint16, who policy.Subject, from trace.Link) {
+	var conn net.Conn = &served{c, who, from}
 	if port == 443 {
 		if r.tls == nil {
 			c.Close()
@@ -178,10 +184,14 @@ func (r *Router) Close() error {
 // served is a connection from inside, and who made it.
 type served struct {
 	net.Conn
-	who policy.Subject
+	who  policy.Subject
+	from trace.Link
 }
 
-type callerKey struct{}
+type (
+	callerKey struct{}
+	linkKey   struct{}
+)
 
 // queue is a listener whose connections somebody else accepts.
 type queue struct {

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -407,7 +408,7 @@ func TestServe(t *testing.T) {
 			TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true,
 			DialContext: func(context.Context, string, string) (net.Conn, error) {
 				here, there := net.Pipe()
-				go r.Serve(there, port, policy.Subject{Exe: "/usr/bin/curl"})
+				go r.Serve(there, port, policy.Subject{Exe: "/usr/bin/curl"}, trace.Link{})
 				return here, nil
 			},
 		}}

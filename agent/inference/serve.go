@@ -19,7 +19,7 @@ import (
 // ServeHTTP serves one request from inside.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	who, _ := req.Context().Value(callerKey{}).(policy.Subject)
-	rec := &record{r: r, rs: r.now.Load(), who: who, id: newID(), began: time.Now(), object: fmt.Sprintf("%.16s %.200s", req.Method, req.URL.Path)}
+	rec := &record{r: r, rs: r.now.Load(), who: who, id: newID(), began: time.Now(), trace: r.begin(req.Context()), object: fmt.Sprintf("%.16s %.200s", req.Method, req.URL.Path)}
 	d, op, known := dialect.Of(req.Method, req.URL.Path)
 	if !known {
 		d = dialect.OpenAIChat
@@ -67,6 +67,7 @@ func (r *Router) serve(w http.ResponseWriter, req *http.Request, rec *record, d 
 	case dialect.ListModels, dialect.ShowModel, dialect.Version, dialect.Greet:
 		return r.tell(w, rec, d, op, strings.TrimPrefix(req.URL.Path, "/v1/models/"))
 	}
+	rec.trace.enter("receive")
 	body, release, err := r.body(w, req)
 	if err != nil {
 		return err
@@ -94,12 +95,15 @@ func (r *Router) serve(w http.ResponseWriter, req *http.Request, rec *record, d 
 	rec.asked = strings.Clone(rec.told(text.Clip(q.Model, maxName)))
 	beta := req.Header.Get("Anthropic-Beta")
 	leftOut := rs.section.Unseen > policy.RouteCloud && q.LeaveOutOffers()
+	rec.trace.enter("classify")
 	rec.verdict, err = rs.judge(q, &r.memory, beta)
+	rec.trace.classified(rec.verdict)
 	rec.collect(q)
 	if err != nil {
 		return err
 	}
 	rec.verdict.leftOut = leftOut
+	rec.trace.enter("decide")
 	b, err := r.chosen(rs.section, q.Model)
 	if err != nil {
 		return err

@@ -102,6 +102,12 @@ func (o output) daemon(s *Snapshot, e *Errors) {
 		o.send(forwardLost, float64(r.Refused), r.Name, "refused")
 		o.send(forwardLost, float64(r.Removed), r.Name, "removed")
 	}
+	if s.Tracing {
+		o.send(tracesSent, float64(s.Traces.Sent))
+		o.send(tracesLost, float64(s.Traces.Full), "full")
+		o.send(tracesLost, float64(s.Traces.Refused), "refused")
+		o.send(tracesUp, truth(s.Traces.Error == nil))
+	}
 	o.send(errorsSaid, float64(e.warnings.Load()), "warning")
 	o.send(errorsSaid, float64(e.errors.Load()), "error")
 	o.send(lastError, float64(e.last.Load()))

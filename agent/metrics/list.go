@@ -158,6 +158,12 @@ var (
 		"0 while what was last sent to the receiver did not arrive, else 1.", "receiver")
 	forwardLost = add("Daemon", Counter, "forward_lost_records_total", "Records that a receiver never gets",
 		"Records that the receiver refused for ever, or that were removed before it had them, since the daemon began. The audit log has those that were refused.", "receiver", "cause")
+	tracesSent = add("Daemon", Counter, "traces_spans_sent_total", "Spans sent",
+		"Spans of traces that the collector took, since the daemon began. Without traces in agent.yaml there is no such series.")
+	tracesLost = add("Daemon", Counter, "traces_spans_lost_total", "Spans lost",
+		"Spans of traces that the collector never gets, since the daemon began: full, there was no room for more while it did not take them; refused, it does not take them.", "cause")
+	tracesUp = add("Daemon", Gauge, "traces_up", "The collector takes traces",
+		"0 while what was last sent to the collector did not arrive, else 1.")
 	missed = add("Daemon", Counter, "subscriber_records_lost_total", "Records that followers missed",
 		"Records that followers of events were too slow for. The audit log has them.")
 	errorsSaid = add("Daemon", Counter, "errors_total", "Errors",

@@ -13,6 +13,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/inference"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
@@ -29,6 +30,8 @@ type Snapshot struct {
 	Lost           uint64 // records that a full disk took
 	Missed         uint64 // records that subscribers were too slow for
 	Receivers      []api.Forward
+	Tracing        bool
+	Traces         trace.State // of the collector, where Tracing
 
 	Sandboxes []Sandbox
 

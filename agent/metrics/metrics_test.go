@@ -24,6 +24,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/inference"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/histogram"
@@ -73,6 +74,7 @@ func whole(names ...string) *source {
 	h := hub.New(nil)
 	s := &source{Snapshot{
 		Version: "1", Level: "static", Strays: map[loader.Hook]uint64{loader.HookExec: 1}, Maps: []loader.MapUse{{Name: "rules", Entries: 1, Capacity: 2}},
+		Tracing: true, Traces: trace.State{Sent: 9, Full: 2, Refused: 1},
 		Receivers: []api.Forward{{Name: "siem", Kind: "syslog", Seq: 5, Lag: 2, Behind: 1.5, Refused: 3, Removed: 4, Error: "down"}},
 		Programs:  []loader.ProgramUse{{Name: "connect4", Runs: 1, Time: time.Millisecond}}, Lost: 6,
 		GPUs: api.GPUs{State: api.GPUsReady, Driver: "570.124.06", GPUs: []api.GPU{{

@@ -12,6 +12,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/hook"
 	"github.com/nemoclaw/nemoclaw/agent/metrics"
 	"github.com/nemoclaw/nemoclaw/agent/text"
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/cmd/internal/flagerr"
 )
 
@@ -58,6 +59,9 @@ Exit status: 0 it was told to stop, or the configuration is right (--check); 1 o
 					return err
 				}
 				if err := forward.Check(cfg.Forward); err != nil {
+					return err
+				}
+				if err := trace.Check(cfg.Traces); err != nil {
 					return err
 				}
 				fmt.Fprint(cmd.OutOrStdout(), cfg)

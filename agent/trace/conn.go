@@ -1,0 +1,131 @@
+package trace
+
+import (
+	"github.com/nemoclaw/nemoclaw/dnsproxy"
+	"github.com/nemoclaw/nemoclaw/policy"
+)
+
+// The attributes that are ours. The others are OpenTelemetry's (semantic conventions 1.43).
+const (
+	Sandbox  = "nemoclaw.sandbox"
+	Plane    = "nemoclaw.plane"
+	Verdict  = "nemoclaw.verdict"
+	Rule     = "nemoclaw.rule"
+	Revision = "nemoclaw.revision"
+	Outcome  = "nemoclaw.outcome"
+	Approval = "nemoclaw.approval.id"
+	Taint    = "nemoclaw.taint"
+	Sent     = "nemoclaw.bytes_sent" // to whoever was asked
+	Received = "nemoclaw.bytes_received"
+)
+
+// Who says which program did it. Its arguments are in no span.
+func (s *Span) Who(who policy.Subject) {
+	if s == nil {
+		return
+	}
+	s.Set("process.executable.path", who.Exe)
+	if who.PID != 0 {
+		s.Count("process.pid", int64(who.PID))
+	}
+	s.Set(Taint, who.Taint)
+}
+
+// Decided says what was decided, and by what.
+func (s *Span) Decided(sandbox string, plane policy.Plane, v policy.Verdict, rule, revision string) {
+	if s == nil {
+		return
+	}
+	s.Set(Sandbox, sandbox)
+	s.Set(Plane, string(plane))
+	s.Set(Verdict, v.String())
+	s.Set(Rule, rule)
+	s.Set(Revision, revision)
+}
+
+// Connections are the hooks of a sandbox's proxy; nil where there is no tracer.
+func (t *Tracer) Connections(sandbox string) (begin func() *dnsproxy.ConnTrace, over func(*dnsproxy.ConnTrace)) {
+	if t == nil {
+		return nil, nil
+	}
+	begin = func() *dnsproxy.ConnTrace {
+		id, chosen := t.newID()
+		if !chosen {
+			return nil
+		}
+		return &dnsproxy.ConnTrace{ID: id, Span: newSpanID()}
+	}
+	return begin, func(c *dnsproxy.ConnTrace) {
+		t.over(made{1 + len(c.Steps()), func() *Span { return t.connection(sandbox, c) }})
+	}
+}
+
+// connection makes the spans of a connection that is over.
+func (t *Tracer) connection(sandbox string, c *dnsproxy.ConnTrace) *Span {
+	m := &making{tracer: t, id: c.ID}
+	root := m.add(&Span{id: c.Span, name: "connect " + c.To, kind: Internal, began: c.Began, ended: c.Began.Add(c.Took)})
+	if c.Decided {
+		root.Decided(sandbox, policy.PlaneNetwork, c.Verdict, c.Rule, c.Revision)
+	} else {
+		root.Set(Sandbox, sandbox)
+		root.Set(Plane, string(policy.PlaneNetwork))
+	}
+	root.Set(Outcome, c.Outcome.String())
+	root.Who(c.Subject)
+	root.Set("server.address", c.Host)
+	root.Count("server.port", int64(c.Port))
+	switch {
+	case c.Decided && c.Verdict == policy.Deny:
+		root.Fail("refused")
+	case c.Outcome == dnsproxy.ConnFailed:
+		root.Fail("failed")
+	}
+	asked := c.Approval()
+	for i, step := range c.Steps() {
+		s := m.add(&Span{id: newSpanID(), up: c.Span, name: step.Step.String(), kind: Internal, began: c.Began.Add(step.Began), ended: c.Began.Add(step.Ended)})
+		if last := i == len(c.Steps())-1; last {
+			s.Fail(root.failed)
+		}
+		switch step.Step {
+		case dnsproxy.StepAsk:
+			s.Set(Approval, asked)
+		case dnsproxy.StepResolve:
+			s.Set("dns.question.name", c.Host)
+			s.Count("nemoclaw.addresses", int64(c.Found))
+		case dnsproxy.StepDial:
+			s.kind = Client
+			if c.Dialled.IsValid() {
+				s.Set("network.peer.address", c.Dialled.Addr().String())
+				s.Count("network.peer.port", int64(c.Dialled.Port()))
+			}
+		case dnsproxy.StepRelay:
+			s.Count(Sent, c.Sent)
+			s.Count(Received, c.Received)
+		}
+	}
+	return root
+}
+
+// Hold begins the trace of a call that waits for a person.
+func (t *Tracer) Hold(d policy.Decision) *Span {
+	s := t.Begin("hold " + string(d.Plane) + " " + d.Action)
+	if s == nil {
+		return nil
+	}
+	if !d.Time.IsZero() && d.Time.Before(s.began) {
+		s.began = d.Time // when the kernel held it
+	}
+	s.Set("nemoclaw.object", d.Object)
+	s.Who(d.Subject)
+	return s
+}
+
+// Answered ends it, with how it ended in a word.
+func (s *Span) Answered(sandbox string, d policy.Decision, outcome string) {
+	s.Decided(sandbox, d.Plane, d.Verdict, d.Rule, d.Revision)
+	s.Set(Outcome, outcome)
+	if d.Verdict == policy.Deny {
+		s.Fail("refused")
+	}
+	s.End()
+}
