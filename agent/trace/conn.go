@@ -108,7 +108,7 @@ func (t *Tracer) connection(sandbox string, c *dnsproxy.ConnTrace) *Span {
 
 // Hold begins the trace of a call that waits for a person.
 func (t *Tracer) Hold(d policy.Decision) *Span {
-	s := t.Begin("hold " + string(d.Plane) + " " + d.Action)
+	s := t.Begin("hold " + d.Action)
 	if s == nil {
 		return nil
 	}

@@ -320,3 +320,59 @@ func TestTheEndSendsTheRest(t *testing.T) {
 		t.Errorf("%d of %d came", n, maxQueue/2)
 	}
 }
+
+// A call that waits has one span, from when the kernel held it until its answer.
+func TestAHeldCall(t *testing.T) {
+	t.Parallel()
+	col := newCollector(t, nil)
+	tr, _ := open(t, col.URL)
+	held := time.Now().Add(-time.Minute)
+	d := policy.Decision{
+		Time: held, Plane: policy.PlaneExec, Action: "exec", Object: "/usr/bin/id", Subject: policy.Subject{PID: 7, Exe: "/usr/bin/sh", Args: "sh -c hunter2"},
+		Verdict: policy.Ask, Rule: "policy.yaml:3", Revision: "0123",
+	}
+	for outcome, v := range map[string]policy.Verdict{"approved": policy.Allow, "denied": policy.Deny, "unanswered": policy.Deny, "withdrawn": policy.Ask} {
+		s := tr.Hold(d)
+		s.Set(Approval, "0123456789")
+		answered := d
+		answered.Time, answered.Verdict = time.Now(), v
+		s.Answered("box", answered, outcome)
+		until(t, "it is sent", func() bool { n, _ := col.count(); return n > 0 })
+		col.mu.Lock()
+		got := col.spans[0]
+		col.spans = nil
+		col.mu.Unlock()
+		all := texts(got)
+		if got.Name != "hold exec" || got.StartTimeUnixNano != uint64(held.UnixNano()) || got.EndTimeUnixNano < uint64(answered.Time.UnixNano()) ||
+			all[Outcome] != outcome || all[Verdict] != v.String() || all[Approval] != "0123456789" || all["nemoclaw.object"] != "/usr/bin/id" || all[Sandbox] != "box" ||
+			(got.Status.GetCode() == traces.Status_STATUS_CODE_ERROR) != (v == policy.Deny) || strings.Contains(got.String(), "hunter2") {
+			t.Errorf("%s: %v", outcome, got)
+		}
+	}
+}
+
+// BenchmarkConnection is what a traced connection costs: its hooks on the proxy's thread, and then its way into a request.
+func BenchmarkConnection(b *testing.B) {
+	tr, err := newTracer(config.Traces{Endpoint: "http://127.0.0.1:1", Ratio: 1}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	begin, over := tr.Connections("box")
+	b.Run("hooks", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			over(begin())
+			<-tr.queue
+		}
+	})
+	b.Run("spans", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			over(connTrace(tr))
+			m := <-tr.queue
+			if _, err := proto.Marshal(&traces.ScopeSpans{Spans: m.root().trace.proto(nil)}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

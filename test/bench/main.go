@@ -38,7 +38,7 @@ func main() {
 		return
 	}
 	rounds := flag.Int("rounds", 15, "how often each contestant is measured")
-	only := flag.String("only", "", "start, files, proxy, dns, growth, daemon, decide, approvals, inference or audit: only that part")
+	only := flag.String("only", "", "start, files, proxy, dns, growth, daemon, decide, approvals, inference, audit or traces: only that part")
 	flag.Parse()
 	os.Exit(harness.Inside(func() int {
 		b := &bench{Program: harness.Program{Name: "bench"}, rounds: *rounds}
@@ -46,7 +46,7 @@ func main() {
 			for _, p := range []struct {
 				name string
 				run  func(*bench)
-			}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}, {"daemon", measureDaemon}, {"decide", measureDecide}, {"approvals", measureApprovals}, {"inference", measureInference}, {"audit", measureAudit}} {
+			}{{"start", measureStart}, {"files", measureFiles}, {"proxy", measureProxy}, {"dns", measureDNS}, {"growth", measureGrowth}, {"daemon", measureDaemon}, {"decide", measureDecide}, {"approvals", measureApprovals}, {"inference", measureInference}, {"audit", measureAudit}, {"traces", measureTraces}} {
 				if *only == "" || *only == p.name {
 					fmt.Fprintf(os.Stderr, "measuring %s ...\n", p.name)
 					p.run(b)
