@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nemoclaw/nemoclaw/agent/approvals"
-	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/loader"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -126,7 +124,7 @@ func (i *Instance) answerFile(ctx context.Context, h loader.HeldCall, d policy.D
 	span := i.c.Tracer.Hold(d)
 	outcome := "withdrawn" // the caller is gone, or the sandbox
 	defer func() { span.Answered(i.c.Name, d, outcome) }()
-	verdict := i.c.Ask(approvals.Telling(ctx, func(id string) { span.Set(trace.Approval, id) }), d)
+	verdict := i.c.Ask(span.Asking(ctx), d)
 	if !i.asks.finish(h) {
 		return
 	}

@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
@@ -66,7 +65,7 @@ func (i *Instance) makeProxy(p *policy.Compiled) (err error) {
 // askConnection asks about a connection, whose trace is told by which id, where there is one.
 func (i *Instance) askConnection(ctx context.Context, d policy.Decision) policy.Verdict {
 	if t := dnsproxy.TraceOf(ctx); t != nil {
-		ctx = approvals.Telling(ctx, t.AskedAs)
+		ctx = trace.Asking(ctx, t.AskedAs)
 	}
 	return i.c.Ask(ctx, d)
 }

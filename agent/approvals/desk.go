@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/nemoclaw/nemoclaw/agent/approvals/offer"
+	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -87,13 +88,6 @@ func (q *Queue) Open(c Config) (*Desk, error) {
 	return k, nil
 }
 
-type tellKey struct{}
-
-// Telling returns a context with which Ask tells by which id a request waits. What need not wait has none.
-func Telling(ctx context.Context, id func(string)) context.Context {
-	return context.WithValue(ctx, tellKey{}, id)
-}
-
 // Ask waits for the answer to d, at most until ctx ends: then it denies.
 func (k *Desk) Ask(ctx context.Context, d policy.Decision) policy.Verdict {
 	d = lacking(d)
@@ -119,9 +113,7 @@ func (k *Desk) Ask(ctx context.Context, d policy.Decision) policy.Verdict {
 		k.changed(r)
 	}
 	k.mu.Unlock()
-	if told, ok := ctx.Value(tellKey{}).(func(string)); ok {
-		told(r.id)
-	}
+	trace.Asked(ctx, r.id)
 
 	select {
 	case <-r.done:

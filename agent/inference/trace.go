@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/agent/inference/dialect"
 	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -42,14 +41,10 @@ func (t *traced) classified(v *verdict) {
 	}
 }
 
-// asking has the step say by which id a person is asked.
+// asking begins the step in which a person is asked with the context that it returns.
 func (t *traced) asking(ctx context.Context) context.Context {
-	if t.root == nil {
-		return ctx
-	}
 	t.enter("ask")
-	step := t.step
-	return approvals.Telling(ctx, func(id string) { step.Set(trace.Approval, id) })
+	return t.step.Asking(ctx)
 }
 
 // operations are those of a model, in the words of OpenTelemetry's conventions for generative AI.

@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"context"
+
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -104,6 +106,28 @@ func (t *Tracer) connection(sandbox string, c *dnsproxy.ConnTrace) *Span {
 		}
 	}
 	return root
+}
+
+type askKey struct{}
+
+// Asking returns a context for a question to a person: whoever puts it there says by which id (Asked).
+func Asking(ctx context.Context, told func(id string)) context.Context {
+	return context.WithValue(ctx, askKey{}, told)
+}
+
+// Asking is that for a question that s is about.
+func (s *Span) Asking(ctx context.Context) context.Context {
+	if s == nil {
+		return ctx
+	}
+	return Asking(ctx, func(id string) { s.Set(Approval, id) })
+}
+
+// Asked tells who has put a question by which id it waits for its answer.
+func Asked(ctx context.Context, id string) {
+	if told, ok := ctx.Value(askKey{}).(func(string)); ok {
+		told(id)
+	}
 }
 
 // Hold begins the trace of a call that waits for a person.

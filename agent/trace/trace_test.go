@@ -3,10 +3,8 @@ package trace
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,57 +17,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/agent/trace/tracetest"
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
-
-// collector is a server that takes OTLP's traces.
-type collector struct {
-	*httptest.Server
-	answer func(w http.ResponseWriter, r *http.Request) // what it says to what it has read; nil: that all is well
-
-	mu    sync.Mutex
-	spans []*traces.Span
-	posts int
-	heads http.Header
-}
-
-func newCollector(t *testing.T, answer func(http.ResponseWriter, *http.Request)) *collector {
-	c := &collector{answer: answer}
-	c.Server = httptest.NewServer(http.HandlerFunc(c.take))
-	t.Cleanup(c.Close)
-	return c
-}
-
-func (c *collector) take(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	var all traces.TracesData
-	if err == nil {
-		err = proto.Unmarshal(body, &all)
-	}
-	if err != nil || r.Method != http.MethodPost || r.URL.Path != "/v1/traces" || r.Header.Get("Content-Type") != "application/x-protobuf" {
-		http.Error(w, fmt.Sprintf("%s %s: %v", r.Method, r.URL.Path, err), http.StatusBadRequest)
-		return
-	}
-	c.mu.Lock()
-	c.posts++
-	c.heads = r.Header.Clone()
-	for _, res := range all.ResourceSpans {
-		for _, scope := range res.ScopeSpans {
-			c.spans = append(c.spans, scope.Spans...)
-		}
-	}
-	c.mu.Unlock()
-	if c.answer != nil {
-		c.answer(w, r)
-	}
-}
-
-func (c *collector) count() (spans, posts int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.spans), c.posts
-}
 
 // notes keeps what was noted.
 type notes struct {
@@ -116,22 +67,10 @@ func until(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// texts are a span's attributes, as they are shown.
-func texts(s *traces.Span) map[string]string {
-	all := map[string]string{}
-	for _, a := range s.Attributes {
-		all[a.Key] = a.Value.GetStringValue()
-		if all[a.Key] == "" {
-			all[a.Key] = fmt.Sprint(a.Value.GetIntValue())
-		}
-	}
-	return all
-}
-
 // What a sandbox can choose (names, paths) ends up in spans: escaped, short, and as text that protobuf takes.
 func TestWhatComesFromInsideIsTextAndShort(t *testing.T) {
 	t.Parallel()
-	col := newCollector(t, nil)
+	col := tracetest.New(t, nil)
 	tr, _ := open(t, col.URL)
 	hostile := "\x1b[2J\n\x00\xff\u202e" + strings.Repeat("ä", 1<<16)
 	s := tr.Begin("hold " + hostile)
@@ -142,9 +81,10 @@ func TestWhatComesFromInsideIsTextAndShort(t *testing.T) {
 	}
 	s.End()
 	s.End() // once more is once
-	until(t, "it is sent", func() bool { n, _ := col.count(); return n == maxSpans })
-	for _, s := range col.spans {
-		for k, v := range texts(s) {
+	until(t, "it is sent", func() bool { return len(col.Spans()) == maxSpans })
+	for _, s := range col.Spans() {
+		for _, a := range s.Attributes {
+			k, v := a.Key, a.Value.GetStringValue()
 			if strings.ContainsAny(v, "\x1b\n\x00\u202e") || len([]rune(v)) > maxText+10 {
 				t.Errorf("%s is %.80q, %d bytes", k, v, len(v))
 			}
@@ -171,7 +111,7 @@ func connTrace(tr *Tracer) *dnsproxy.ConnTrace {
 
 func TestAConnectionsSpans(t *testing.T) {
 	t.Parallel()
-	col := newCollector(t, nil)
+	col := tracetest.New(t, nil)
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("s3cret\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -181,20 +121,19 @@ func TestAConnectionsSpans(t *testing.T) {
 	c := connTrace(tr)
 	c.Rule, c.Revision = "policy.yaml:7", "0123"
 	over(c)
-	until(t, "it is sent", func() bool { n, _ := col.count(); return n == 1 })
-	s := col.spans[0]
-	got := texts(s)
+	until(t, "it is sent", func() bool { return len(col.Spans()) == 1 })
+	s := col.Spans()[0]
 	for k, want := range map[string]string{
 		Sandbox: "box", Plane: "network", Verdict: "deny", Rule: "policy.yaml:7", Revision: "0123", Outcome: "refused", "server.address": "web.example", "server.port": "443",
 	} {
-		if got[k] != want {
-			t.Errorf("%s is %q, not %q", k, got[k], want)
+		if got := tracetest.Text(s, k); got != want {
+			t.Errorf("%s is %q, not %q", k, got, want)
 		}
 	}
 	if s.Name != "connect web.example:443" || s.Status.GetCode() != traces.Status_STATUS_CODE_ERROR || len(s.ParentSpanId) != 0 || [16]byte(s.TraceId) != c.ID || s.EndTimeUnixNano-s.StartTimeUnixNano != uint64(time.Second) {
 		t.Errorf("%v", s)
 	}
-	if h := col.heads.Get("Authorization"); h != "Bearer s3cret" {
+	if h := col.Headers().Get("Authorization"); h != "Bearer s3cret" {
 		t.Errorf("authorised by %q", h)
 	}
 }
@@ -258,7 +197,7 @@ func TestCollectorsThatFail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			col := newCollector(t, c.answer)
+			col := tracetest.New(t, c.answer)
 			tr, n := open(t, col.URL)
 			tr.grace = 50 * time.Millisecond
 			_, over := tr.Connections("box")
@@ -268,8 +207,7 @@ func TestCollectorsThatFail(t *testing.T) {
 			}
 			until(t, "it has come to something", func() bool {
 				s, _ := tr.State()
-				_, posts := col.count()
-				return posts > 0 && (s.Refused > 0) == c.refused && strings.Contains(n.all(), c.note) && (c.refused || name == "slow" || s.Error != nil)
+				return col.Posts() > 0 && (s.Refused > 0) == c.refused && strings.Contains(n.all(), c.note) && (c.refused || name == "slow" || s.Error != nil)
 			})
 			tr.Close() // also while a request is under way
 			s, _ := tr.State()
@@ -289,7 +227,7 @@ func TestCollectorsThatFail(t *testing.T) {
 func TestTheCollectorComesBack(t *testing.T) {
 	t.Parallel()
 	var up atomic.Bool
-	col := newCollector(t, func(http.ResponseWriter, *http.Request) {
+	col := tracetest.New(t, func(http.ResponseWriter, *http.Request) {
 		if !up.Load() {
 			panic(http.ErrAbortHandler)
 		}
@@ -309,14 +247,14 @@ func TestTheCollectorComesBack(t *testing.T) {
 // What is there at the end is sent.
 func TestTheEndSendsTheRest(t *testing.T) {
 	t.Parallel()
-	col := newCollector(t, nil)
+	col := tracetest.New(t, nil)
 	tr, _ := open(t, col.URL)
 	_, over := tr.Connections("box")
 	for range maxQueue / 2 {
 		over(connTrace(tr))
 	}
 	tr.Close()
-	if n, _ := col.count(); n != maxQueue/2 {
+	if n := len(col.Spans()); n != maxQueue/2 {
 		t.Errorf("%d of %d came", n, maxQueue/2)
 	}
 }
@@ -324,27 +262,25 @@ func TestTheEndSendsTheRest(t *testing.T) {
 // A call that waits has one span, from when the kernel held it until its answer.
 func TestAHeldCall(t *testing.T) {
 	t.Parallel()
-	col := newCollector(t, nil)
+	col := tracetest.New(t, nil)
 	tr, _ := open(t, col.URL)
 	held := time.Now().Add(-time.Minute)
 	d := policy.Decision{
 		Time: held, Plane: policy.PlaneExec, Action: "exec", Object: "/usr/bin/id", Subject: policy.Subject{PID: 7, Exe: "/usr/bin/sh", Args: "sh -c hunter2"},
 		Verdict: policy.Ask, Rule: "policy.yaml:3", Revision: "0123",
 	}
+	n := 0
 	for outcome, v := range map[string]policy.Verdict{"approved": policy.Allow, "denied": policy.Deny, "unanswered": policy.Deny, "withdrawn": policy.Ask} {
 		s := tr.Hold(d)
-		s.Set(Approval, "0123456789")
+		Asked(s.Asking(t.Context()), "0123456789")
 		answered := d
 		answered.Time, answered.Verdict = time.Now(), v
 		s.Answered("box", answered, outcome)
-		until(t, "it is sent", func() bool { n, _ := col.count(); return n > 0 })
-		col.mu.Lock()
-		got := col.spans[0]
-		col.spans = nil
-		col.mu.Unlock()
-		all := texts(got)
+		n++
+		until(t, "it is sent", func() bool { return len(col.Spans()) == n })
+		got := col.Spans()[n-1]
 		if got.Name != "hold exec" || got.StartTimeUnixNano != uint64(held.UnixNano()) || got.EndTimeUnixNano < uint64(answered.Time.UnixNano()) ||
-			all[Outcome] != outcome || all[Verdict] != v.String() || all[Approval] != "0123456789" || all["nemoclaw.object"] != "/usr/bin/id" || all[Sandbox] != "box" ||
+			tracetest.Text(got, Outcome) != outcome || tracetest.Text(got, Verdict) != v.String() || tracetest.Text(got, Approval) != "0123456789" || tracetest.Text(got, "nemoclaw.object") != "/usr/bin/id" || tracetest.Text(got, Sandbox) != "box" ||
 			(got.Status.GetCode() == traces.Status_STATUS_CODE_ERROR) != (v == policy.Deny) || strings.Contains(got.String(), "hunter2") {
 			t.Errorf("%s: %v", outcome, got)
 		}
