@@ -7,7 +7,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
-// The attributes that are ours. The others are OpenTelemetry's (semantic conventions 1.43).
+// The attributes that are ours. The others are OpenTelemetry's (its semantic conventions).
 const (
 	Sandbox  = "nemoclaw.sandbox"
 	Plane    = "nemoclaw.plane"
@@ -73,6 +73,7 @@ func (t *Tracer) connection(sandbox string, c *dnsproxy.ConnTrace) *Span {
 		root.Set(Plane, string(policy.PlaneNetwork))
 	}
 	root.Set(Outcome, c.Outcome.String())
+	root.Set("nemoclaw.consent", c.Consent)
 	root.Who(c.Subject)
 	root.Set("server.address", c.Host)
 	root.Count("server.port", int64(c.Port))

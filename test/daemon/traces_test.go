@@ -99,7 +99,7 @@ func TestTraces(t *testing.T) {
 		t.Error("what was allowed was not connected")
 	}
 	tr = traced(t, col, "connect "+asked+":7000", "relayed")
-	tr.Is(t, "decide, ask, resolve, record, dial, relay", "nemoclaw.verdict", "allow", "process.executable.path", "/workspace/probe")
+	tr.Is(t, "decide, ask, resolve, record, dial, relay", "nemoclaw.verdict", "allow", "nemoclaw.consent", "approved by a person", "process.executable.path", "/workspace/probe")
 	if id := tracetest.Text(tr.Step("ask"), "nemoclaw.approval.id"); id != r.ID {
 		t.Errorf("asked as %q, not %q", id, r.ID)
 	}
