@@ -121,9 +121,9 @@ func (i *Instance) hold(h loader.HeldCall, d policy.Decision) {
 // answerFile waits for the answer to a question, and makes it true.
 func (i *Instance) answerFile(ctx context.Context, h loader.HeldCall, d policy.Decision) {
 	asked := time.Now()
-	span := i.c.Tracer.Hold(d)
+	span := i.c.Traces.Hold(d)
 	outcome := "withdrawn" // the caller is gone, or the sandbox
-	defer func() { span.Answered(i.c.Name, d, outcome) }()
+	defer func() { span.Answered(d, outcome) }()
 	verdict := i.c.Ask(span.Asking(ctx), d)
 	if !i.asks.finish(h) {
 		return

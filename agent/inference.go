@@ -61,7 +61,7 @@ func (i *Instance) makeRouter(p *policy.Compiled) (err error) {
 	if i.authority == nil {
 		return nil
 	}
-	if i.router, err = inference.New(inference.Config{Source: i.c.Inference, Policy: p, Authority: i.authority, Record: i.c.Record, Permit: i.permit, Ask: i.c.Ask, Sandbox: i.c.Name, Tracer: i.c.Tracer}); err != nil {
+	if i.router, err = inference.New(inference.Config{Source: i.c.Inference, Policy: p, Authority: i.authority, Record: i.c.Record, Permit: i.permit, Ask: i.c.Ask, Traces: i.c.Traces}); err != nil {
 		return fmt.Errorf("run: the privacy router: %w", err)
 	}
 	return nil

@@ -45,7 +45,7 @@ type Config struct {
 	GPUs func(context.Context) api.GPUs // what the host has
 
 	Inference inference.Source // for the privacy router, where the policy has one
-	Tracer    *trace.Tracer    // nil: nothing is traced
+	Traces    *trace.Source    // nil: nothing is traced
 
 	Record func(policy.Decision) // every decision
 	// Permit records what the proxy or the router is about to let through. With strict it returns when that is on the disk; an error

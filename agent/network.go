@@ -49,7 +49,7 @@ func (i *Instance) makeProxy(p *policy.Compiled) (err error) {
 	if err := i.makeRouter(p); err != nil {
 		return err
 	}
-	cfg.Trace, cfg.Traced = i.c.Tracer.Connections(i.c.Name)
+	cfg.Trace, cfg.Traced = i.c.Traces.Connections()
 	if i.router != nil {
 		cfg.Local = &dnsproxy.Local{Name: policy.InferenceName, Serve: func(c net.Conn, from dnsproxy.Handed) {
 			i.router.Serve(c, from.Port, from.Subject, trace.Link{Trace: from.Trace, Span: from.Span})

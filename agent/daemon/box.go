@@ -178,7 +178,7 @@ func (b *box) config(compiled *policy.Compiled, root string) agent.Config {
 		Resolver: b.d.c.Resolver, HostsFile: b.d.c.HostsFile,
 		GPUs:      b.d.gpus.Look,
 		Inference: b.inference(),
-		Tracer:    b.d.tracer,
+		Traces:    b.d.tracer.Source(b.name),
 		Record:    b.record, Permit: b.records.Permit, Ask: b.desk.Ask, Refused: b.desk.Refused, Granted: b.desk.Granted,
 		Failed: func(err error) { go b.failStart(start, err) }, // it may be told from within what ends
 		Warn:   b.warn,

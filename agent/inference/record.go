@@ -102,7 +102,7 @@ func (rec *record) done(err error) {
 	rec.r.c.Record(d)
 	rec.returned(v)
 	rec.asksFor()
-	rec.trace.over(rec, rec.r.c.Sandbox, d, err)
+	rec.trace.over(rec, d, err)
 }
 
 // fill enters what a record of a request has.

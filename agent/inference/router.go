@@ -53,8 +53,7 @@ type Config struct {
 	Authority *Authority // nil: there is no https
 	Record    func(policy.Decision)
 	Permit    func(policy.Decision) error // is Record for a request that is about to be sent, where the policy is strict
-	Sandbox   string                      // whose it is, for traces
-	Tracer    *trace.Tracer               // nil: nothing is traced
+	Traces    *trace.Source               // nil: nothing is traced
 	// Ask answers what the policy asks about; nil: nobody is there.
 	Ask func(ctx context.Context, d policy.Decision) policy.Verdict
 }

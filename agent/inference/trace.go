@@ -21,7 +21,7 @@ type traced struct {
 
 // begin begins the trace of a request that came on a connection with a trace of its own, maybe.
 func (r *Router) begin(ctx context.Context) traced {
-	root := r.c.Tracer.Begin("request")
+	root := r.c.Traces.Begin("request", policy.PlaneInference)
 	if from, ok := ctx.Value(linkKey{}).(trace.Link); ok {
 		root.Link(from)
 	}
@@ -81,11 +81,11 @@ func (t *traced) answered(rec *record, err error) {
 }
 
 // over ends the trace. d is the request's record.
-func (t *traced) over(rec *record, sandbox string, d policy.Decision, err error) {
+func (t *traced) over(rec *record, d policy.Decision, err error) {
 	if t.root == nil {
 		return
 	}
-	t.root.Decided(sandbox, d.Plane, d.Verdict, d.Rule, d.Revision)
+	t.root.Decided(d.Verdict, d.Rule, d.Revision)
 	t.root.Who(d.Subject)
 	t.root.Set("nemoclaw.request.id", rec.id)
 	t.root.Set("gen_ai.request.model", rec.asked)

@@ -21,7 +21,7 @@ func TestSpansOfARequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newMany(t, "  fallbacks: [eu]\n  classes: {pii: redact, credentials: deny}\n")
-	m.c.Tracer, m.c.Sandbox = tracer, "box"
+	m.c.Traces = tracer.Source("box")
 	m.cloud.say = func(w http.ResponseWriter, _ string) { http.Error(w, "no go", http.StatusServiceUnavailable) }
 	if status, body := m.ask("gpt-4o", "say nothing of "+mail); status != 200 {
 		t.Fatalf("%d %s", status, body)

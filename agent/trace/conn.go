@@ -34,43 +34,37 @@ func (s *Span) Who(who policy.Subject) {
 }
 
 // Decided says what was decided, and by what.
-func (s *Span) Decided(sandbox string, plane policy.Plane, v policy.Verdict, rule, revision string) {
+func (s *Span) Decided(v policy.Verdict, rule, revision string) {
 	if s == nil {
 		return
 	}
-	s.Set(Sandbox, sandbox)
-	s.Set(Plane, string(plane))
 	s.Set(Verdict, v.String())
 	s.Set(Rule, rule)
 	s.Set(Revision, revision)
 }
 
-// Connections are the hooks of a sandbox's proxy; nil where there is no tracer.
-func (t *Tracer) Connections(sandbox string) (begin func() *dnsproxy.ConnTrace, over func(*dnsproxy.ConnTrace)) {
-	if t == nil {
+// Connections are the hooks of the sandbox's proxy; nil where nothing is traced.
+func (of *Source) Connections() (begin func() *dnsproxy.ConnTrace, over func(*dnsproxy.ConnTrace)) {
+	if of == nil {
 		return nil, nil
 	}
 	begin = func() *dnsproxy.ConnTrace {
-		id, chosen := t.newID()
+		id, chosen := of.newID()
 		if !chosen {
 			return nil
 		}
 		return &dnsproxy.ConnTrace{ID: id, Span: newSpanID()}
 	}
 	return begin, func(c *dnsproxy.ConnTrace) {
-		t.over(made{1 + len(c.Steps()), func() *Span { return t.connection(sandbox, c) }})
+		of.over(made{spans: 1 + len(c.Steps()), root: func() *Span { return of.connection(c) }})
 	}
 }
 
 // connection makes the spans of a connection that is over.
-func (t *Tracer) connection(sandbox string, c *dnsproxy.ConnTrace) *Span {
-	m := &making{tracer: t, id: c.ID}
-	root := m.add(&Span{id: c.Span, name: "connect " + c.To, kind: Internal, began: c.Began, ended: c.Began.Add(c.Took)})
+func (of *Source) connection(c *dnsproxy.ConnTrace) *Span {
+	root := of.root(c.ID, &Span{id: c.Span, name: "connect " + c.To, kind: Internal, began: c.Began, ended: c.Began.Add(c.Took)}, policy.PlaneNetwork)
 	if c.Decided {
-		root.Decided(sandbox, policy.PlaneNetwork, c.Verdict, c.Rule, c.Revision)
-	} else {
-		root.Set(Sandbox, sandbox)
-		root.Set(Plane, string(policy.PlaneNetwork))
+		root.Decided(c.Verdict, c.Rule, c.Revision)
 	}
 	root.Set(Outcome, c.Outcome.String())
 	root.Set("nemoclaw.consent", c.Consent)
@@ -85,7 +79,7 @@ func (t *Tracer) connection(sandbox string, c *dnsproxy.ConnTrace) *Span {
 	}
 	asked := c.Approval()
 	for i, step := range c.Steps() {
-		s := m.add(&Span{id: newSpanID(), up: c.Span, name: step.Step.String(), kind: Internal, began: c.Began.Add(step.Began), ended: c.Began.Add(step.Ended)})
+		s := root.trace.add(&Span{id: newSpanID(), up: c.Span, name: step.Step.String(), kind: Internal, began: c.Began.Add(step.Began), ended: c.Began.Add(step.Ended)})
 		if last := i == len(c.Steps())-1; last {
 			s.Fail(root.failed)
 		}
@@ -132,8 +126,8 @@ func Asked(ctx context.Context, id string) {
 }
 
 // Hold begins the trace of a call that waits for a person.
-func (t *Tracer) Hold(d policy.Decision) *Span {
-	s := t.Begin("hold " + d.Action)
+func (of *Source) Hold(d policy.Decision) *Span {
+	s := of.Begin("hold "+d.Action, d.Plane)
 	if s == nil {
 		return nil
 	}
@@ -146,8 +140,8 @@ func (t *Tracer) Hold(d policy.Decision) *Span {
 }
 
 // Answered ends it, with how it ended in a word.
-func (s *Span) Answered(sandbox string, d policy.Decision, outcome string) {
-	s.Decided(sandbox, d.Plane, d.Verdict, d.Rule, d.Revision)
+func (s *Span) Answered(d policy.Decision, outcome string) {
+	s.Decided(d.Verdict, d.Rule, d.Revision)
 	s.Set(Outcome, outcome)
 	if d.Verdict == policy.Deny {
 		s.Fail("refused")

@@ -49,7 +49,7 @@ func (t *Tracer) gather() (batch []made) {
 	for len(batch) < maxBatch {
 		select {
 		case m := <-t.queue:
-			if batch = append(batch, m); pace == nil {
+			if batch = append(batch, m.taken()); pace == nil {
 				pace = time.After(t.pace)
 			}
 			continue
@@ -59,7 +59,7 @@ func (t *Tracer) gather() (batch []made) {
 		}
 		select {
 		case m := <-t.queue:
-			batch = append(batch, m)
+			batch = append(batch, m.taken())
 		default:
 			return batch
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nemoclaw/nemoclaw/agent/otlp"
 	"github.com/nemoclaw/nemoclaw/agent/text"
+	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 const (
@@ -47,19 +48,26 @@ type Span struct {
 
 // making is a trace that is not over.
 type making struct {
-	tracer *Tracer
-	id     [16]byte
-	spans  []*Span
+	of    *Source
+	id    [16]byte
+	spans []*Span
 }
 
 // Begin begins a trace with its root, unless this is none of those that are chosen.
-func (t *Tracer) Begin(name string) *Span {
-	id, chosen := t.newID()
+func (of *Source) Begin(name string, plane policy.Plane) *Span {
+	id, chosen := of.newID()
 	if !chosen {
 		return nil
 	}
-	m := &making{tracer: t, id: id}
-	return m.add(&Span{id: newSpanID(), name: name, kind: Internal, began: time.Now()})
+	return of.root(id, &Span{id: newSpanID(), name: name, kind: Internal, began: time.Now()}, plane)
+}
+
+func (of *Source) root(id [16]byte, s *Span, plane policy.Plane) *Span {
+	m := &making{of: of, id: id}
+	m.add(s)
+	s.Set(Sandbox, of.sandbox)
+	s.Set(Plane, string(plane))
+	return s
 }
 
 func (m *making) add(s *Span) *Span {
@@ -136,7 +144,7 @@ func (s *Span) End() {
 			c.ended = s.ended
 		}
 	}
-	m.tracer.over(made{len(m.spans), func() *Span { return s }})
+	m.of.over(made{spans: len(m.spans), root: func() *Span { return s }})
 }
 
 // clean is a text that may come from inside.

@@ -21,8 +21,10 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/sink"
 )
 
-// maxQueue is how many traces wait for the collector: some megabytes, and what 2,000 connections leave in a moment.
-const maxQueue = 2048
+const (
+	maxQueue   = 2048         // traces that wait for the collector: some megabytes
+	maxWaiting = maxQueue / 4 // of them one sandbox's: who floods the queue loses its own
+)
 
 // A Note records what becomes of the collector, for whoever runs the daemon.
 type Note func(action, object, reason string)
@@ -53,8 +55,24 @@ type Tracer struct {
 	lostThen uint64    // of full, when nothing arrived any more
 }
 
+// A Source is a sandbox whose traces are made. A nil one has none. Its methods may be called from any goroutine.
+type Source struct {
+	tracer  *Tracer
+	sandbox string
+	waiting atomic.Int64 // traces in the queue
+}
+
+// Source returns that of a sandbox.
+func (t *Tracer) Source(sandbox string) *Source {
+	if t == nil {
+		return nil
+	}
+	return &Source{tracer: t, sandbox: sandbox}
+}
+
 // made is a trace that is over. It is put together when it is sent: what it is about has other things to do.
 type made struct {
+	of    *Source
 	spans int
 	root  func() *Span
 }
@@ -111,12 +129,12 @@ func (t *Tracer) Close() {
 
 // newID returns the id of a trace that is to be made. It is its choice, too, as OpenTelemetry's samplers make it: by the id's last 63
 // bits, so that whoever samples further along by the same rule chooses the same.
-func (t *Tracer) newID() (id [16]byte, chosen bool) {
-	if t == nil {
+func (of *Source) newID() (id [16]byte, chosen bool) {
+	if of == nil {
 		return id, false
 	}
 	low := rand.Uint64()
-	if low>>1 >= t.share {
+	if low>>1 >= of.tracer.share {
 		return id, false
 	}
 	put(id[:8], rand.Uint64())
@@ -136,12 +154,23 @@ func put(to []byte, n uint64) {
 }
 
 // over takes a trace that is over.
-func (t *Tracer) over(m made) {
-	select {
-	case t.queue <- m:
-	default:
-		t.full.Add(uint64(m.spans))
+func (of *Source) over(m made) {
+	m.of = of
+	if of.waiting.Add(1) <= maxWaiting {
+		select {
+		case of.tracer.queue <- m:
+			return
+		default:
+		}
 	}
+	of.waiting.Add(-1)
+	of.tracer.full.Add(uint64(m.spans))
+}
+
+// taken is a trace that has left the queue.
+func (m made) taken() made {
+	m.of.waiting.Add(-1)
+	return m
 }
 
 // State is how the collector is.

@@ -73,7 +73,7 @@ func TestWhatComesFromInsideIsTextAndShort(t *testing.T) {
 	col := tracetest.New(t, nil)
 	tr, _ := open(t, col.URL)
 	hostile := "\x1b[2J\n\x00\xff\u202e" + strings.Repeat("ä", 1<<16)
-	s := tr.Begin("hold " + hostile)
+	s := tr.Source(hostile).Begin("hold "+hostile, policy.PlaneFile)
 	s.Set("nemoclaw.object", hostile)
 	s.Who(policy.Subject{Exe: hostile, Args: "--password hunter2", PID: 7, Taint: hostile})
 	for range 10 * maxSpans {
@@ -100,7 +100,7 @@ func TestWhatComesFromInsideIsTextAndShort(t *testing.T) {
 
 // connTrace is a connection with its steps, as the proxy gives it.
 func connTrace(tr *Tracer) *dnsproxy.ConnTrace {
-	begin, _ := tr.Connections("box")
+	begin, _ := tr.Source("box").Connections()
 	c := begin()
 	if c != nil {
 		c.Began, c.Took = time.Now(), time.Second
@@ -117,7 +117,7 @@ func TestAConnectionsSpans(t *testing.T) {
 		t.Fatal(err)
 	}
 	tr, _ := open(t, col.URL, func(c *config.Traces) { c.Token.File = file })
-	_, over := tr.Connections("box")
+	_, over := tr.Source("box").Connections()
 	c := connTrace(tr)
 	c.Rule, c.Revision = "policy.yaml:7", "0123"
 	over(c)
@@ -145,10 +145,10 @@ func TestRatio(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := 0.0
+		n, of := 0.0, tr.Source("box")
 		ids := map[[16]byte]bool{}
 		for range 20000 {
-			if id, chosen := tr.newID(); chosen {
+			if id, chosen := of.newID(); chosen {
 				n++
 				ids[id] = true
 			}
@@ -157,22 +157,23 @@ func TestRatio(t *testing.T) {
 			t.Errorf("%v: %v of 20000, with %d ids", ratio, n, len(ids))
 		}
 	}
-	var none *Tracer
-	if s := none.Begin("x"); s != nil {
+	var off *Tracer
+	none := off.Source("box")
+	if s := none.Begin("x", policy.PlaneFile); s != nil {
 		t.Error("a nil tracer makes spans")
 	}
-	if begin, over := none.Connections("x"); begin != nil || over != nil {
+	if begin, over := none.Connections(); begin != nil || over != nil {
 		t.Error("a nil tracer has hooks")
 	}
 	if n := testing.AllocsPerRun(100, func() {
-		s := none.Begin("x")
+		s := none.Begin("x", policy.PlaneFile)
 		s.Child("y", Client).Set("k", "v")
 		s.Who(policy.Subject{Exe: "/bin/true"})
 		s.End()
 	}); n != 0 {
 		t.Errorf("%v allocations for nothing", n)
 	}
-	none.Close()
+	off.Close()
 }
 
 // Each way in which a collector can be wrong: nothing waits for it, what is lost is counted, and why is noted.
@@ -200,7 +201,7 @@ func TestCollectorsThatFail(t *testing.T) {
 			col := tracetest.New(t, c.answer)
 			tr, n := open(t, col.URL)
 			tr.grace = 50 * time.Millisecond
-			_, over := tr.Connections("box")
+			_, over := tr.Source("box").Connections()
 			const many = 3 * maxQueue
 			for range many {
 				over(connTrace(tr))
@@ -233,7 +234,7 @@ func TestTheCollectorComesBack(t *testing.T) {
 		}
 	})
 	tr, n := open(t, col.URL)
-	_, over := tr.Connections("box")
+	_, over := tr.Source("box").Connections()
 	over(connTrace(tr))
 	until(t, "it is down", func() bool { s, _ := tr.State(); return s.Error != nil && strings.Contains(n.all(), "don't arrive") })
 	if strings.Contains(n.all(), "http://") {
@@ -244,18 +245,49 @@ func TestTheCollectorComesBack(t *testing.T) {
 	until(t, "that is noted", func() bool { return strings.Contains(n.all(), "arrive again") })
 }
 
+// A sandbox that floods the queue loses its own traces, and nobody else's.
+func TestAFloodTakesNoRoomFromOthers(t *testing.T) {
+	t.Parallel()
+	answers := make(chan struct{})
+	col := tracetest.New(t, func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-answers:
+		case <-r.Context().Done():
+		}
+	})
+	tr, _ := open(t, col.URL)
+	flood, other := tr.Source("flood"), tr.Source("other")
+	for range 3 * maxQueue {
+		flood.Begin("connect", policy.PlaneNetwork).End()
+	}
+	other.Begin("connect", policy.PlaneNetwork).End()
+	close(answers)
+	until(t, "the other's is sent", func() bool {
+		for _, s := range col.Spans() {
+			if tracetest.Text(s, Sandbox) == "other" {
+				return true
+			}
+		}
+		return false
+	})
+	until(t, "all is sent", func() bool {
+		s, _ := tr.State()
+		return s.Sent+s.Full == 3*maxQueue+1 && s.Full > 0 && flood.waiting.Load() == 0
+	})
+}
+
 // What is there at the end is sent.
 func TestTheEndSendsTheRest(t *testing.T) {
 	t.Parallel()
 	col := tracetest.New(t, nil)
 	tr, _ := open(t, col.URL)
-	_, over := tr.Connections("box")
-	for range maxQueue / 2 {
+	_, over := tr.Source("box").Connections()
+	for range maxWaiting {
 		over(connTrace(tr))
 	}
 	tr.Close()
-	if n := len(col.Spans()); n != maxQueue/2 {
-		t.Errorf("%d of %d came", n, maxQueue/2)
+	if n := len(col.Spans()); n != maxWaiting {
+		t.Errorf("%d of %d came", n, maxWaiting)
 	}
 }
 
@@ -271,11 +303,11 @@ func TestAHeldCall(t *testing.T) {
 	}
 	n := 0
 	for outcome, v := range map[string]policy.Verdict{"approved": policy.Allow, "denied": policy.Deny, "unanswered": policy.Deny, "withdrawn": policy.Ask} {
-		s := tr.Hold(d)
+		s := tr.Source("box").Hold(d)
 		Asked(s.Asking(t.Context()), "0123456789")
 		answered := d
 		answered.Time, answered.Verdict = time.Now(), v
-		s.Answered("box", answered, outcome)
+		s.Answered(answered, outcome)
 		n++
 		until(t, "it is sent", func() bool { return len(col.Spans()) == n })
 		got := col.Spans()[n-1]
@@ -293,7 +325,7 @@ func BenchmarkConnection(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	begin, over := tr.Connections("box")
+	begin, over := tr.Source("box").Connections()
 	b.Run("hooks", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

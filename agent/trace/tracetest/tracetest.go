@@ -33,10 +33,11 @@ func New(t testing.TB, answer func(http.ResponseWriter, *http.Request)) *Collect
 	c := &Collector{}
 	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		var all traces.TracesData
-		if err == nil {
-			err = proto.Unmarshal(body, &all)
+		if err != nil {
+			return // who sent it has gone
 		}
+		var all traces.TracesData
+		err = proto.Unmarshal(body, &all)
 		if err != nil || r.Method != http.MethodPost || r.URL.Path != "/v1/traces" || r.Header.Get("Content-Type") != "application/x-protobuf" {
 			t.Errorf("no request for a collector: %s %s of %s: %v", r.Method, r.URL.Path, r.Header.Get("Content-Type"), err)
 		}
