@@ -43,6 +43,7 @@ type GPU struct {
 
 	Health   string   `json:"health"`             // "ok", "warning" or "failed"
 	Problems []string `json:"problems,omitempty"` // why it is not ok
+	XIDs     []GPUXID `json:"xid_errors,omitempty"`
 
 	MIG       bool          `json:"mig"` // it is parted into instances
 	Instances []GPUInstance `json:"instances,omitempty"`
@@ -61,6 +62,13 @@ type GPUECC struct {
 	Enabled     bool  `json:"enabled"`
 	Corrected   int64 `json:"corrected"`
 	Uncorrected int64 `json:"uncorrected"`
+}
+
+// GPUXID is an error that the driver reported of a device, by NVIDIA's number for its kind. An XID that ended the helper that asks the
+// driver, or came while none ran, is not counted.
+type GPUXID struct {
+	Code  int    `json:"code"`  // -1: kinds beyond the first 32
+	Times uint64 `json:"times"` // since the daemon was started
 }
 
 // GPUInstance is a part of a device (MIG).

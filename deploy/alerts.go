@@ -147,6 +147,11 @@ var alerts = []alert{
 		"dmesg | grep Xid says whom they met; restart what computed. nvidia-smi -q -d ECC,ROW_REMAPPER says whether the GPU mends itself at its next reset.",
 	},
 	{
+		"NemoClawGPUXID", `increase(nemoclaw_gpu_xid_errors_total{xid!~"13|31|43|45|68"}[15m]) > 0 or (nemoclaw_gpu_xid_errors_total{xid!~"13|31|43|45|68"} unless nemoclaw_gpu_xid_errors_total offset 15m) > 0`, "0s", "warning",
+		"NVIDIA's driver reported error {{ $labels.xid }} (XID) of GPU {{ $labels.gpu }}.",
+		"NVIDIA's list of XIDs says what it is; dmesg | grep Xid has the driver's words. Those that a program's own faults mostly cause (13, 31, 43, 45, 68) are left out. 79: it fell off the bus, restart the host; 48, 63, 64, 94, 95: its memory; 74: NVLink.",
+	},
+	{
 		"NemoClawGPUHot", `nemoclaw_gpu_temperature_celsius > 85`, "5m", "warning",
 		"GPU {{ $labels.gpu }} has been hotter than 85 °C for five minutes.",
 		"The host's fans, and the air that comes to it; nvidia-smi -q -d TEMPERATURE says where the GPU slows down and where it stops. Some are made for more: change the rule for them.",
@@ -194,7 +199,7 @@ func alertTable() string {
 	var b strings.Builder
 	b.WriteString("| alert | means | what to do |\n|---|---|---|\n")
 	for _, a := range alerts {
-		summary := strings.NewReplacer("{{ $labels.sandbox }}", "NAME", "{{ $labels.map }}", "MAP", "{{ $labels.model }}", "MODEL", "{{ $labels.gpu }}", "N", "{{ $labels.receiver }}", "NAME", "{{ $labels.cause }}", "CAUSE").Replace(a.summary)
+		summary := strings.NewReplacer("{{ $labels.sandbox }}", "NAME", "{{ $labels.map }}", "MAP", "{{ $labels.model }}", "MODEL", "{{ $labels.gpu }}", "N", "{{ $labels.xid }}", "NUMBER", "{{ $labels.receiver }}", "NAME", "{{ $labels.cause }}", "CAUSE").Replace(a.summary)
 		fmt.Fprintf(&b, "| %s (%s) | %s | %s |\n", a.name, a.severity, summary, strings.ReplaceAll(a.runbook, "|", `\|`))
 	}
 	return b.String()

@@ -109,6 +109,10 @@ var examples = map[string]example{
 	"NemoClawGPUMemoryErrors": {
 		[]string{gpu("ecc_errors_total", `kind="corrected"`, "0+9x40"), gpu("ecc_errors_total", `kind="uncorrected"`, "3x4 4x30")}, "4m", "6m", on("gpu", "1", "uuid", "GPU-1", "kind", "uncorrected"),
 	},
+	"NemoClawGPUXID": {
+		[]string{gpu("xid_errors_total", `xid="31"`, "0+9x40"), gpu("xid_errors_total", `xid="48"`, "2x40"), gpu("xid_errors_total", `xid="79"`, "_x22 1x30")},
+		"21m", "24m", on("gpu", "1", "uuid", "GPU-1", "xid", "79"),
+	},
 	"NemoClawGPUHot": {[]string{`nemoclaw_gpu_temperature_celsius{` + at + `,gpu="1",uuid="GPU-1"} 85x4 86x30`}, "9m", "11m", on("gpu", "1", "uuid", "GPU-1")},
 	"NemoClawMapsFull": {
 		[]string{

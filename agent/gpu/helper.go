@@ -51,6 +51,7 @@ type Helper struct {
 	again time.Time // not before
 	why   string    // of the last failure
 	idle  *time.Timer
+	xids  xids
 }
 
 // Look says which GPUs there are and what they do, as it was a second ago at most. It waits no longer than ctx does.
@@ -144,6 +145,8 @@ func (h *Helper) look() api.GPUs {
 	case a.GPUs == nil:
 		return broken("the helper answered another question")
 	}
+	h.xids.add(a.XIDs)
+	h.xids.fill(a.GPUs.GPUs)
 	return *a.GPUs
 }
 

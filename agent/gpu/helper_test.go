@@ -308,3 +308,55 @@ func TestFrames(t *testing.T) {
 		}
 	}
 }
+
+// TestXIDs: each error that the driver reports is counted once, by its kind, over a helper that crashed and a device that is lost, and no
+// more kinds are kept than there is room for.
+func TestXIDs(t *testing.T) {
+	t.Parallel()
+	first, silent := "gpu uuid="+fakenvml.First+" minor=0 events=1", "gpu uuid="+fakenvml.Second+" minor=1"
+	h, say := helper(t, first, "xid code=79 times=9", silent, "xid code=31 times=1")
+	xids := func() []string {
+		var list []string
+		g := h.anew(t)
+		for _, d := range g.GPUs {
+			list = append(list, fmt.Sprint(d.XIDs))
+		}
+		return list
+	}
+	check := func(when string, want ...string) {
+		t.Helper()
+		if got := xids(); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", when, got, want)
+		}
+	}
+	check("at first", "[{79 9}]", "[]")
+	check("of nothing new", "[{79 9}]", "[]")
+	say(first, "xid code=79 times=10", "xid code=31 times=2", silent)
+	check("of more", "[{79 10} {31 2}]", "[]")
+	say("count crash")
+	h.anew(t)
+	say(first, "xid code=79 times=1", silent)
+	check("of another helper", "[{79 11} {31 2}]", "[]")
+	say("gpu minor=0 events=1", "xid code=48 times=1", silent)
+	check("of one that is lost", "[{79 11} {31 2} {48 1}]", "[]")
+	lines := []string{first}
+	for i := range 60 {
+		lines = append(lines, fmt.Sprintf("xid code=%d times=1", 1000+i))
+	}
+	say(lines...)
+	list := h.anew(t).GPUs[0].XIDs
+	if len(list) != maxCodes+1 || list[maxCodes] != (api.GPUXID{Code: otherCode, Times: 60 - maxCodes + 3}) {
+		t.Errorf("of many kinds: %v", list)
+	}
+}
+
+func TestXIDsAreBounded(t *testing.T) {
+	t.Parallel()
+	var x xids
+	for i := range 2 * maxCounted {
+		x.add([]XID{{Index: i, UUID: fmt.Sprint(i), Code: 1 << 63, Times: 1}})
+	}
+	if len(x) != maxCounted || x[0].list[0].Code != otherCode {
+		t.Errorf("%d devices are counted, the first %+v", len(x), x[0])
+	}
+}

@@ -23,6 +23,14 @@ type (
 		Error  string          `json:"error,omitempty"`  // why the driver can't be asked
 		GPUs   *api.GPUs       `json:"gpus,omitempty"`   // to Look
 		Proofs []api.CUDAProof `json:"proofs,omitempty"` // to Prove
+		XIDs   []XID           `json:"xids,omitempty"`   // to Look: those since the last look
+	}
+	// XID is how often an error was reported of a device, which by now may not tell its UUID any more.
+	XID struct {
+		Index int    `json:"index"`
+		UUID  string `json:"uuid"`
+		Code  uint64 `json:"code"`
+		Times uint64 `json:"times"`
 	}
 	// Op is what is asked.
 	Op string

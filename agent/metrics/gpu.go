@@ -29,6 +29,13 @@ func (o output) gpu(g *api.GPU, driver string) {
 		o.send(gpuECC, float64(g.ECC.Corrected), index, g.UUID, "corrected")
 		o.send(gpuECC, float64(g.ECC.Uncorrected), index, g.UUID, "uncorrected")
 	}
+	for _, x := range g.XIDs {
+		code := "other"
+		if x.Code >= 0 {
+			code = strconv.Itoa(x.Code)
+		}
+		o.send(gpuXIDs, float64(x.Times), index, g.UUID, code)
+	}
 }
 
 // gpuUses sends what a sandbox takes of the GPUs that it was given.

@@ -131,6 +131,8 @@ var (
 		"How hot the GPU is.", "gpu", "uuid")
 	gpuECC = add("GPU", Counter, "gpu_ecc_errors_total", "Errors of GPU memory",
 		"Errors of the GPU's memory since its driver was loaded, where they are looked for (ECC).", "gpu", "uuid", "kind")
+	gpuXIDs = add("GPU", Counter, "gpu_xid_errors_total", "XID errors of GPUs",
+		"Errors that the driver reported of the GPU since the daemon was started, by NVIDIA's number for their kind (XID); other: kinds beyond the first 32.", "gpu", "uuid", "xid")
 	boxGPUMemory = add("GPU", Gauge, "sandbox_gpu_memory_bytes", "GPU memory of sandboxes",
 		"Memory of a GPU, or of the instance of one (MIG), that the sandbox's processes have.", "sandbox", "gpu", "uuid")
 	boxGPUBusy = add("GPU", Gauge, "sandbox_gpu_utilisation_ratio", "Utilisation by sandboxes",

@@ -79,7 +79,7 @@ func whole(names ...string) *source {
 		Programs:  []loader.ProgramUse{{Name: "connect4", Runs: 1, Time: time.Millisecond}}, Lost: 6,
 		GPUs: api.GPUs{State: api.GPUsReady, Driver: "570.124.06", GPUs: []api.GPU{{
 			Index: 1, UUID: "GPU-1", Name: "NVIDIA H200", Memory: api.GPUMemory{Total: 1 << 37, Used: 1 << 30}, Busy: pointer(37), MemoryBusy: pointer(12),
-			Power: pointer(int64(120500)), PowerLimit: pointer(int64(700000)), Temperature: pointer(41), ECC: &api.GPUECC{Enabled: true, Corrected: 2}, Health: "warning",
+			Power: pointer(int64(120500)), PowerLimit: pointer(int64(700000)), Temperature: pointer(41), ECC: &api.GPUECC{Enabled: true, Corrected: 2}, Health: "warning", XIDs: []api.GPUXID{{Code: 79, Times: 1}, {Code: -1, Times: 5}},
 		}}},
 	}}
 	for _, n := range names {
@@ -169,6 +169,7 @@ func TestEachMetricOfTheListIsShown(t *testing.T) {
 		`nemoclaw_proxy_connections_total{outcome="relayed",sandbox="a"} 7`, `nemoclaw_sandbox_start_time_seconds{sandbox="a"} 1.7000000005e+09`,
 		`nemoclaw_gpu_utilisation_ratio{gpu="1",uuid="GPU-1"} 0.37`, `nemoclaw_gpu_power_watts{gpu="1",uuid="GPU-1"} 120.5`, `nemoclaw_gpu_health{gpu="1",health="warning",uuid="GPU-1"} 1`,
 		`nemoclaw_gpu_health{gpu="1",health="ok",uuid="GPU-1"} 0`, `nemoclaw_gpu_ecc_errors_total{gpu="1",kind="corrected",uuid="GPU-1"} 2`,
+		`nemoclaw_gpu_xid_errors_total{gpu="1",uuid="GPU-1",xid="79"} 1`, `nemoclaw_gpu_xid_errors_total{gpu="1",uuid="GPU-1",xid="other"} 5`,
 		`nemoclaw_sandbox_gpu_utilisation_ratio{gpu="1",sandbox="b",uuid="GPU-1"} 0.6`, `nemoclaw_audit_records_lost_total 6`,
 	} {
 		if !strings.Contains(text, want+"\n") {

@@ -12,7 +12,10 @@ import (
 )
 
 // driver is NVIDIA's management library. Its zero value is not loaded yet.
-type driver struct{ lib nvml.Interface }
+type driver struct {
+	lib      nvml.Interface
+	listener listener
+}
 
 // open loads the library, once. Where it can't, the answer says why.
 func (d *driver) open() (a gpu.Answer, ok bool) {
@@ -59,7 +62,7 @@ func (d *driver) look() gpu.Answer {
 	for i := range n {
 		g.GPUs = append(g.GPUs, d.device(i))
 	}
-	return gpu.Answer{GPUs: g}
+	return gpu.Answer{GPUs: g, XIDs: d.hear()}
 }
 
 // A device is one GPU and what is said of it.
@@ -86,6 +89,7 @@ func (d *driver) device(index int) api.GPU {
 	g.readHealth()
 	g.readInstances()
 	g.readProcesses()
+	d.listen(&g)
 	return g.GPU
 }
 

@@ -55,6 +55,13 @@ func showGPUs(out io.Writer, g api.GPUs) error {
 		if e := d.ECC; e != nil && e.Corrected > 0 {
 			fmt.Fprintf(out, "GPU %d: %s of its memory, all corrected\n", d.Index, count(int(e.Corrected), "error", "errors"))
 		}
+		for _, x := range d.XIDs {
+			kind := fmt.Sprintf("XID %d", x.Code)
+			if x.Code < 0 {
+				kind = "another XID"
+			}
+			fmt.Fprintf(out, "GPU %d: the driver reported %s %s\n", d.Index, kind, count(int(x.Times), "time", "times"))
+		}
 	}
 	return showGPUProcesses(out, g)
 }

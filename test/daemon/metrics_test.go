@@ -165,7 +165,7 @@ func TestMetricsInPrometheus(t *testing.T) {
 
 	create(t, d, "trainer", shell+"devices: {gpus: [0]}\n")
 	trains := fmt.Sprintf("process pid=%d used=1073741824 sm=60", get(t, c, "trainer").PID)
-	host.Say(t, slices.Insert(slices.Clone(fakenvml.Devices), 1, trains)...)
+	host.Say(t, slices.Insert(slices.Clone(fakenvml.Devices), 1, trains, "xid code=31 times=1")...)
 
 	query := prometheus(t, "127.0.0.21:9090", at)
 	until(t, "the first scrape", func() bool { return len(query("nemoclaw_audit_ok")) > 0 })
@@ -207,6 +207,7 @@ func TestMetricsInPrometheus(t *testing.T) {
 		`nemoclaw_gpu_power_watts{uuid="` + fakenvml.First + `"}`:                                         "120.5",
 		`sum(nemoclaw_gpu_memory_size_bytes)`:                                                             "452264460288",
 		`nemoclaw_gpu_ecc_errors_total{gpu="1",kind="corrected"}`:                                         "2",
+		`nemoclaw_gpu_xid_errors_total{gpu="0",xid="31"}`:                                                 "1",
 		`nemoclaw_sandbox_gpu_memory_bytes{sandbox="trainer"}`:                                            "1073741824",
 		`nemoclaw_sandbox_gpu_utilisation_ratio{sandbox="trainer"}`:                                       "0.6",
 		`count(nemoclaw_gpu_utilisation_ratio)`:                                                           "2",
@@ -262,10 +263,10 @@ func TestGPUMetrics(t *testing.T) {
 			})
 		})
 	}
-	host.Say(t, append(lines, process)...)
+	host.Say(t, append(slices.Insert(lines, 1, "xid code=79 times=2"), process)...)
 	shows("an instance and who uses it", `nemoclaw_sandbox_gpu_memory_bytes{gpu="2",sandbox="part",uuid="`+fakenvml.Part+`"} 2.68435456e+08`, `no nemoclaw_sandbox_gpu_utilisation_ratio{gpu="2"`,
 		`nemoclaw_sandbox_gpu_utilisation_ratio{gpu="0",sandbox="trainer",uuid="`+fakenvml.First+`"} 0.6`,
-		`no nemoclaw_gpu_utilisation_ratio{gpu="2"`, `nemoclaw_gpu_info{driver="`+fakenvml.Version+`",gpu="0",name="NVIDIA H200",uuid="`+fakenvml.First+`"} 1`, "nemoclaw_unread 0\n")
+		`no nemoclaw_gpu_utilisation_ratio{gpu="2"`, `nemoclaw_gpu_xid_errors_total{gpu="0",uuid="`+fakenvml.First+`",xid="79"} 2`, `nemoclaw_gpu_info{driver="`+fakenvml.Version+`",gpu="0",name="NVIDIA H200",uuid="`+fakenvml.First+`"} 1`, "nemoclaw_unread 0\n")
 	host.Say(t, "gpu uuid="+fakenvml.First+" name=NVIDIA_H200 minor=0 ecc=1 corrected=9 uncorrected=3", "gpu minor=1", "gpu uuid="+fakenvml.Third+" minor=2 hot=1 temp=92")
 	shows("GPUs that are not well", `nemoclaw_gpu_health{gpu="0",health="failed",uuid="`+fakenvml.First+`"} 1`, `nemoclaw_gpu_ecc_errors_total{gpu="0",kind="uncorrected",uuid="`+fakenvml.First+`"} 3`,
 		`nemoclaw_gpu_health{gpu="1",health="failed",uuid=""} 1`, `nemoclaw_gpu_health{gpu="2",health="warning",uuid="`+fakenvml.Third+`"} 1`, `nemoclaw_gpu_temperature_celsius{gpu="2",uuid="`+fakenvml.Third+`"} 92`)

@@ -25,8 +25,8 @@ const (
 
 // Devices is a host of two whole devices and one in two parts, for Say. A line `process` belongs to the device before it.
 var Devices = []string{
-	"gpu uuid=" + First + " name=NVIDIA_H200 minor=0 total=150754820096 used=1073741824 busy=37 membusy=12 power=120500 limit=700000 temp=41 ecc=1 corrected=0 uncorrected=0 remapfail=0 hot=0 mig=0",
-	"gpu uuid=" + Second + " name=NVIDIA_H200 minor=1 total=150754820096 used=0 busy=0 membusy=0 power=75000 limit=700000 temp=33 ecc=1 corrected=2 uncorrected=0 remapfail=0 hot=0 mig=0",
+	"gpu uuid=" + First + " name=NVIDIA_H200 minor=0 total=150754820096 used=1073741824 busy=37 membusy=12 power=120500 limit=700000 temp=41 ecc=1 corrected=0 uncorrected=0 remapfail=0 hot=0 mig=0 events=1",
+	"gpu uuid=" + Second + " name=NVIDIA_H200 minor=1 total=150754820096 used=0 busy=0 membusy=0 power=75000 limit=700000 temp=33 ecc=1 corrected=2 uncorrected=0 remapfail=0 hot=0 mig=0 events=1",
 	"gpu uuid=" + Third + " name=NVIDIA_H200 minor=2 total=150754820096 used=0 power=80000 limit=700000 temp=35 ecc=1 corrected=0 uncorrected=0 remapfail=0 hot=0 mig=1 maxmig=7",
 	"mig uuid=" + Part + " name=NVIDIA_H200_MIG_1g.18gb gi=7 ci=0 total=18790481920 used=0",
 	"mig uuid=" + Other + " name=NVIDIA_H200_MIG_1g.18gb gi=8 ci=0 total=18790481920 used=0",

@@ -6,9 +6,10 @@
  *	init CODE                       what nvmlInit returns
  *	count crash | hang              instead of an answer
  *	gpu KEY=VALUE ...               a device: uuid name minor total used busy membusy power limit temp ecc corrected uncorrected
- *	                                remapfail hot mig maxmig
+ *	                                remapfail hot mig maxmig events
  *	mig KEY=VALUE ...               a part of the last one: uuid name gi ci total used
  *	process KEY=VALUE ...           a process on it: pid used sm gi ci graphics
+ *	xid KEY=VALUE ...               an error of a device with events=1: code times; each time is an event, once in a process
  */
 #include "nvml.h"
 
@@ -18,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { GPUS = 8, PARTS = 8, PROCESSES = 32, LINE = 512, UNSET = -1 };
+enum { GPUS = 8, PARTS = 8, PROCESSES = 32, LINE = 512, UNSET = -1, XIDS = 64, CODES = 2000 };
 
 struct memory {
 	long long total, used;
@@ -30,14 +31,22 @@ struct nvmlDevice_st {
 	char uuid[96], name[96];
 	struct memory memory;
 	long long index, minor, busy, membusy, power, limit, temp, ecc, corrected, uncorrected, remapfail, hot, mig,
-	    maxmig, gi, ci;
-	int parts, processes;
+	    maxmig, gi, ci, events;
+	int parts, processes, xids;
+	struct {
+		long long code, times;
+	} xid[XIDS];
 	struct nvmlDevice_st *part;
 	struct process process[PROCESSES];
 };
 
 static struct nvmlDevice_st gpus[GPUS], parts[GPUS][PARTS];
 static int count, init;
+static long long told[GPUS][CODES];	 /* events, by code */
+static int registered[GPUS];
+static struct nvmlEventSet_st {
+	int made;
+} events;
 
 /* The value of KEY= in a line, to the next blank; underscores stand for blanks. */
 static int text(const char *line, const char *key, char *into, size_t room)
@@ -92,6 +101,7 @@ static void gpu(const char *line)
 	d->hot = number(line, "hot");
 	d->mig = number(line, "mig");
 	d->maxmig = number(line, "maxmig");
+	d->events = number(line, "events");
 	d->part = parts[count++];
 }
 
@@ -117,7 +127,10 @@ static void read_file(void)
 			gpu(line);
 		else if (!strncmp(line, "mig ", 4) && d && d->parts < PARTS)
 			name(line, &d->part[d->parts++]);
-		else if (!strncmp(line, "process ", 8) && d && d->processes < PROCESSES)
+		else if (!strncmp(line, "xid ", 4) && d && d->xids < XIDS) {
+			d->xid[d->xids].code = number(line, "code");
+			d->xid[d->xids++].times = number(line, "times");
+		} else if (!strncmp(line, "process ", 8) && d && d->processes < PROCESSES)
 			d->process[d->processes++] =
 			    (struct process){number(line, "pid"), number(line, "used"), number(line, "sm"),
 					     number(line, "gi"),  number(line, "ci"),	number(line, "graphics")};
@@ -393,4 +406,40 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t d, nvmlProcessUtilizat
 	if (!found)
 		return NVML_ERROR_NOT_FOUND;
 	return !into || found > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set)
+{
+	events.made = 1;
+	set->handle = &events;
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t d, unsigned long long types, nvmlEventSet_t set)
+{
+	if (!set.handle->made)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	if (d.handle->events != 1 || types != nvmlEventTypeXidCriticalError)
+		return NVML_ERROR_NOT_SUPPORTED;
+	registered[d.handle->index] = 1;
+	return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeout)
+{
+	(void)timeout;
+	if (!set.handle->made)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	for (int i = 0; i < count; i++)
+		for (int j = 0; registered[i] && j < gpus[i].xids; j++) {
+			long long code = gpus[i].xid[j].code;
+
+			if (code < 0 || code >= CODES || told[i][code] >= gpus[i].xid[j].times)
+				continue;
+			told[i][code]++;
+			*data = (nvmlEventData_t){
+			    .device = {&gpus[i]}, .eventType = nvmlEventTypeXidCriticalError, .eventData = code};
+			return NVML_SUCCESS;
+		}
+	return NVML_ERROR_TIMEOUT;
 }
