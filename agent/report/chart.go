@@ -58,7 +58,7 @@ var steps = []time.Duration{time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Ho
 
 // timeline draws decisions over time, stacked by verdict; nil when there is none.
 func (c *collected) timeline() *Chart {
-	ch, step, low, high, most := overTime(c.hours.rows, timed{id: "timeline", title: "Decisions over time", keys: verdictKeys, order: []int{int(policy.Allow), int(policy.Ask), int(policy.Deny)}, write: number})
+	ch, step, low, high, most := overTime(c.hours.rows, timed{id: "timeline", title: "Decisions over time", keys: verdictKeys, order: []int{int(policy.Allow), int(policy.Ask), int(policy.Deny)}, unit: 1, write: number})
 	if ch == nil {
 		return nil
 	}
@@ -72,6 +72,7 @@ type timed struct {
 	id, title string
 	keys      []Key
 	order     []int               // which part of an hour each key is, from below
+	unit      uint64              // of the numbers beside it
 	write     func(uint64) string // an amount in words
 }
 
@@ -109,7 +110,7 @@ func overTime[V ~[3]uint64](hours map[int64]*V, of timed) (ch *Chart, step time.
 	for _, b := range bins {
 		most = max(most, b[0]+b[1]+b[2])
 	}
-	top := round(most)
+	top := round((most+of.unit-1)/of.unit) * of.unit
 	height := chartHeight - topMargin - bottomMargin
 	slot := (chartWidth - leftMargin) / float64(n)
 	wide := min(slot*0.8, 48)

@@ -185,7 +185,7 @@ func (g *gpuTimes) section(box *api.Sandbox) Section {
 	if n := len(list) - len(t.Rows); n > 0 {
 		p.Notes = []Text{say("And {} more.", n)}
 	}
-	ch, step, from, to, _ := overTime(g.hours.rows, timed{id: "gpus-chart", title: "GPU hours over time", write: gpuHours,
+	ch, step, from, to, _ := overTime(g.hours.rows, timed{id: "gpus-chart", title: "GPU hours over time", unit: uint64(time.Hour / time.Millisecond / 25), write: gpuHours,
 		keys: []Key{{"one", "hours busy"}, {"idle", "hours not busy"}, {"unmeasured", "hours not measured"}}, order: []int{gpuBusy, gpuIdle, gpuUnmeasured}})
 	if ch != nil {
 		ch.Desc = fmt.Sprintf("GPU hours for each %s from %s to %s UTC: %s given, of which %s were measured and %s busy.", stepWords(step), from, to, gpuHours(sum.had), gpuHours(sum.measured), gpuHours(sum.busy))

@@ -185,7 +185,7 @@ func TestHostile(t *testing.T) {
 // allowedHTML are the elements of a page, with their attributes.
 var allowedHTML = map[string][]string{
 	"html": {"lang"}, "head": nil, "meta": {"charset", "http-equiv", "content", "name"}, "title": {"id"}, "style": nil, "body": nil, "main": nil, "header": nil, "footer": nil, "h1": nil,
-	"h2": {"id"}, "p": {"class", "role"}, "span": {"class"}, "code": nil, "ul": {"class"}, "li": {"class"}, "nav": {"aria-label"}, "a": {"href"}, "section": {"id", "aria-labelledby"},
+	"h2": {"id"}, "p": {"class", "role"}, "span": {"class"}, "code": {"class"}, "ul": {"class"}, "li": {"class"}, "nav": {"aria-label"}, "a": {"href"}, "section": {"id", "aria-labelledby"},
 	"div": {"class"}, "table": nil, "caption": nil, "thead": nil, "tbody": nil, "tr": nil, "th": {"scope", "class"}, "td": {"class"}, "details": nil, "summary": nil,
 	"svg": {"class", "role", "aria-labelledby", "viewBox", "width", "height"}, "desc": {"id"}, "line": {"x1", "x2", "y1", "y2"}, "rect": {"class", "x", "y", "width", "height", "rx"},
 	"text": {"x", "y", "text-anchor", "class"},

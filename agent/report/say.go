@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nemoclaw/nemoclaw/agent/inference/classify"
 	"github.com/nemoclaw/nemoclaw/agent/support"
@@ -22,8 +23,14 @@ type Text []Piece
 type Piece struct {
 	Words   string
 	Foreign bool   // it is shown as what it is: a quotation
-	Kind    string // "allow", "ask", "deny", "good", "bad" or "": how it is coloured
+	Kind    string // "allow", "ask", "deny", "good", "bad" or "": how it is coloured; "when": a part of a time
 }
+
+// wordy is how many characters of what is foreign stay on one line.
+const wordy = 28
+
+// Long reports whether a page may break it where it likes; a short word that is broken is no word.
+func (p Piece) Long() bool { return utf8.RuneCountInString(p.Words) > wordy }
 
 // ours are words that are not foreign.
 type ours string
@@ -63,7 +70,8 @@ func pieces(arg any) Text {
 		if v.IsZero() {
 			return Text{{Words: "-"}}
 		}
-		return Text{{Words: v.UTC().Format(stamp)}}
+		date, clock, _ := strings.Cut(v.UTC().Format(stamp), " ")
+		return Text{{Words: date, Kind: "when"}, {Words: " "}, {Words: clock, Kind: "when"}} // a line ends between them, if anywhere
 	case int:
 		return Text{{Words: number(uint64(v))}}
 	case uint64:
