@@ -99,7 +99,7 @@ func TestLook(t *testing.T) {
 	write(t, in("old/back"), "afterwards") // and says that it was long ago
 	long := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
 	must(t, os.Chtimes(in("old/back"), long, long), os.Chmod(in("old/rights"), 0o640), os.Rename(in("old/renamed"), in("old/name")), os.Remove(in("emptied/gone")))
-	must(t, os.Mkdir(in("new"), 0o700), os.Symlink("/etc/passwd", in("new/link")), unix.Mkfifo(in("new/fifo"), 0o600))
+	must(t, os.Mkdir(in("new"), 0o700), os.Symlink("/etc/passwd", in("new/link")), unix.Mkfifo(in("new/fifo"), 0o600), unix.Mknod(in("new/socket"), unix.S_IFSOCK|0o600, 0))
 	write(t, in("new/file"), "123")
 	write(t, in(".replaced.tmp"), "4")
 	must(t, os.Rename(in(".replaced.tmp"), in("replaced")))
@@ -111,14 +111,14 @@ func TestLook(t *testing.T) {
 	want := `added directory /workspace/new `
 	got := list(c)
 	for _, w := range []string{
-		want, "added fifo /workspace/new/fifo 0", "added file /workspace/later 1", "added file /workspace/new/file 3", "added file /workspace/replaced 1", "added link /workspace/new/link 11",
+		want, "added fifo /workspace/new/fifo 0", "added socket /workspace/new/socket 0", "added file /workspace/later 1", "added file /workspace/new/file 3", "added file /workspace/replaced 1", "added link /workspace/new/link 11",
 		"changed file /workspace/old/written 13", "removals directory /workspace/emptied ", "touched file /workspace/old/back 10", "touched file /workspace/old/name 6", "touched file /workspace/old/rights 6",
 	} {
 		if !strings.Contains(got, w) {
 			t.Errorf("it does not find %q:\n%s", w, got)
 		}
 	}
-	if c.Added != 6 || c.Changed != 1 || c.Touched != 3 || c.Removed != 1 || len(c.Files) != 11 || c.Later != 0 || c.Unread != 0 || c.Cut != "" || c.Undated || c.Looked != 15 || !slices.Equal(c.Places, []string{"/workspace"}) || len(c.Missed) != 0 {
+	if c.Added != 7 || c.Changed != 1 || c.Touched != 3 || c.Removed != 1 || len(c.Files) != 12 || c.Later != 0 || c.Unread != 0 || c.Cut != "" || c.Undated || c.Looked != 16 || !slices.Equal(c.Places, []string{"/workspace"}) || len(c.Missed) != 0 {
 		t.Errorf("%+v", c)
 	}
 	if !slices.IsSortedFunc(c.Files, func(a, b api.Changed) int { return b.Time.Compare(a.Time) }) {
@@ -126,7 +126,7 @@ func TestLook(t *testing.T) {
 	}
 
 	c = lookAt(t, open(t, dir), from, until)
-	if got = list(c); strings.Contains(got, "later") || strings.Contains(got, "written") || c.Later != 1 || c.Added != 5 {
+	if got = list(c); strings.Contains(got, "later") || strings.Contains(got, "written") || c.Later != 1 || c.Added != 6 {
 		t.Errorf("until a time:\n%s\n%+v", got, c)
 	}
 	if c = lookAt(t, open(t, dir), pause(t, dir), time.Time{}); len(c.Files) != 0 {

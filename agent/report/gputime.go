@@ -185,6 +185,9 @@ func (g *gpuTimes) section(box *api.Sandbox) Section {
 	if n := len(list) - len(t.Rows); n > 0 {
 		p.Notes = []Text{say("And {} more.", n)}
 	}
+	if g.of.over > 0 {
+		p.Notes = append(p.Notes, say("{} more records were of more GPUs than this report keeps apart ({}), and are in no sum.", g.of.over, maxGPUs))
+	}
 	ch, step, from, to, _ := overTime(g.hours.rows, timed{id: "gpus-chart", title: "GPU hours over time", unit: uint64(time.Hour / time.Millisecond / 25), write: gpuHours,
 		keys: []Key{{"one", "hours busy"}, {"idle", "hours not busy"}, {"unmeasured", "hours not measured"}}, order: []int{gpuBusy, gpuIdle, gpuUnmeasured}})
 	if ch != nil {
