@@ -61,6 +61,7 @@ type look struct {
 	from, until time.Time
 	end         time.Time
 	most        uint64
+	steps       uint64      // also those that found nothing: names can come and go for ever
 	seen        map[id]bool // directories that were read: a place may lie in another, or be mounted twice
 	list        latest
 }
@@ -179,19 +180,20 @@ func (l *look) goesOn() bool {
 		l.Cut = "nobody waits for it any more"
 	case l.Looked >= l.most:
 		l.Cut = fmt.Sprintf("there are more than %d files and directories", l.most)
-	case l.Looked%64 == 0 && time.Now().After(l.end):
+	case l.steps%64 == 0 && time.Now().After(l.end):
 		l.Cut = fmt.Sprintf("it took longer than %s", maxTime)
 	}
+	l.steps++
 	return l.Cut == ""
 }
 
 // entry looks at a name in a directory, and reports whether what has it was changed.
 func (l *look) entry(dir int, name, above string, depth int) (changed bool) {
+	l.Looked++
 	st, err := stat(dir, name, 0)
 	if err != nil {
 		return false // removed meanwhile
 	}
-	l.Looked++
 	path := above + "/" + name
 	if above == "/" {
 		path = above + name

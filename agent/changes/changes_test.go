@@ -223,6 +223,24 @@ func TestLimits(t *testing.T) {
 	if c := late.found(); c.Cut != "it took longer than 5s" {
 		t.Errorf("%+v", c)
 	}
+	// Names that are gone when they are looked at, as many as somebody likes to make, take time as well.
+	gone := look{ctx: context.Background(), end: time.Now().Add(time.Hour), most: maxLook, seen: map[id]bool{}}
+	at, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	must(t, err)
+	for range 100 {
+		gone.entry(at, "gone", "/workspace", 0)
+	}
+	must(t, unix.Close(at))
+	if gone.Looked != 100 || len(gone.list) != 0 {
+		t.Errorf("of names that are gone %d are looked at, %d found", gone.Looked, len(gone.list))
+	}
+	gone.end = time.Time{}
+	for range 64 {
+		gone.goesOn()
+	}
+	if gone.Cut != "it took longer than 5s" {
+		t.Errorf("names that are gone take for ever: %q", gone.Cut)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := Look(ctx, open(t, dir), time.Time{}, time.Time{}); err == nil {
@@ -230,7 +248,7 @@ func TestLimits(t *testing.T) {
 	}
 
 	deep := tree(t)
-	at, err := unix.Open(deep, unix.O_PATH|unix.O_DIRECTORY, 0)
+	at, err = unix.Open(deep, unix.O_PATH|unix.O_DIRECTORY, 0)
 	must(t, err)
 	for range 2000 {
 		must(t, unix.Mkdirat(at, strings.Repeat("d", 200), 0o700))

@@ -19,6 +19,7 @@ const recordGPUs = 15 * time.Minute
 type gpuMeters struct {
 	b      *box
 	given  []gpu.GivenGPU
+	part   time.Time // the beginning of the quarter of an hour that the next record is of
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -45,19 +46,23 @@ func (b *box) meterGPUs(i *agent.Instance) *gpuMeters {
 	if given == nil || len(given.GPUs) == 0 {
 		return nil
 	}
-	m := &gpuMeters{b: b, given: given.GPUs, done: make(chan struct{})}
-	now := time.Now()
-	for range given.GPUs {
-		m.list = append(m.list, gpu.NewMeter(now))
-	}
+	m := newGPUMeters(b, given.GPUs, time.Now())
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
-	go m.run(ctx, now)
+	go m.run(ctx)
+	return m
+}
+
+func newGPUMeters(b *box, given []gpu.GivenGPU, now time.Time) *gpuMeters {
+	m := &gpuMeters{b: b, given: given, part: now.Round(0).Truncate(recordGPUs), done: make(chan struct{})}
+	for range given {
+		m.list = append(m.list, gpu.NewMeter(now))
+	}
 	return m
 }
 
 // run looks until ctx ends. The driver tells nobody when something changes, so it has to be asked.
-func (m *gpuMeters) run(ctx context.Context, begun time.Time) {
+func (m *gpuMeters) run(ctx context.Context) {
 	defer close(m.done)
 	tick := time.NewTicker(gpu.MeterEvery)
 	defer tick.Stop()
@@ -71,12 +76,16 @@ func (m *gpuMeters) run(ctx context.Context, begun time.Time) {
 		if ctx.Err() != nil {
 			return // nothing was said
 		}
-		now := time.Now()
-		m.add(now, host)
-		if part := now.Round(0).Truncate(recordGPUs); !part.Equal(begun.Round(0).Truncate(recordGPUs)) {
-			begun = now
-			m.write(now)
-		}
+		m.looked(time.Now(), host)
+	}
+}
+
+// looked takes what the driver said now, and writes down what there was when another quarter of an hour has begun.
+func (m *gpuMeters) looked(now time.Time, host api.GPUs) {
+	m.add(now, host)
+	if part := now.Round(0).Truncate(recordGPUs); !part.Equal(m.part) {
+		m.part = part
+		m.write(now)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +40,10 @@ func TestGPUInventory(t *testing.T) {
 			t.Errorf("gpus does not say %q:\n%s", want, out)
 		}
 	}
+	host.Say(t, slices.Insert(slices.Clone(fakenvml.Devices), 1, "xid code=79 times=2")...)
+	until(t, "the errors that the driver reports are shown", func() bool {
+		return strings.Contains(d.Do(t, "gpus"), "GPU 0: the driver reported XID 79 2 times\n")
+	})
 	for deadline := 0; ; deadline++ {
 		host.Say(t, "count crash")
 		status, _, stderr := d.Call(t, "gpus")
