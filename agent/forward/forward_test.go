@@ -19,7 +19,7 @@ import (
 
 // decision is a record with what comes from inside of a sandbox: bytes of somebody hostile.
 func decision(seq uint64) *policy.Decision {
-	evil := []string{"/x", "]\" [a@1 seq=\"1\"] {\"seq\":1}\n9 <0>1", "\x00\r\n\x1b[2J\u2028\xff", `","hash":"0"}]}],"x":[{"`, strings.Repeat("\\\"]", 500)}
+	evil := []string{"/x", "]\" [a@1 seq=\"1\"] {\"seq\":1}\n9 <0>1", "\x00\r\n\x1b[2J\u2028\u202e\u200b\ufeff\U000e0041\xff", `","hash":"0"}]}],"x":[{"`, strings.Repeat("\\\"]", 500)}
 	return &policy.Decision{
 		Seq: seq, Time: time.Unix(1_700_000_000+int64(seq), 123456789), Sandbox: "box", Plane: policy.Planes()[seq%7], Action: "open", Object: evil[seq%5],
 		Subject: policy.Subject{PID: 7, Exe: "/bin/x", Args: evil[(seq+1)%5]}, Verdict: policy.Verdict(seq % 3), Rule: "p.yaml:1", Revision: "aa",

@@ -1,6 +1,8 @@
 package forward
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -166,5 +169,79 @@ func TestEchoes(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestBadServers: a server that answers as none should has us send nothing elsewhere, and takes no end of memory and time.
+func TestBadServers(t *testing.T) {
+	t.Parallel()
+	var elsewhere atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer other.Close()
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	for range 1 << 10 {
+		_, _ = z.Write(make([]byte, 1<<20))
+	}
+	_ = z.Close()
+	answers := map[string]http.HandlerFunc{
+		"redirects": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+		},
+		"is a bomb": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(bomb.Bytes())
+		},
+		"never ends its head": func(w http.ResponseWriter, _ *http.Request) {
+			conn, buf, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			_, _ = buf.WriteString("HTTP/1.1 200 OK\r\n")
+			for err == nil {
+				_, err = buf.WriteString("X-A: " + strings.Repeat("a", 4000) + "\r\n")
+			}
+		},
+		"never ends saying that it goes on": func(w http.ResponseWriter, _ *http.Request) {
+			conn, buf, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			for err == nil {
+				_, err = buf.WriteString("HTTP/1.1 103 Early Hints\r\n\r\n")
+			}
+		},
+		"promises much": func(w http.ResponseWriter, _ *http.Request) {
+			conn, buf, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return
+			}
+			_, _ = buf.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 9000000000000000000\r\n\r\n{}")
+			_ = buf.Flush()
+			conn.Close()
+		},
+	}
+	for name, answer := range answers {
+		for kind, k := range kinds {
+			s := httptest.NewServer(answer)
+			r, err := newReceiver(k.c(s.URL, tokenFile(t, "s3cret-s3cret")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = r.send(t.Context(), []record{recordOf(t, 1, "json")})
+			s.CloseClientConnections()
+			s.Close()
+			if err == nil && !(kind == "loki" && name == "is a bomb") { // its answer's body is nobody's affair
+				t.Errorf("%s: a server that %s has it", kind, name)
+			}
+			if err != nil && (strings.Contains(err.Error(), "s3cret") || len(err.Error()) > 2*maxSaid) {
+				t.Errorf("%s: a server that %s: %v", kind, name, err)
+			}
+		}
+	}
+	if elsewhere.Load() > 0 {
+		t.Error("a redirect was followed")
 	}
 }

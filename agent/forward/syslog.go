@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -281,11 +282,11 @@ func parameter(dst []byte, name, value string) []byte {
 	return append(dst, '"')
 }
 
-// appendOneLine appends a text: every control character is a blank, so that a server that splits at line ends, or a terminal, is told
-// nothing by it.
+// appendOneLine appends a text: every character that isn't printable is a blank, so that a server that splits at line ends, or a
+// terminal, is told nothing by it. The log's own lines have none.
 func appendOneLine(dst []byte, s string) []byte {
 	for _, r := range s {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
+		if !unicode.IsPrint(r) {
 			r = ' '
 		}
 		dst = utf8.AppendRune(dst, r) // what is not UTF-8 is the replacement character

@@ -24,6 +24,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/nemoclaw/nemoclaw/agent/audit"
@@ -112,8 +113,8 @@ func readMessage(b []byte) (m message, err error) {
 	if m.text, ok = strings.CutPrefix(s, "] "); !ok {
 		return bad("the end of the structured data")
 	}
-	if !utf8.Valid(b) || bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' }) {
-		return bad("a control character")
+	if !utf8.Valid(b) || bytes.ContainsFunc(b, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return bad("a character that is not printable")
 	}
 	return m, nil
 }

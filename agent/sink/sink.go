@@ -25,6 +25,7 @@ const (
 	dialTime      = 10 * time.Second
 	answerTime    = time.Minute // for a request and its answer
 	maxAnswer     = 4 << 20
+	maxHead       = 64 << 10  // of an answer
 	maxRetryAfter = time.Hour // that a server may want to be left alone
 )
 
@@ -58,7 +59,7 @@ func Open(o Options) (*Client, error) {
 	}
 	c := &Client{address: u.String(), host: u.Host, server: o.Server, scheme: o.Scheme, header: o.Header.Clone()}
 	c.header.Set("User-Agent", "nemoclaw-agent")
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: maxHead}
 	if u.Scheme == "https" {
 		renew := TLS(o.Server, "") // the URL's host, or the proxy's
 		if transport.TLSClientConfig, err = renew(); err != nil {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -45,8 +47,9 @@ func jsonl(dst, line []byte, _ *policy.Decision) ([]byte, error) {
 var columns = []string{"seq", "time", "sandbox", "plane", "action", "object", "pid", "exe", "args", "taint", "asked", "verdict", "rule", "reason", "revision", "count",
 	"request", "model_asked", "model", "instead", "route", "classes", "unseen", "bytes_in", "bytes_out", "tokens_in", "tokens_out", "cost_microusd", "ms", "through", "params", "result"}
 
-// csv is RFC 4180, but that a line's end within a value is a blank. A value that a spreadsheet would take for a formula begins with
-// a quote mark, which OWASP's recommendation for it is.
+// csv is RFC 4180, but that a line's end within a value is a blank. What a spreadsheet would take for a formula begins with a quote
+// mark, which OWASP's recommendation for it is: at the start of a value, and behind a semicolon, at which spreadsheets split where the
+// comma is a decimal sign.
 func csv(dst, _ []byte, d *policy.Decision) ([]byte, error) {
 	fields := []string{
 		strconv.FormatUint(d.Seq, 10), d.Time.UTC().Format(time.RFC3339Nano), d.Sandbox, string(d.Plane), d.Action, d.Object, number(int64(d.Subject.PID)), d.Subject.Exe,
@@ -57,11 +60,13 @@ func csv(dst, _ []byte, d *policy.Decision) ([]byte, error) {
 			dst = append(dst, ',')
 		}
 		dst = append(dst, '"')
-		v = oneLine(v)
-		if trimmed := strings.TrimLeft(v, " "); trimmed != "" && strings.ContainsRune("=+-@|%＝＋－＠", []rune(trimmed)[0]) {
-			dst = append(dst, '\'')
+		for part := range strings.SplitAfterSeq(oneLine(v), ";") {
+			first, _ := utf8.DecodeRuneInString(strings.TrimLeft(part, ` "`))
+			if strings.ContainsRune("=+-@|%＝＋－＠", first) {
+				dst = append(dst, '\'')
+			}
+			dst = append(dst, strings.ReplaceAll(part, `"`, `""`)...)
 		}
-		dst = append(dst, strings.ReplaceAll(v, `"`, `""`)...)
 		dst = append(dst, '"')
 	}
 	return append(dst, '\n'), nil
@@ -98,10 +103,11 @@ func number(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// oneLine makes every control character a blank, and what is not UTF-8 the replacement character.
+// oneLine makes a blank of every character that isn't printable, controls and those that reorder or hide text, and of what is not UTF-8
+// the replacement character.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r

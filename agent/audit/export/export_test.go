@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/nemoclaw/nemoclaw/agent/audit"
@@ -25,7 +26,7 @@ func made(object, args string, p policy.Plane, action string, v policy.Verdict) 
 // hostile are values that break out of the formats' fields where these don't escape them.
 var hostile = []string{
 	"=HYPERLINK(\"http://evil\")", " =1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", "|x", "%0A=1", "＝1+1", "\x00=1", "\"\n=1", "a\",\"=1",
-	"x|act=allow", "x act=allow", "\\|", "\\= =", "a\nCEF:0|x", "a\r\n{\"class_uid\":1}", "\u2028", "\x1b[2J", "\x9b", "a\xffb", "]:1", ":::", "",
+	"x|act=allow", "x act=allow", "\\|", "\\= =", "a\nCEF:0|x", "a\r\n{\"class_uid\":1}", "\u2028", "\x1b[2J", "\x9b", "a\xffb", "]:1", ":::", "", "a\u202egnp.exe\u2066\u200b\ufeff", "\U000e0041\U000e007f",
 }
 
 func TestHostile(t *testing.T) {
@@ -78,7 +79,7 @@ func check(t *testing.T, line []byte, d *policy.Decision) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Count(got, []byte("\n")) != 1 || got[len(got)-1] != '\n' || !utf8.Valid(got) || bytes.ContainsAny(got, "\x00\r\x1b") {
+		if bytes.Count(got, []byte("\n")) != 1 || got[len(got)-1] != '\n' || !utf8.Valid(got) || bytes.ContainsFunc(got[:len(got)-1], func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%s: %q", name, got)
 		}
 		switch name {
@@ -135,4 +136,27 @@ func FuzzFormats(f *testing.F) {
 		}
 		check(t, line, &d)
 	})
+}
+
+// TestFormulas: no cell is one, whichever sign the reader's spreadsheet splits a line at: where the comma is a decimal sign it is the
+// semicolon, and the quotes around a value then mean nothing in its middle.
+func TestFormulas(t *testing.T) {
+	for _, value := range []string{"=1+1", " =1+1", "x;=1+cmd|' /C calc'!A0;", "x; =1", "x;\"=1", ";;+1", "x;\u202e@SUM(1)", "x;＝1", "x\t=1"} {
+		line, _ := made(value, value, policy.PlaneFile, "open", policy.Deny)
+		d, err := Parse(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := csv(nil, line, &d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, separator := range []string{",", ";", "\t"} {
+			for cell := range strings.SplitSeq(strings.TrimSpace(string(row)), separator) {
+				if cell = strings.TrimLeftFunc(cell, func(r rune) bool { return r == ' ' || r == '"' || !unicode.IsPrint(r) }); cell != "" && strings.ContainsRune("=+-@|%＝＋－＠", []rune(cell)[0]) {
+					t.Errorf("%q, split at %q, has the formula %q", value, separator, cell)
+				}
+			}
+		}
+	}
 }

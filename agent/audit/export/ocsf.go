@@ -2,11 +2,15 @@ package export
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"net/netip"
 	"path"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -60,7 +64,7 @@ var activities = map[policy.Plane]map[string]int{
 		"daemon":  other, // start or stop, which is its object
 		"sandbox": other, "adopt": other, "failed": other, "lost": other, "sweep": other, "recover": other, "unmasked": other, "panic": other, "guard": other,
 		"command": other, "upload": other, "download": other, "snapshot": other, "restore": other, "publish": other, "unpublish": other,
-		"answer": other, "revoke": other, "expired": other, "hook": other, "forward": other,
+		"answer": other, "revoke": other, "expired": other, "hook": other, "forward": other, "traces": other, "gpu": other,
 	},
 }
 
@@ -128,7 +132,24 @@ func ocsf(dst, _ []byte, d *policy.Decision) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append(dst, text...), '\n'), nil
+	return append(printable(dst, text), '\n'), nil
+}
+
+// printable appends JSON in which every character that isn't printable is written as \uXXXX, as in the log's own lines: encoding/json
+// leaves those that reorder or hide text on a terminal. Outside of strings there are none.
+func printable(dst, text []byte) []byte {
+	for _, r := range string(text) {
+		switch {
+		case unicode.IsPrint(r):
+			dst = utf8.AppendRune(dst, r)
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			dst = fmt.Appendf(dst, `\u%04x\u%04x`, hi, lo)
+		default:
+			dst = fmt.Appendf(dst, `\u%04x`, r)
+		}
+	}
+	return dst
 }
 
 // concerned puts into an event who did it, where, and to what.
