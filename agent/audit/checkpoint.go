@@ -101,6 +101,10 @@ func ReadCheckpoints(path string, keys []ed25519.PublicKey) ([]Checkpoint, error
 		return nil, fmt.Errorf("checkpoints: %w", err)
 	}
 	defer f.Close()
+	return readCheckpoints(f, path, keys)
+}
+
+func readCheckpoints(f io.Reader, path string, keys []ed25519.PublicKey) ([]Checkpoint, error) {
 	var list []Checkpoint
 	in := bufio.NewReaderSize(f, 16<<10)
 	for n := 1; ; n++ {
@@ -121,11 +125,14 @@ func ReadCheckpoints(path string, keys []ed25519.PublicKey) ([]Checkpoint, error
 
 // besides reads the checkpoints beside a log; none when there is no such file.
 func besides(path string, keys []ed25519.PublicKey) ([]Checkpoint, error) {
-	list, err := ReadCheckpoints(path+sigExtension, keys)
+	f, err := openFile(path + sigExtension)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("checkpoints: %w", err)
 	}
-	return list, err
+	defer f.Close()
+	return readCheckpoints(f, f.Name(), keys)
 }
 
 const keyWord = "ed25519:"

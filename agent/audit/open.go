@@ -286,7 +286,11 @@ func readHead(r io.ReaderAt) (Head, error) {
 	if n == 0 {
 		return Head{}, nil
 	}
-	return ParseHead(strings.TrimSuffix(string(buf[:n]), "\n"))
+	h, err := ParseHead(strings.TrimSuffix(string(buf[:n]), "\n"))
+	if err != nil { // which has what is there; it may be another file's, that a link leads to
+		return Head{}, errors.New("it is not SEQ:HASH, a number and 64 lower-case hex digits")
+	}
+	return h, nil
 }
 
 func kind(m os.FileMode) string {

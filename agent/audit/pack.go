@@ -105,7 +105,7 @@ type packed struct {
 }
 
 func openPacked(name string) (source, error) {
-	file, err := os.Open(name)
+	file, err := openFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // A source is a file of a chain to read from, as the lines that were written, however it is kept.
@@ -28,11 +29,29 @@ func (p plain) Size() (int64, error) {
 }
 
 func openPlain(name string) (source, error) {
-	f, err := os.Open(name)
+	f, err := openFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	return plain{f}, nil
+}
+
+// openFile opens a file of a log, or beside one, to read it. Logs of other accounts are read by root too, so nothing else is waited for,
+// nor read without end.
+func openFile(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is a %s, and no file of a log", name, kind(st.Mode()))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // open opens a closed file, which may be compressed at this moment; the error is fs.ErrNotExist when it was removed.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 )
@@ -79,7 +78,7 @@ func (e Evidence) VerifyFile(path string) (Report, error) {
 	}
 	heads := slices.Clone(e.Heads)
 	// The head is read first: a writer that is writing now only makes the log longer than it says.
-	side, err := os.Open(path + ".head")
+	side, err := openFile(path + ".head")
 	if err == nil {
 		h, err := readHead(side)
 		side.Close()
@@ -159,7 +158,12 @@ func (e Evidence) verify(f files) (Report, error) {
 // begunAnew reports whether a checkpoint, whoever signed it, is about the record before the first that is left: then all files of
 // before were removed, and their numbers are given again. Who forges it gets no further than by the number of a file.
 func (f files) begunAnew() bool {
-	b, err := os.ReadFile(f.live() + sigExtension)
+	sig, err := openFile(f.live() + sigExtension)
+	if err != nil {
+		return false
+	}
+	defer sig.Close()
+	b, err := io.ReadAll(io.LimitReader(sig, maxCheckpoint+1))
 	if err != nil {
 		return false
 	}
