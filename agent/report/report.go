@@ -29,13 +29,14 @@ func command(args ...string) Text {
 // quoted is a text of whoever asked for the report, such as the path of a log: it is escaped, and neither cut nor masked.
 func quoted(s string) Text { return Text{{Words: text.Escape(s), Foreign: true}} }
 
-// shellWord is a word as a shell takes it.
+// shellWord is a word as a shell takes it. A quotation mark is itself quoted, and not behind a backslash: who shows the word doubles each
+// backslash, and the shell would take what comes then for more than a word.
 func shellWord(s string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%"
 	if s != "" && strings.Trim(s, plain) == "" {
 		return s
 	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return "'" + strings.ReplaceAll(s, "'", `'"'"'`) + "'"
 }
 
 // search is the command that finds in the log what a table left out.
