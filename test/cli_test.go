@@ -116,7 +116,7 @@ func TestCLIStatusAndLogs(t *testing.T) {
 	if s.State != "running" || s.Policy.Revision != 1 || s.Policy.Running != 1 || s.Inference.Key != "none" || s.Usage == nil || s.Usage.Memory == 0 || s.Refused == 0 {
 		t.Errorf("status: %+v", s)
 	}
-	if out := c.ok("box", "status"); !strings.Contains(out, "no model chosen") || !strings.Contains(out, "nemoclaw box logs --verdict deny") {
+	if out := c.ok("box", "status"); !strings.Contains(out, "inference  none: its policy has no section inference") || !strings.Contains(out, "nemoclaw box logs --verdict deny") {
 		t.Errorf("status:\n%s", out)
 	}
 	if out := c.ok("box"); !strings.HasPrefix(out, "box: running") {

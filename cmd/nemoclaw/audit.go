@@ -182,7 +182,9 @@ func verify(cmd *cobra.Command, files []string, known audit.Evidence, signer *au
 		e, err := withOwn(known, signer, file)
 		var r audit.Report
 		if err == nil {
+			end := waiting(cmd, "verifying %s", file)
 			r, err = e.VerifyFile(file)
+			end()
 		}
 		results[i] = result{File: file, OK: err == nil && r.Fault == nil, Report: r}
 		if r.Lines > 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -71,7 +72,9 @@ Exit status: 0 written, 1 a log is not whole or can't be read, or the report can
 			}
 			slices.Sort(s.Logs)
 			s.Logs = slices.Compact(s.Logs)
+			end := waiting(cmd, "reading %s", count(len(s.Logs), "log", "logs"))
 			d, whole, err := report.Audit(cmd.Context(), frame, &s, now, programVersion())
+			end()
 			if err != nil {
 				return err
 			}
@@ -131,6 +134,9 @@ func (o *document) write(stdout io.Writer, write func(io.Writer, *report.Documen
 		return err
 	}
 	f, err := os.OpenFile(o.output, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("--output: %s exists already: name another file, or remove it", o.output)
+	}
 	if err != nil {
 		return fmt.Errorf("--output: %w", err)
 	}

@@ -63,7 +63,9 @@ Exit status: 0 made and started, 1 not, 2 wrong usage.`,
 		if c.Image, err = image(c.Image); err != nil {
 			return err
 		}
+		end := waiting(cmd, "making %s", c.Name)
 		s, err := d.Create(cmd.Context(), c)
+		end()
 		if err != nil {
 			return err
 		}
@@ -119,7 +121,9 @@ Exit status: 0 they run, 1 one does not, 2 wrong usage.`,
 			fmt.Fprintln(cmd.ErrOrStderr(), "nemoclaw: nothing to start: everything that should run does")
 		}
 		return each(names, func(name string) error {
+			end := waiting(cmd, "starting %s", name)
 			s, err := d.Start(cmd.Context(), name)
+			end()
 			if err != nil {
 				return err
 			}
@@ -160,7 +164,9 @@ Exit status: 0 they are stopped, 1 one is not, 2 wrong usage.`,
 			return err
 		}
 		return each(names, func(name string) error {
+			end := waiting(cmd, "stopping %s", name)
 			s, err := d.Stop(cmd.Context(), name)
+			end()
 			if err != nil {
 				return err
 			}
@@ -203,7 +209,10 @@ Exit status: 0 it is gone, 1 it is not, 2 wrong usage.`,
 				return err
 			}
 		}
-		if err := d.Destroy(cmd.Context(), name); err != nil {
+		end := waiting(cmd, "destroying %s", name)
+		err = d.Destroy(cmd.Context(), name)
+		end()
+		if err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: destroyed\n", name)

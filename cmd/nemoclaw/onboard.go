@@ -349,9 +349,11 @@ func (o *onboarding) choosePresets(ctx context.Context) error {
 func (o *onboarding) create(ctx context.Context) error {
 	o.head("Make and start " + o.name)
 	began := time.Now()
+	end := waiting(o.cmd, "making %s", o.name)
 	s, err := o.d.Create(ctx, api.Create{
 		Name: o.name, Policy: firstPolicy(o.presets), PolicyName: o.name + ".yaml", Config: o.config, Start: true,
 	})
+	end()
 	if err == nil && s.State != api.Running {
 		err = fmt.Errorf("it did not start: %s", s.Reason)
 	}

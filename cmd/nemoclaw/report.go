@@ -56,6 +56,8 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 		if !to.IsZero() && to.Add(report.Late).Before(now) {
 			last = to.Add(report.Late)
 		}
+		end := waiting(cmd, "reading the log of %s", name)
+		defer end()
 		if err := d.Events(cmd.Context(), api.Events{Sandbox: name, From: from, To: last}, func(_ []byte, d policy.Decision) error {
 			did.Add(&d)
 			return nil
@@ -67,6 +69,7 @@ Exit status: 0 written, 1 not, 2 wrong usage.`,
 			return ctx
 		}
 		did.Changed(found, err)
+		end()
 		return out.write(cmd.OutOrStdout(), write, did.Document(&box, now, programVersion()))
 	})
 	cmd.Flags().StringVar(&since, "since", "today", "not before this `TIME`")

@@ -18,18 +18,17 @@ func newSnapshot(name string) *cobra.Command {
 }
 
 func newSnapshotCreate(name string) *cobra.Command {
-	return talking(&cobra.Command{
+	return showing(&cobra.Command{
 		Use:               "create [LABEL]",
 		Short:             "Keep the workspace and the policy as they are now",
 		Long:              "create keeps a copy of the workspace and the policy, under an id that it prints.\n\nExit status: 0 kept, 1 not, 2 wrong usage.",
-		Example:           "  nemoclaw " + name + " snapshot create before-upgrade",
+		Example:           "  nemoclaw " + name + " snapshot create before-upgrade\n  nemoclaw " + name + " snapshot create -o json | jq -r .id",
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(cmd *cobra.Command, d *api.Client, args []string) error {
-		s, err := d.Snapshot(cmd.Context(), name, strings.Join(args, ""))
-		if err != nil {
-			return err
-		}
+	}, func(cmd *cobra.Command, d *api.Client, args []string) (api.Snapshot, error) {
+		defer waiting(cmd, "keeping the workspace of %s", name)()
+		return d.Snapshot(cmd.Context(), name, strings.Join(args, ""))
+	}, func(cmd *cobra.Command, s api.Snapshot) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, policy revision %d\n", text.Escape(s.ID), size(s.Size), s.Revision)
 		return nil
 	})
@@ -72,7 +71,9 @@ Exit status: 0 it is back, 1 not, 2 wrong usage.`,
 		if err != nil {
 			return err
 		}
+		end := waiting(cmd, "bringing back %s", id)
 		s, err := d.Restore(cmd.Context(), name, id)
+		end()
 		if err != nil {
 			return err
 		}

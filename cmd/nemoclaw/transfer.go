@@ -47,7 +47,9 @@ Exit status: 0 copied, 1 not or not all, 2 wrong usage.`,
 			w.CloseWithError(err)
 			packed <- err
 		}()
+		end := waiting(cmd, "copying %s", src)
 		err = d.Upload(cmd.Context(), name, into, r)
+		end()
 		r.CloseWithError(errStopped) // what is left to pack has nowhere to go
 		if packErr := <-packed; packErr != nil && !errors.Is(packErr, errStopped) && !errors.Is(packErr, io.ErrClosedPipe) {
 			err = fmt.Errorf("upload: %w", packErr)
@@ -120,8 +122,13 @@ Exit status: 0 copied, 1 not or not all, 2 wrong usage.`,
 			r.CloseWithError(err)
 			unpacked <- err
 		}()
+		end := func() {}
+		if dst != "-" { // whose terminal may be the same
+			end = waiting(cmd, "copying %s", src)
+		}
 		err := d.Download(cmd.Context(), name, src, w)
 		w.CloseWithError(err)
+		end()
 		if unpackErr := <-unpacked; unpackErr != nil && (err == nil || errors.Is(err, unpackErr)) {
 			err = fmt.Errorf("download: %w", unpackErr)
 		}
