@@ -99,6 +99,9 @@ type At struct{ Line, Col int }
 func Nearest(word string, valid []string) string {
 	word = strings.ToLower(word)
 	best, bestDist := "", len(word)/3+2
+	if len(word) < 4 {
+		bestDist = 2 // with two letters changed, each short word is near each other
+	}
 	for _, v := range valid {
 		d := distance(word, v)
 		if len(word) > 1 && strings.HasPrefix(v, word) {

@@ -241,3 +241,24 @@ func TestSourceTooLarge(t *testing.T) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
+
+// TestNearest: what was meant is found, and what has only a few letters in common is not.
+func TestNearest(t *testing.T) {
+	t.Parallel()
+	words := []string{"add", "list", "status", "verify", "go", "npm", "audit_max_size", "git"}
+	for word, want := range map[string]string{
+		"lsit": "list", "lst": "list", "LIST": "list", "stauts": "status", "audit": "audit_max_size", "audit-max-size": "audit_max_size", "npn": "npm", "gti": "git",
+		"foo": "", "x": "", "": "", "telemetry": "", "metrics": "", strings.Repeat("list", 100000): "",
+	} {
+		if got := Nearest(word, words); got != want {
+			t.Errorf("%.20q: %q, want %q", word, got, want)
+		}
+		hint := ""
+		if want != "" {
+			hint = ` (did you mean "` + want + `"?)`
+		}
+		if got := DidYouMean(word, words); got != hint {
+			t.Errorf("%.20q: %q, want %q", word, got, hint)
+		}
+	}
+}

@@ -267,6 +267,10 @@ func TestCLIOnboardUnattended(t *testing.T) {
 	if status, _, errs := onboard(key, "--name", "first"); status != 1 || !strings.Contains(errs, "there is a sandbox first already") {
 		t.Errorf("the same name again: status %d, %s", status, errs)
 	}
+	c.ok("onboard", "--yes", "--skip-key", "--name", "bare", "--preset", "")
+	if out := c.ok("bare"); strings.Contains(out, "warning") {
+		t.Errorf("the first policy alone:\n%s", out)
+	}
 	c.ok("onboard", "--yes", "--skip-key")
 	if out := c.ok("my-assistant"); !strings.Contains(out, "key unverified") || strings.Contains(out, "no effect") {
 		t.Errorf("without a key:\n%s", out)

@@ -184,7 +184,7 @@ func (o *onboarding) examine(ctx context.Context, info api.Info) error {
 	c := config.Default()
 	c.Socket, c.StateDir, c.RunDir, c.AuditDir = o.cmd.Flag("socket").Value.String(), info.StateDir, info.RunDir, filepath.Dir(info.AuditLog)
 	r := doctor.Run(ctx, doctor.Options{Config: c, Version: programVersion(), Done: func(f doctor.Finding) {
-		if f.State == doctor.Failed {
+		if f.State == doctor.Failed && ctx.Err() == nil { // what is interrupted has not failed
 			o.say("%s: %s", f.Check, text.Escape(f.Found))
 			o.say("  %s", text.Escape(f.Remedy))
 		}
