@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -209,7 +210,13 @@ func whyNotFull() string {
 
 // WhyStatic says what it means that ProbeLSM failed.
 func WhyStatic(err error) string {
-	return "files and programs are fixed at start by Landlock and the mount view, because BPF LSM is not to be had: " + err.Error()
+	return "files and programs are fixed at start by Landlock and the mount view, because BPF LSM is not to be had: " + Plain(err)
+}
+
+// Plain is what an error of loading says, without the library's advice, which names functions of its own.
+func Plain(err error) string {
+	s, _, _ := strings.Cut(err.Error(), " (MEMLOCK may be too low")
+	return s
 }
 
 // LoadedLevel is the Level that Open will find, when the programs are loaded already.

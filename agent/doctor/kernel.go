@@ -144,7 +144,5 @@ func (e *examiner) lsm() Finding {
 
 // plain takes from an error what is about packages.
 func plain(err error) string {
-	s := strings.TrimPrefix(err.Error(), "sandbox: ")
-	s, _, _ = strings.Cut(s, " (MEMLOCK may be too low")
-	return s
+	return strings.TrimPrefix(loader.Plain(err), "sandbox: ")
 }
