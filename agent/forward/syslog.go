@@ -184,16 +184,15 @@ func tcpState(c *net.TCPConn) (state uint8, err error) {
 		return 0, err
 	}
 	e := raw.Control(func(fd uintptr) {
+		var info *unix.TCPInfo
+		if info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err != nil {
+			return
+		}
+		state = info.State
+		// After the state: a reset that comes in between would leave a connection that is closed, and seems to have ended well.
 		var n int
 		if n, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
 			err = syscall.Errno(n)
-		}
-		var info *unix.TCPInfo
-		if err == nil {
-			info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		}
-		if err == nil {
-			state = info.State
 		}
 	})
 	return state, errors.Join(e, err)

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -234,6 +235,28 @@ const (
 	habitSum              // how many there are
 )
 
+// oneRecord reads no more of a connection than the record of TLS that is being read. What a server has read and then forgets, the end of
+// the connection among it, nobody can see; what it leaves to its kernel is answered with a reset.
+type oneRecord struct {
+	net.Conn
+	head []byte
+	left int
+}
+
+func (c *oneRecord) Read(p []byte) (int, error) {
+	want := c.left
+	if want == 0 {
+		want = 5 - len(c.head)
+	}
+	n, err := c.Conn.Read(p[:min(len(p), want)])
+	if c.left > 0 {
+		c.left -= n
+	} else if c.head = append(c.head, p[:n]...); len(c.head) == 5 {
+		c.left, c.head = int(binary.BigEndian.Uint16(c.head[3:])), c.head[:0]
+	}
+	return n, err
+}
+
 // syslogServer reads strictly what comes, with a habit for each connection.
 func syslogServer(t *testing.T, g *got, c *tls.Config, next func() habit) string {
 	t.Helper()
@@ -265,7 +288,7 @@ func syslogServer(t *testing.T, g *got, c *tls.Config, next func() habit) string
 				}
 				var from net.Conn = conn
 				if c != nil {
-					from = tls.Server(conn, c)
+					from = tls.Server(&oneRecord{Conn: conn}, c)
 					defer from.Close()
 				}
 				in := bufio.NewReaderSize(from, 16)
