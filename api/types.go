@@ -90,7 +90,10 @@ type Inference struct {
 	Model  string `json:"model,omitempty"`
 	Key    string `json:"key"`               // of the model's provider: "none", "unverified", "verified", or "policy": the policy says where it is
 	KeyFor string `json:"key_for,omitempty"` // the provider that the key of ConfigKey was given for, which alone gets it; "": there is no such key
-	Off    string `json:"off,omitempty"`     // why no model answers inside, whichever is set; "": one can
+	// Elsewhere is that the policy has the model's provider asked at an address that is not the provider's own: a key is not to be tried
+	// with the provider, whose it may not be.
+	Elsewhere bool   `json:"elsewhere,omitempty"`
+	Off       string `json:"off,omitempty"` // why no model answers inside, whichever is set; "": one can
 }
 
 // Published is a server inside that a port of the host reaches.

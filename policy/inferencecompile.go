@@ -210,12 +210,18 @@ func (c *Compiled) saysInference() map[string]said {
 	m["default"] = said{f.Default.String(), at}
 	m["unseen"] = said{f.Unseen.String(), at}
 	m["log"] = said{f.logWord(), at}
-	m["residency"] = said{strings.Join(append([]string{"of"}, sorted(f.Residency)...), " "), at}
+	if len(f.Residency) > 0 {
+		m["residency"] = said{strings.Join(append([]string{"of"}, sorted(f.Residency)...), " "), at}
+	}
 	for _, b := range f.All() {
 		m[b.subject()] = said{b.says(), at}
 	}
-	m["budgets"] = said{f.Budget.yaml(), at}
-	m["fallbacks"] = said{strings.Join(append([]string{"to"}, f.Fallbacks...), " "), at}
+	if f.Budget != (Budget{}) {
+		m["budgets"] = said{f.Budget.yaml(), at}
+	}
+	if len(f.Fallbacks) > 0 {
+		m["fallbacks"] = said{strings.Join(append([]string{"to"}, f.Fallbacks...), " "), at}
+	}
 	for class, r := range f.Classes {
 		m["class "+class] = said{r.String(), at}
 	}

@@ -206,13 +206,14 @@ func TestCLIConfig(t *testing.T) {
 	const key = "nvapi-of-the-config-test"
 	_, env := provider(t, key)
 	c := newCLI(t)
-	set := func(value string) (int, string) {
-		cmd := c.d.Command("box", "config", "set", "key", "-")
+	setOf := func(box, value string) (int, string) {
+		cmd := c.d.Command(box, "config", "set", "key", "-")
 		cmd.Env = append(cmd.Env, env...)
 		cmd.Stdin = strings.NewReader(value + "\n")
 		status, out, errs := harness.Finish(t, cmd)
 		return status, out + errs
 	}
+	set := func(value string) (int, string) { return setOf("box", value) }
 	// It is anybody's: no provider is shown it.
 	if status, said := set("sk-of-another"); status != 0 || !strings.Contains(said, "no model is set") {
 		t.Errorf("a key before there is a model: status %d, %s", status, said)
@@ -228,6 +229,20 @@ func TestCLIConfig(t *testing.T) {
 		if out := c.ok(args...); strings.Contains(out, key) {
 			t.Errorf("%q shows the key:\n%s", args, out)
 		}
+	}
+	// The policy's own server for that provider has keys of its own, which the provider would refuse.
+	own := filepath.Join(t.TempDir(), "own.yaml")
+	if err := os.WriteFile(own, []byte("inference:\n  cloud: {model: nvidia/nemotron-3-super-120b, url: \"https://llm.cli.test\"}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.ok("create", "own", "--policy", own)
+	c.ok("own", "config", "set", "model", "nvidia/another")
+	if status, said := setOf("own", "sk-of-llm.cli.test"); status != 0 || !strings.Contains(said, "asked at an address of its own") {
+		t.Errorf("a key for another server of that provider's models was shown to the provider: status %d, %s", status, said)
+	}
+	c.fails(1, "the model nobody/gpt: want PROVIDER/MODEL of anthropic, google, llamacpp,", "box", "config", "set", "model", "nobody/gpt")
+	if out := c.ok("box", "config", "set", "model", "vllm/qwen3"); !strings.Contains(out, "vllm/qwen3, which needs no key") {
+		t.Errorf("a model of this host: %s", out)
 	}
 	c.fails(2, `there is no setting "modell" (did you mean "model"?); there are model and key`, "box", "config", "get", "modell")
 	c.fails(2, `there is no setting "nonsense"`, "box", "config", "set", "nonsense", "1")

@@ -36,7 +36,7 @@ func TestKeyFor(t *testing.T) {
 func TestShownKey(t *testing.T) {
 	t.Parallel()
 	p, err := policy.Parse("p.yaml", []byte("inference:\n  cloud: {model: openai/gpt-4o}\n"+
-		"  models: [{name: fast, model: anthropic/claude}, {name: own, model: corp/big, api: openai, url: \"https://llm.example.org\", key: {file: /root/key}}]\n"))
+		"  models: [{name: fast, model: anthropic/claude}, {name: near, model: google/x, url: \"https://gemini.example.org\"}, {name: own, model: corp/big, api: openai, url: \"https://llm.example.org\", key: {file: /root/key}}]\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,9 +59,11 @@ func TestShownKey(t *testing.T) {
 		{"fast", "anthropic", "", false, api.Inference{Key: "unverified", KeyFor: "anthropic"}},
 		{"fast", "openai", "", false, api.Inference{Key: "none", KeyFor: "openai"}},
 		{"", "openai", "", false, api.Inference{Key: "unverified", KeyFor: "openai"}}, // the policy's for the cloud answers
-		{"own", "", "", false, api.Inference{Key: "policy"}},
-		{"corp/big", "", "", false, api.Inference{Key: "policy"}},
-		{"corp/small", "openai", "true", false, api.Inference{Key: "policy", KeyFor: "openai"}}, // of the same provider
+		{"google/y", "google", "", false, api.Inference{Key: "unverified", KeyFor: "google", Elsewhere: true}},
+		{"vllm/x", "", "", false, api.Inference{Key: "none"}},
+		{"own", "", "", false, api.Inference{Key: "policy", Elsewhere: true}},
+		{"corp/big", "", "", false, api.Inference{Key: "policy", Elsewhere: true}},
+		{"corp/small", "openai", "true", false, api.Inference{Key: "policy", KeyFor: "openai", Elsewhere: true}}, // of the same provider
 	} {
 		b := &box{dir: t.TempDir(), spec: spec{KeyFor: x.keyFor, Config: map[string]string{}}}
 		if x.model != "" {
@@ -86,6 +88,31 @@ func TestShownKey(t *testing.T) {
 		if _, told := shown[api.ConfigKeyVerified]; told {
 			t.Errorf("%q: shown: %v", x.model, shown)
 		}
+	}
+}
+
+// TestCheckModel: a model can be set whose provider is known, or that the policy says how to ask.
+func TestCheckModel(t *testing.T) {
+	t.Parallel()
+	p, err := policy.Parse("p.yaml", []byte("inference:\n  models: [{name: own, model: corp/big, api: openai, url: \"https://llm.example.org\"}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := policy.Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for model, want := range map[string]string{
+		"": "", "vllm/qwen3": "", "llamacpp/x": "", "ollama/llama3.3:70b": "", "own": "", "corp/big": "", "corp/small": "",
+		"nobody/gpt": "want PROVIDER/MODEL of anthropic", "slow": "want PROVIDER/MODEL, such as", "/x": "want", "vllm/": "want",
+	} {
+		err := checkConfig(map[string]string{api.ConfigModel: model}, c.Inference)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", model, err, want)
+		}
+	}
+	if err := checkConfig(map[string]string{api.ConfigModel: "corp/big"}, nil); err == nil {
+		t.Error("a provider that nobody knows, and no policy says how to ask")
 	}
 }
 

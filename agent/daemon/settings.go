@@ -36,6 +36,11 @@ func checkConfig(set map[string]string, f *policy.Inference) error {
 			provider, model, ok := strings.Cut(v, "/")
 			bad = bad || ok && (provider == "" || model == "") || !ok && f.Named(v) == nil
 		}
+		if k == api.ConfigModel && !bad && v != "" && backendOf(v, f) == nil {
+			if _, err := policy.BackendOf(v); err != nil { // nobody would know where to ask it
+				return &api.Error{Code: api.Invalid, Message: err.Error()}
+			}
+		}
 		if bad {
 			want := "one line of at most 4096 bytes"
 			if k == api.ConfigModel {
@@ -99,19 +104,27 @@ func (s *spec) keyFor() string {
 	return cmp.Or(s.KeyFor, providerOf(s.Config[api.ConfigModel], nil)) // the key may be older than names of models are
 }
 
-// keyInPolicy reports whether the policy itself says where the key of a model is.
-func keyInPolicy(model string, f *policy.Inference) bool {
-	if f == nil {
-		return false
+// backendOf is how the policy says that a model is asked, as the router looks for it: by its name, as it stands, or by its provider. nil:
+// it says nothing of it.
+func backendOf(model string, f *policy.Inference) *policy.Backend {
+	if b := f.Named(cmp.Or(model, policy.CloudName)); b != nil {
+		return b
 	}
-	b, all := f.Named(cmp.Or(model, policy.CloudName)), f.All()
-	if i := slices.IndexFunc(all, func(b *policy.Backend) bool { return b.String() == model }); b == nil && i >= 0 {
-		b = all[i]
+	all := f.All()
+	for _, same := range []func(b *policy.Backend) bool{
+		func(b *policy.Backend) bool { return b.String() == model }, func(b *policy.Backend) bool { return b.Provider == providerOf(model, f) },
+	} {
+		if i := slices.IndexFunc(all, same); i >= 0 {
+			return all[i]
+		}
 	}
-	if i := slices.IndexFunc(all, func(b *policy.Backend) bool { return b.Provider == providerOf(model, f) }); b == nil && i >= 0 {
-		b = all[i]
-	}
-	return b != nil && b.Key != policy.Key{}
+	return nil
+}
+
+// elsewhere reports whether a backend is asked at another address than its provider's own.
+func elsewhere(b *policy.Backend) bool {
+	own, err := policy.BackendOf(b.String())
+	return err != nil || own.URL != b.URL
 }
 
 // shownConfig is what of the configuration may be seen. f is the section of the policy that holds; nil: off says why there is none.
@@ -124,8 +137,10 @@ func (b *box) shownConfig(f *policy.Inference, off string) (map[string]string, a
 	if err == nil {
 		of.KeyFor = b.spec.keyFor()
 	}
+	by := backendOf(of.Model, f)
+	of.Elsewhere = by != nil && elsewhere(by)
 	switch {
-	case keyInPolicy(of.Model, f):
+	case by != nil && by.Key != policy.Key{}:
 		of.Key = "policy"
 	case err != nil || of.KeyFor != providerOf(of.Model, f):
 	case b.spec.Config[api.ConfigKeyVerified] == "true":

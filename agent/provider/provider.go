@@ -49,6 +49,8 @@ var providers = []provider{
 	{"anthropic", "api.anthropic.com", lookUp("/v1/models/", "X-Api-Key", "")},
 	{"google", "generativelanguage.googleapis.com", lookUp("/v1beta/models/", "X-Goog-Api-Key", "")},
 	{"ollama", "", nil},
+	{"vllm", "", nil},
+	{"llamacpp", "", nil},
 }
 
 func find(model string) (*provider, string, error) {

@@ -109,7 +109,7 @@ or else read from standard input: so no secret is an argument, which others can 
 
 Exit status: 0 set, 1 not, 2 wrong usage.`,
 		Example: strings.ReplaceAll(`  nemoclaw NAME config set model nvidia/nemotron-3-super-120b
-  nemoclaw NAME config set model ollama/llama3.3:70b
+  nemoclaw NAME config set model vllm/qwen3
   nemoclaw NAME config set model fast
   nemoclaw NAME config set key -`, "NAME", name),
 		Args:              usageArgs(cobra.ExactArgs(2)),
@@ -129,17 +129,12 @@ Exit status: 0 set, 1 not, 2 wrong usage.`,
 			warn(cmd, []string{"a key that is an argument is in the list of processes and in the shell's history; write -, and it is asked for"})
 		}
 		set := map[string]string{key: value}
-		switch {
-		case key == api.ConfigModel && strings.Contains(value, "/"): // of another the daemon knows whether the policy has it
-			if _, err := provider.NeedsKey(value); err != nil {
-				return usage(err)
-			}
-		case key == api.ConfigKey && value != "":
+		if key == api.ConfigKey && value != "" {
 			s, err := d.Get(cmd.Context(), name)
 			if err != nil {
 				return err
 			}
-			if err := tryKey(cmd, s.Inference.Model, value, set); err != nil {
+			if err := tryKey(cmd, s.Inference, value, set); err != nil {
 				return err
 			}
 		}
@@ -158,15 +153,20 @@ Exit status: 0 set, 1 not, 2 wrong usage.`,
 	return cmd
 }
 
-// tryKey tries a key with the provider of a model, and says in set whether it works. A key that the provider refuses is an
-// error; one that can't be tried is only unverified.
-func tryKey(cmd *cobra.Command, model, key string, set map[string]string) error {
-	if model == "" {
-		warn(cmd, []string{"the key is kept, but unverified: no model is set, so it is for the provider of the policy's inference.cloud, or else for " + provider.Recommended})
-		return nil
+// tryKey tries a key with the provider of the model, and says in set whether it works. A key that the provider refuses is an error; one
+// that can't be tried, or may be somebody else's than the provider's, is only unverified.
+func tryKey(cmd *cobra.Command, of api.Inference, key string, set map[string]string) error {
+	model, unverified := of.Model, ""
+	switch {
+	case model == "":
+		unverified = "no model is set, so it is for the provider of the policy's inference.cloud, or else for " + provider.Recommended
+	case !strings.Contains(model, "/"):
+		unverified = "it is for the provider of the policy's model " + model + ", which is not asked"
+	case of.Elsewhere:
+		unverified = "the policy has " + model + " asked at an address of its own, and a key for that is shown to nobody else"
 	}
-	if !strings.Contains(model, "/") {
-		warn(cmd, []string{"the key is kept, but unverified: it is for the provider of the policy's model " + model + ", which is not asked"})
+	if unverified != "" {
+		warn(cmd, []string{"the key is kept, but unverified: " + unverified})
 		return nil
 	}
 	if needs, err := provider.NeedsKey(model); err != nil || !needs {

@@ -295,7 +295,7 @@ func (o *onboarding) tryKey(ctx context.Context) error {
 			return nil
 		}
 		o.say("trying the key ...")
-		err := tryKey(o.cmd, o.model, o.key, o.config)
+		err := tryKey(o.cmd, api.Inference{Model: o.model}, o.key, o.config)
 		switch {
 		case err == nil:
 			o.config[api.ConfigKey] = o.key

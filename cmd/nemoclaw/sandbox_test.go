@@ -161,7 +161,6 @@ func TestWithoutDaemon(t *testing.T) {
 		{"box policy explain", statusUsage, "nothing was asked"},
 		{"box policy explain --connect x", statusUsage, "expected host:port"},
 		{"box preset add no-such", statusUsage, "there is no preset"},
-		{"box config set model nobody/gpt", statusUsage, "want PROVIDER/MODEL"},
 		{"box publish x 80", statusUsage, `port "x"`},
 		{"box publish 80 x", statusUsage, `port "x"`},
 		{"box upload /no/such .", statusFailed, "upload: stat /no/such"},
