@@ -38,7 +38,7 @@ Exit status: 0 printed, 1 there is none or it can't be read, 2 wrong usage.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := audit.ReadSigner(dir)
 			if err != nil {
-				return fmt.Errorf("%w; the daemon or the first run makes it, and root can read it", err)
+				return fmt.Errorf("%w; the daemon or the first run makes it, and root can read it; the key of a daemon with another state_dir: --key-dir DIR", err)
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), audit.FormatKey(s.Public()))
 			return err
@@ -73,7 +73,7 @@ func (e *evidence) read() (known audit.Evidence, s *audit.Signer, err error) {
 	}
 	if e.own {
 		if s, err = audit.ReadSigner(e.dir); err != nil {
-			return known, nil, fmt.Errorf("--own: %w", err)
+			return known, nil, fmt.Errorf("--own: %w; the key of a daemon with another state_dir: --key-dir DIR", err)
 		}
 		known.Keys = append(known.Keys, s.Public())
 	}

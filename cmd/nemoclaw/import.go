@@ -28,6 +28,9 @@ Exit status: 0 converted, 1 not, 2 wrong usage.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			src, err := policy.ImportFile(args[0])
 			if all := (policy.Errors)(nil); errors.As(err, &all) {
+				if _, own := policy.Load(args[0]); own == nil {
+					return fmt.Errorf("policy import: %s is a policy of this language already: there is nothing to convert; nemoclaw policy check says whether it is right", args[0])
+				}
 				fmt.Fprintln(cmd.ErrOrStderr(), text.Lines(err.Error()))
 				return &statusError{status: statusFailed}
 			}

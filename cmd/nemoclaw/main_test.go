@@ -254,6 +254,9 @@ func TestImport(t *testing.T) {
 		t.Errorf("a file was replaced: status %d, %q", status, err)
 	}
 	write(t, "bad.yaml", "version: 1\nnetwork_policies:\n  a: {endpoints: [{host: a.example.com, port: 443, access: read-only}], binaries: [{path: /usr/bin/*}]}\n")
+	if status, out, err := call(t, "policy", "import", "new.yaml"); status != statusFailed || out != "" || !strings.Contains(err, "new.yaml is a policy of this language already") || strings.Contains(err, "unknown key") {
+		t.Errorf("one that is none to import: %d %q %q", status, out, err)
+	}
 	status, out, err := call(t, "policy", "import", "bad.yaml", "-o", "bad-new.yaml")
 	if status != statusFailed || out != "" || !strings.Contains(err, "bad.yaml:3:60: network_policies.a.endpoints[0].access: read-only is") || strings.Count(err, "\n") != 2 {
 		t.Errorf("status %d, %q, %q", status, out, err)
@@ -443,7 +446,7 @@ func TestAuditVerifySigned(t *testing.T) {
 		"another key":     {[]string{"--key", "ed25519:" + strings.Repeat("A", 43) + "=", file}, statusFailed, "is not signed with the key"},
 		"no key":          {[]string{"--key", key[:20], file}, statusUsage, "44 characters of base64"},
 		"anchor, no key":  {[]string{"--anchor", file + ".sig", file}, statusUsage, "give the --key too"},
-		"own, and no key": {[]string{"--own", "--key-dir", dir, file}, statusFailed, "no such file"},
+		"own, and no key": {[]string{"--own", "--key-dir", dir, file}, statusFailed, "no such file or directory; the key of a daemon with another state_dir: --key-dir DIR"},
 		"no such anchor":  {[]string{"--key", key, "--anchor", dir + "/none", file}, statusFailed, "no such file"},
 		"not an anchor":   {[]string{"--key", key, "--anchor", file, file}, statusFailed, ":1: it is not a checkpoint"},
 	} {
