@@ -24,6 +24,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/nemoclaw/nemoclaw/agent/trace/tracetest"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/test/fakenvml"
 	"github.com/nemoclaw/nemoclaw/test/harness"
@@ -142,6 +143,7 @@ func TestMetricsInPrometheus(t *testing.T) {
 	d, host := harness.W.PrepareDaemon(t, "--metrics", at), harness.W.GPUHost(t)
 	d.On = host
 	forwardTo(t, d, "{name: siem, elastic: \""+newElastic(t).URL+"\"}")
+	traceTo(t, d, "endpoint: \""+tracetest.New(t, nil).URL+"\"")
 	d.Start(t)
 	c, _ := dial(t, d)
 	// Programs are measured as long as this is open; the daemon never has the kernel do so.

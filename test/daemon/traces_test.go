@@ -31,10 +31,16 @@ func traced(t *testing.T, c *tracetest.Collector, name, outcome string) (tr trac
 	return tr
 }
 
-// traceTo gives a daemon that does not run yet a collector.
+// traceTo gives a daemon that does not run yet a collector, beside its other settings.
 func traceTo(t *testing.T, d *harness.Daemon, settings string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(d.Dir, "agent.yaml"), []byte("traces: {"+settings+"}\n"), 0o600); err != nil {
+	file := filepath.Join(d.Dir, "agent.yaml")
+	was, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := strings.Cut(string(was), "traces: ")
+	if err := os.WriteFile(file, []byte(before+"traces: {"+settings+"}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
