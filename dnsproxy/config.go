@@ -112,6 +112,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Record == nil {
 		errs = append(errs, errors.New("Config.Record is missing: decisions must go somewhere"))
 	}
+	if (c.Trace == nil) != (c.Traced == nil) {
+		errs = append(errs, errors.New("Config.Trace and Config.Traced belong together"))
+	}
 	if c.Upstream == nil {
 		c.Upstream = NewResolver(ResolverConfig{})
 	}
