@@ -93,7 +93,7 @@ func (l *loop) accepted(k *sock, fd int, client netip.AddrPort) {
 		c.trace = s.cfg.Trace()
 	}
 	if c.trace != nil {
-		c.trace.Began, c.trace.began = s.epoch.Add(time.Duration(l.now)), l.now
+		c.trace.Began, c.trace.began = time.Now(), s.now() // the server's clock knows nothing of a host that slept
 	}
 	l.guarded(c, c.begin)
 }

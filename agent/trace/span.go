@@ -50,8 +50,12 @@ type Span struct {
 type making struct {
 	of    *Source
 	id    [16]byte
+	begun time.Time
 	spans []*Span
 }
+
+// now is the time, which goes on evenly within a trace, whatever somebody does to the host's clock meanwhile.
+func (m *making) now() time.Time { return m.begun.Add(time.Since(m.begun)) }
 
 // Begin begins a trace with its root, unless this is none of those that are chosen.
 func (of *Source) Begin(name string, plane policy.Plane) *Span {
@@ -63,7 +67,7 @@ func (of *Source) Begin(name string, plane policy.Plane) *Span {
 }
 
 func (of *Source) root(id [16]byte, s *Span, plane policy.Plane) *Span {
-	m := &making{of: of, id: id}
+	m := &making{of: of, id: id, begun: s.began}
 	m.add(s)
 	s.Set(Sandbox, of.sandbox)
 	s.Set(Plane, string(plane))
@@ -84,14 +88,7 @@ func (s *Span) Child(name string, kind Kind) *Span {
 	if s == nil {
 		return nil
 	}
-	return s.trace.add(&Span{id: newSpanID(), up: s.id, name: name, kind: kind, began: time.Now()})
-}
-
-// Rename says what it is about, now that it is known.
-func (s *Span) Rename(name string) {
-	if s != nil {
-		s.name = name
-	}
+	return s.trace.add(&Span{id: newSpanID(), up: s.id, name: name, kind: kind, began: s.trace.now()})
 }
 
 // Set gives it an attribute with a text, which may come from inside. Empty ones are left out.
@@ -134,7 +131,7 @@ func (s *Span) End() {
 	if s == nil || !s.ended.IsZero() {
 		return
 	}
-	s.ended = time.Now()
+	s.ended = s.trace.now()
 	if s.up != ([8]byte{}) {
 		return
 	}

@@ -5,6 +5,9 @@
 // could put its own spans between a person's. It has no prompt, no answer, no URL and no arguments in a span; what comes from inside
 // (names, paths) is escaped and short. It never holds up what it traces: what the queue has no room for is lost, and counted. Nothing of
 // it is kept on the disk; the audit log is what tells everything.
+//
+// OpenTelemetry's own SDK is not used: its exporter brings gRPC, it takes settings from the environment, and it does not say what its
+// queue has lost.
 package trace
 
 import (
