@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -57,8 +58,8 @@ func Open(o Options) (*Client, error) {
 	if strings.Trim(u.Path, "/") == "" {
 		u.Path = o.Path
 	}
-	c := &Client{address: u.String(), host: u.Host, server: o.Server, scheme: o.Scheme, header: o.Header.Clone()}
-	c.header.Set("User-Agent", "nemoclaw-agent")
+	c := &Client{address: u.String(), host: u.Host, server: o.Server, scheme: o.Scheme, header: http.Header{"User-Agent": {"nemoclaw-agent"}}}
+	maps.Copy(c.header, o.Header)
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: dialTime, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: maxHead}
 	if u.Scheme == "https" {
 		renew := TLS(o.Server, "") // the URL's host, or the proxy's
