@@ -59,16 +59,13 @@ type ConnTrace struct {
 	Found    int            // addresses that may be dialled
 
 	Sent, Received int64 // bytes relayed: to the upstream, and from it
+	Steps          []ConnStep
 
-	steps    [maxSteps]ConnStep
-	n        int
-	open     bool // the last of them goes on
+	room     [maxSteps]ConnStep // of Steps
+	open     bool               // the last of them goes on
 	began    int64
 	approval atomic.Pointer[string]
 }
-
-// Steps are those that it took.
-func (t *ConnTrace) Steps() []ConnStep { return t.steps[:t.n] }
 
 // AskedAs notes the id by which a person was asked. It may be called from any goroutine.
 func (t *ConnTrace) AskedAs(id string) { t.approval.Store(&id) }
@@ -105,16 +102,17 @@ func (c *conn) leave() {
 
 func (t *ConnTrace) enter(s Step, now int64) {
 	t.leave(now)
-	if t.n < maxSteps {
-		t.steps[t.n] = ConnStep{Step: s, Began: time.Duration(now - t.began)}
-		t.n++
-		t.open = true
+	if t.Steps == nil {
+		t.Steps = t.room[:0]
+	}
+	if t.open = len(t.Steps) < maxSteps; t.open {
+		t.Steps = append(t.Steps, ConnStep{Step: s, Began: time.Duration(now - t.began)})
 	}
 }
 
 func (t *ConnTrace) leave(now int64) {
 	if t.open {
-		t.steps[t.n-1].Ended = time.Duration(now - t.began)
+		t.Steps[len(t.Steps)-1].Ended = time.Duration(now - t.began)
 		t.open = false
 	}
 }

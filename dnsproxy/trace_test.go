@@ -48,7 +48,7 @@ func (tr *tracer) one(t *testing.T) *ConnTrace {
 		return got != nil
 	})
 	at := time.Duration(0)
-	for _, s := range got.Steps() {
+	for _, s := range got.Steps {
 		if s.Began < at || s.Ended < s.Began || s.Ended > got.Took {
 			t.Errorf("%s takes from %s to %s, after %s, in %s", s.Step, s.Began, s.Ended, at, got.Took)
 		}
@@ -68,7 +68,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 
 func words(t *ConnTrace) string {
 	var list []string
-	for _, s := range t.Steps() {
+	for _, s := range t.Steps {
 		list = append(list, s.Step.String())
 	}
 	return strings.Join(list, " ")
@@ -170,8 +170,8 @@ func TestNoMoreStepsThanThereIsRoomFor(t *testing.T) {
 		c.enter(StepHead, i)
 	}
 	c.leave(1000)
-	if len(c.Steps()) != maxSteps || c.Steps()[maxSteps-1].Ended != maxSteps {
-		t.Errorf("%d steps, the last ended at %d", len(c.Steps()), c.Steps()[maxSteps-1].Ended)
+	if len(c.Steps) != maxSteps || c.Steps[maxSteps-1].Ended != maxSteps {
+		t.Errorf("%d steps, the last ended at %d", len(c.Steps), c.Steps[maxSteps-1].Ended)
 	}
 }
 

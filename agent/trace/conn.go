@@ -56,7 +56,7 @@ func (of *Source) Connections() (begin func() *dnsproxy.ConnTrace, over func(*dn
 		return &dnsproxy.ConnTrace{ID: id, Span: newSpanID()}
 	}
 	return begin, func(c *dnsproxy.ConnTrace) {
-		of.over(made{spans: 1 + len(c.Steps()), root: func() *Span { return of.connection(c) }})
+		of.over(made{spans: 1 + len(c.Steps), root: func() *Span { return of.connection(c) }})
 	}
 }
 
@@ -78,9 +78,9 @@ func (of *Source) connection(c *dnsproxy.ConnTrace) *Span {
 		root.Fail("failed")
 	}
 	asked := c.Approval()
-	for i, step := range c.Steps() {
+	for i, step := range c.Steps {
 		s := root.trace.add(&Span{id: newSpanID(), up: c.Span, name: step.Step.String(), kind: Internal, began: c.Began.Add(step.Began), ended: c.Began.Add(step.Ended)})
-		if last := i == len(c.Steps())-1; last {
+		if last := i == len(c.Steps)-1; last {
 			s.Fail(root.failed)
 		}
 		switch step.Step {

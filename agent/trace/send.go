@@ -43,20 +43,23 @@ func (t *Tracer) run() {
 	}
 }
 
-// gather waits for a trace, and a while for more. It returns none when there is none left at the end.
+// gather waits for a trace, and then a while or until there is a whole batch. It returns none when there is none left at the end.
+//
+// It does not take them one by one as they come: each would wake a thread, which costs more than the trace.
 func (t *Tracer) gather() (batch []made) {
-	var pace <-chan time.Time
-	for len(batch) < maxBatch {
+	select {
+	case m := <-t.queue:
+		batch = append(batch, m.taken())
+	case <-t.ended:
+	}
+	if len(t.queue) < maxBatch {
 		select {
-		case m := <-t.queue:
-			if batch = append(batch, m.taken()); pace == nil {
-				pace = time.After(t.pace)
-			}
-			continue
-		case <-pace:
-			return batch
+		case <-t.crowded:
+		case <-time.After(t.pace):
 		case <-t.ended:
 		}
+	}
+	for len(batch) < maxBatch {
 		select {
 		case m := <-t.queue:
 			batch = append(batch, m.taken())

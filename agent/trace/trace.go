@@ -38,10 +38,11 @@ type Tracer struct {
 	share  uint64 // of 1<<63, of what comes
 	note   Note
 
-	queue chan made
-	ended chan struct{} // closed by Close
-	end   func()
-	done  chan struct{} // closed when nothing is sent any more
+	queue   chan made
+	crowded chan struct{} // says that there may be a whole batch
+	ended   chan struct{} // closed by Close
+	end     func()
+	done    chan struct{} // closed when nothing is sent any more
 
 	pace           time.Duration // traces are sent no more often, unless there is a whole batch
 	first, longest time.Duration // waits after a failure
@@ -106,7 +107,7 @@ func newTracer(c config.Traces, note Note) (*Tracer, error) {
 		return nil, fmt.Errorf("traces: %w", err)
 	}
 	t := &Tracer{
-		client: client, share: share(c.Ratio), note: note, queue: make(chan made, maxQueue), ended: make(chan struct{}), done: make(chan struct{}),
+		client: client, share: share(c.Ratio), note: note, queue: make(chan made, maxQueue), crowded: make(chan struct{}, 1), ended: make(chan struct{}), done: make(chan struct{}),
 		pace: time.Second, first: time.Second, longest: time.Minute, patience: 30 * time.Second, grace: 2 * time.Second,
 	}
 	t.end = sync.OnceFunc(func() { close(t.ended) })
@@ -162,6 +163,12 @@ func (of *Source) over(m made) {
 	if of.waiting.Add(1) <= maxWaiting {
 		select {
 		case of.tracer.queue <- m:
+			if len(of.tracer.queue) >= maxBatch {
+				select {
+				case of.tracer.crowded <- struct{}{}:
+				default:
+				}
+			}
 			return
 		default:
 		}

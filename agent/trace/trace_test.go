@@ -330,14 +330,18 @@ func BenchmarkConnection(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			over(begin())
-			<-tr.queue
+			(<-tr.queue).taken()
 		}
 	})
 	b.Run("spans", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			over(connTrace(tr))
-			m := <-tr.queue
+			c := connTrace(tr)
+			for step := dnsproxy.StepHead; step <= dnsproxy.StepRelay; step++ {
+				c.Steps = append(c.Steps, dnsproxy.ConnStep{Step: step, Ended: time.Millisecond})
+			}
+			over(c)
+			m := (<-tr.queue).taken()
 			if _, err := proto.Marshal(&traces.ScopeSpans{Spans: m.root().trace.proto(nil)}); err != nil {
 				b.Fatal(err)
 			}
