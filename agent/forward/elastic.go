@@ -57,14 +57,16 @@ func (e *elastic) answer(status int, body []byte, n int) error {
 	if status/100 != 2 {
 		return errAnswer
 	}
+	// No maps: of an answer that is made to be large they would take a hundred times as much as it.
 	var said struct {
-		Errors bool `json:"errors"`
-		Items  []map[string]struct {
-			Status int `json:"status"`
-			Error  struct {
-				Type   string `json:"type"`
-				Reason string `json:"reason"`
-			} `json:"error"`
+		Items []struct {
+			Create *struct {
+				Status int `json:"status"`
+				Error  struct {
+					Type   string `json:"type"`
+					Reason string `json:"reason"`
+				} `json:"error"`
+			} `json:"create"`
 		} `json:"items"`
 	}
 	if err := json.Unmarshal(body, &said); err != nil {
@@ -75,11 +77,12 @@ func (e *elastic) answer(status int, body []byte, n int) error {
 	}
 	p := &partial{refused: map[int]string{}}
 	for i, one := range said.Items {
-		is, ok := one["create"]
+		is := one.Create
+		if is == nil {
+			return fmt.Errorf("item %d of its answer is about no record that was created", i)
+		}
 		reason := strconv.Itoa(is.Status) + " " + is.Error.Type + ": " + is.Error.Reason
 		switch {
-		case !ok:
-			return fmt.Errorf("item %d of its answer is about no record that was created", i)
 		case is.Status/100 == 2 || is.Status == 409: // 409: it has it
 			continue
 		case is.Status == 400 || is.Status == 413:

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -125,6 +126,23 @@ func TestWhatIsADate(t *testing.T) {
 		}
 		if m.has != 51 || len(m.puts) != 2 || m.puts[0] != "/logs" {
 			t.Errorf("%s: %d came; %q", format, m.has, m.puts)
+		}
+	}
+}
+
+// answerSize is as much as is read of an answer.
+const answerSize = 4 << 20
+
+// TestManyItems: an answer of as many bytes as are read of one takes little more to understand, whatever it is made of.
+func TestManyItems(t *testing.T) { //nolint:paralleltest // it counts what is allocated
+	for what, one := range map[string]string{"empty": `{}`, "nested": `{"a":{}}`, "other": `{"create":{"x":{"y":[{}]}}}`} {
+		body := []byte(`{"items":[` + strings.Repeat(one+",", answerSize/(len(one)+1)) + one + `]}`)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := (&elastic{}).answer(200, body, 1)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; err == nil || n > 16*answerSize {
+			t.Errorf("%s items: %d MiB, %v", what, n>>20, err)
 		}
 	}
 }
