@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/agent/audit"
 	"github.com/nemoclaw/nemoclaw/agent/config"
 )
 
@@ -244,4 +245,19 @@ func TestBadServers(t *testing.T) {
 	if elsewhere.Load() > 0 {
 		t.Error("a redirect was followed")
 	}
+}
+
+// TestClockAhead: records of a clock that was ahead, and was set back, are as late as the receiver has been away: an alert rests on it.
+func TestClockAhead(t *testing.T) {
+	t.Parallel()
+	tr := newTrail(t, audit.Options{})
+	d := decision(1)
+	d.Time = time.Now().AddDate(50, 0, 0)
+	if err := tr.Append(d); err != nil {
+		t.Fatal(err)
+	}
+	var n notes
+	all := open(t, config.Forward{Loki: "http://" + nowhere(t)}, t.TempDir(), &n)
+	defer start(t, all, tr.Writer)()
+	until(t, "it is behind", func() bool { return all.States()[0].Behind > 0 })
 }

@@ -98,6 +98,7 @@ func (s *stream) state() State {
 		st.Behind = max(0, time.Since(s.oldest))
 	}
 	if s.err != nil {
+		st.Behind = max(st.Behind, time.Since(s.since)) // the clock may have been ahead when they were recorded
 		st.Error = text.Short(s.err.Error(), 500)
 	}
 	return st
