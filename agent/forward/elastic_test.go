@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -144,5 +145,49 @@ func TestManyItems(t *testing.T) { //nolint:paralleltest // it counts what is al
 		if n := after.TotalAlloc - before.TotalAlloc; err == nil || n > 16*answerSize {
 			t.Errorf("%s items: %d MiB, %v", what, n>>20, err)
 		}
+	}
+}
+
+// TestElasticRefusesManyInARow, and is busy with others between them: all others are there, none is counted twice.
+func TestElasticRefusesManyInARow(t *testing.T) {
+	t.Parallel()
+	const bad = 620
+	tr := newTrail(t, audit.Options{})
+	tr.write(1000)
+	var g got
+	var mu sync.Mutex
+	busy := map[uint64]bool{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if r.Method == http.MethodPut {
+			return
+		}
+		_, _, seqs, hashes := readElastic(&g, body)
+		mu.Lock()
+		defer mu.Unlock()
+		var items []string
+		for i, seq := range seqs {
+			status := 201
+			switch {
+			case seq <= bad && seq%97 != 0:
+				status = 400
+			case seq%97 == 0 && !busy[seq]:
+				busy[seq] = true
+				status = 429
+			default:
+				g.add(seq, hashes[i])
+			}
+			items = append(items, fmt.Sprintf(`{"create":{"status":%d}}`, status))
+		}
+		fmt.Fprintf(w, `{"errors":true,"items":[%s]}`, strings.Join(items, ","))
+	}))
+	defer s.Close()
+	var n notes
+	all := open(t, config.Forward{Elastic: s.URL, Index: "logs"}, t.TempDir(), &n)
+	stop := start(t, all, tr.Writer)
+	until(t, "all is there", func() bool { return all.Forwarded() == 1000 })
+	stop()
+	if s := all.States()[0]; s.Refused != bad-bad/97 || g.count() != 1000-bad+bad/97 || len(g.bad) > 0 {
+		t.Errorf("%+v, %d came, %q", s, g.count(), g.bad)
 	}
 }
