@@ -181,7 +181,7 @@ func TestBadServers(t *testing.T) {
 	defer other.Close()
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
-	for range 1 << 10 {
+	for range 16 {
 		_, _ = z.Write(make([]byte, 1<<20))
 	}
 	_ = z.Close()
