@@ -1,12 +1,13 @@
 // Package audit owns the audit log: one JSON line per decision, each line tied to the line before, written by one
 // writer per file, and the verifier that names the first line that was changed, lost or put elsewhere.
 //
-// A line is the JSON of a policy.Decision with two more fields at its end:
+// A line is the JSON of a policy.Decision with three more fields at its end:
 //
-//	{"seq":7,...,"revision":"...","prev":"<64 hex>","hash":"<64 hex>"}
+//	{"seq":7,...,"revision":"...","salt":"<32 hex>","prev":"<64 hex>","hash":"<64 hex>"}
 //
-// "prev" is the SHA-256 of the line before, exactly its bytes without the newline (64 zeros in the first line).
-// "hash" is the SHA-256 of the line's own bytes before `,"hash":"`, so that a changed last line is found too.
+// "prev" is the "hash" of the line before (64 zeros in the first line), and "hash" is of all of the line but itself, so that a changed
+// last line is found too. It is such that the line's texts can be erased later, and every hash stays: see seal. Lines without a salt
+// are of version 1, which can't; a chain may begin with them.
 // "seq" goes up by one from line to line, over all runs that used the file.
 // Beside FILE lies FILE.head, which names the last line: a cut at the end is found with it. The chain shows accidents
 // and careless hands; who may write both files can forge both, so keep a head elsewhere to be sure (`audit verify`
@@ -253,7 +254,7 @@ func wholeLines(b []byte, was Head) ([]byte, Head) {
 	}
 	last := b[bytes.LastIndexByte(b[:len(b)-1], '\n')+1 : len(b)-1]
 	seq, _ := cutSeq(last)
-	return b, Head{seq, sum(last)}
+	return b, Head{seq, hashOf(last)}
 }
 
 // full reports whether an error is that of a disk without room.

@@ -71,7 +71,7 @@ func TestWriteAndVerify(t *testing.T) {
 	if err := json.Unmarshal(lines[6], &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.Seq != 7 || got.Subject.Exe != "/usr/bin/curl" || got.Verdict != "deny" || got.Prev != sum(lines[5]) {
+	if got.Seq != 7 || got.Subject.Exe != "/usr/bin/curl" || got.Verdict != "deny" || got.Prev != hashOf(lines[5]) {
 		t.Errorf("line 7 reads back as %+v", got)
 	}
 	for _, name := range []string{"run.jsonl", "run.jsonl.head"} {

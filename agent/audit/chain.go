@@ -7,11 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"strconv"
-	"sync"
-
-	"github.com/nemoclaw/nemoclaw/policy"
 )
 
 const (
@@ -24,8 +20,7 @@ const (
 // genesis is the "prev" of a chain's first line: 64 zeros.
 var genesis = string(bytes.Repeat([]byte{'0'}, hashLen))
 
-// A Head names a chain's last line: its sequence number, and the SHA-256 of its bytes without the newline, which is
-// what the next line's "prev" will be. Who keeps a Head elsewhere can tell later that nothing before it was cut off.
+// A Head names a chain's last line: its sequence number, and its hash, which is what the next line's "prev" will be. Who keeps a Head elsewhere can tell later that nothing before it was cut off.
 type Head struct {
 	Seq  uint64
 	Hash string // 64 lower-case hex digits
@@ -44,29 +39,6 @@ func ParseHead(s string) (Head, error) {
 	return Head{Seq: seq, Hash: string(hash)}, nil
 }
 
-// appendLine appends the line for d after a line whose hash is prev, newline included, and returns the new line's hash.
-func appendLine(dst []byte, d *policy.Decision, prev string) ([]byte, string) {
-	start := len(dst)
-	dst = AppendJSON(dst, d)
-	dst = append(dst[:len(dst)-1], `,"prev":"`...)
-	dst = append(dst, prev...)
-	dst = append(dst, '"')
-	dst = append(dst, `,"hash":"`...)
-	// One state for both hashes: the line begins with what the first is about.
-	h := hashers.Get().(hash.Hash)
-	defer hashers.Put(h)
-	h.Reset()
-	var own [sha256.Size]byte
-	end := len(dst)
-	_, _ = h.Write(dst[start : end-len(keyHash)]) // never fails
-	dst = hex.AppendEncode(dst, h.Sum(own[:0]))
-	dst = append(dst, '"', '}')
-	_, _ = h.Write(dst[end-len(keyHash):])
-	return append(dst, '\n'), hex.EncodeToString(h.Sum(own[:0]))
-}
-
-var hashers = sync.Pool{New: func() any { return sha256.New() }}
-
 func sum(b []byte) string {
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])
@@ -74,10 +46,12 @@ func sum(b []byte) string {
 
 // line is what the chain needs to know of one line.
 type line struct {
-	seq  uint64
-	prev string
-	hash string // SHA-256 of the whole line
-	own  bool   // the "hash" field is right
+	seq    uint64
+	prev   string
+	hash   string // what the next line names as the one before it
+	own    bool   // the "hash" field is right
+	sealed bool   // it is not of version 1, so its texts can be erased
+	erased bool   // they were
 }
 
 var (
@@ -87,49 +61,29 @@ var (
 	keyHash      = []byte(`,"hash":"`)
 )
 
-// parseLine reads one line, without its newline. The places of seq, prev and hash are fixed by appendLine, and only
+// parseLine reads one line, without its newline. The places of seq, salt, prev and hash are fixed by appendLine, and only
 // those places count: a "prev" inside some string can't be taken for the line's own.
 func parseLine(b []byte) (line, error) {
-	tail := len(keyHash) + hashLen + len(`"}`)
-	pre := len(keyPrev) + hashLen + len(`"`)
-	if len(b) < len(keySeq)+1+pre+tail || !bytes.HasPrefix(b, keySeq) || !json.Valid(b) {
-		return line{}, errNotRecord
-	}
-	content, end := b[:len(b)-tail], b[len(b)-tail:]
-	prev := content[len(content)-pre:]
-	own, ok := cutHash(end, keyHash, `"}`)
-	if !ok {
-		return line{}, errNotRecord
-	}
-	before, ok := cutHash(prev, keyPrev, `"`)
-	if !ok {
-		return line{}, errNotRecord
-	}
-	num, _, _ := bytes.Cut(b[len(keySeq):], []byte{','})
+	num, _, _ := bytes.Cut(b[min(len(keySeq), len(b)):], []byte{','})
 	seq, err := strconv.ParseUint(string(num), 10, 64)
-	if err != nil {
+	if err != nil || !bytes.HasPrefix(b, keySeq) || !json.Valid(b) {
 		return line{}, errNotRecord
 	}
-	return line{seq: seq, prev: before, hash: sum(b), own: sum(content) == own}, nil
-}
-
-func cutHash(b, key []byte, end string) (string, bool) {
-	rest, ok := bytes.CutPrefix(b, key)
+	content, own, ok := cutTail(b, keyHash, hashLen, `"}`)
 	if !ok {
-		return "", false
+		return line{}, errNotRecord
 	}
-	rest, ok = bytes.CutSuffix(rest, []byte(end))
-	return string(rest), ok && isHash(rest)
+	_, prev, ok := cutTail(content, keyPrev, hashLen, `"`)
+	if !ok {
+		return line{}, errNotRecord
+	}
+	l := line{seq: seq, prev: string(prev)}
+	if p, ok := cutSealed(b); ok {
+		l.hash, l.own, l.sealed, l.erased = string(own), p.right(), true, p.salt == nil
+		return l, nil
+	}
+	l.hash, l.own = sum(b), sum(content) == string(own)
+	return l, nil
 }
 
-func isHash(b []byte) bool {
-	if len(b) != hashLen {
-		return false
-	}
-	for _, c := range b {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
+func isHash(b []byte) bool { return len(b) == hashLen && isHex(b) }

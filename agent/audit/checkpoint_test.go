@@ -122,7 +122,7 @@ func forgeAll(t *testing.T, f files, from uint64) {
 				content := l[:len(l)-len(keyHash)-hashLen-len("\"}\n")-len(keyPrev)-hashLen-1]
 				l = rehash([]byte(string(content) + string(keyPrev) + hash + `"` + string(keyHash) + hash + "\"}\n"))
 			}
-			hash = sum(l[:len(l)-1])
+			hash = hashOf(l[:len(l)-1])
 			out = append(out, l...)
 		}
 		if err := os.WriteFile(f.closed(n), out, 0o600); err != nil {
@@ -203,7 +203,7 @@ func TestForgedWithoutTheKey(t *testing.T) {
 	f := files{dir, "agent"}
 	l := lines(read(t, f.live()))
 	err := errors.Join(os.WriteFile(f.live(), bytes.Join(l[:40], nil), 0o600), os.Remove(f.live()+".head"),
-		os.WriteFile(f.live()+sigExtension, signHead(s.key, Checkpoint{Head{40, sum(l[39][:len(l[39])-1])}, time.Now()}), 0o600))
+		os.WriteFile(f.live()+sigExtension, signHead(s.key, Checkpoint{Head{40, hashOf(l[39][:len(l[39])-1])}, time.Now()}), 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}

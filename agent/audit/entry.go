@@ -25,10 +25,8 @@ func ReadEntry(line []byte) (e Entry, ok bool) {
 	}
 	e = Entry{Seq: f.seq, Time: f.when(), Sandbox: string(f.sandbox), Plane: policy.Plane(f.plane)}
 	_ = e.Verdict.UnmarshalText(f.verdict()) // what is no verdict denies
-	if at := len(line) - len(keyHash) - hashLen - len(`"}`); at >= 0 {
-		if own, ok := cutHash(line[at:], keyHash, `"}`); ok {
-			e.Hash = own
-		}
+	if _, own, ok := cutTail(line, keyHash, hashLen, `"}`); ok {
+		e.Hash = string(own)
 	}
 	return e, true
 }

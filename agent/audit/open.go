@@ -111,7 +111,7 @@ func openFiles(f files, sandbox string, o Options) (_ *Writer, err error) {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("audit log %s: is a %s, not a regular file; name another directory with --audit", f.live(), kind(st.Mode()))
+		return nil, fmt.Errorf("audit log %s: is a %s, not a regular file; name another directory with --audit", f.live(), fileKind(st.Mode()))
 	}
 	w := newWriter(f, log, head)
 	w.number, w.keep, w.drop = number, o.Keep, o.Drop
@@ -194,7 +194,7 @@ func (w *Writer) resume(size int64, sandbox string, was state) error {
 	w.offset = size - int64(len(torn))
 	l, parseErr := parseLine(last)
 	if last != nil {
-		w.last = Head{Seq: l.seq, Hash: sum(last)}
+		w.last = Head{Seq: l.seq, Hash: hashOf(last)}
 	}
 	var found []policy.Decision
 	if last != nil && parseErr != nil {
@@ -293,7 +293,7 @@ func readHead(r io.ReaderAt) (Head, error) {
 	return h, nil
 }
 
-func kind(m os.FileMode) string {
+func fileKind(m os.FileMode) string {
 	switch {
 	case m.IsDir():
 		return "directory"
@@ -315,7 +315,7 @@ func (f files) headOf(number int) (h Head, err error) {
 	defer in.Close()
 	err = backwards(in, func(line []byte) bool {
 		if seq, ok := cutSeq(line); ok {
-			h = Head{seq, sum(line)}
+			h = Head{seq, hashOf(line)}
 		}
 		return false
 	})

@@ -42,11 +42,7 @@ func rotated(t *testing.T, n int, o Options) (dir string, all [][]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash := genesis
 	for i := range n {
-		var line []byte
-		line, hash = appendLine(nil, mixed(uint64(i+1)), hash)
-		all = append(all, line[:len(line)-1])
 		if err := w.Append(mixed(uint64(i + 1))); err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +55,17 @@ func rotated(t *testing.T, n int, o Options) (dir string, all [][]byte) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	unpack(t, files{dir, "agent"})
+	f := files{dir, "agent"}
+	unpack(t, f)
+	numbers, err := f.numbers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, number := range append(numbers, 0) {
+		for _, line := range lines(read(t, f.closed(number))) {
+			all = append(all, line[:len(line)-1])
+		}
+	}
 	return dir, all
 }
 

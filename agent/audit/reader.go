@@ -122,6 +122,9 @@ func (r *reader) readFile(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		if err := r.again(); err != nil {
+			return err
+		}
 		buf := r.buf
 		if p, is := r.in.(*packed); is {
 			end := p.skip(&r.off, &r.flt, r.text)
@@ -143,6 +146,29 @@ func (r *reader) readFile(ctx context.Context) error {
 			r.buf = make([]byte, 4*len(r.buf))
 		}
 	}
+}
+
+// again goes on in the file that has taken the place of the one that is read, where there is one with the same records: it was
+// compressed, or texts were erased in it, and those are handed on no more. One that was removed with its records is read to its end.
+func (r *reader) again() error {
+	if linked(r.in) {
+		return nil
+	}
+	next, _, err := recordAt(r.in, r.off)
+	if err != nil || next == forever {
+		return err
+	}
+	in, off, err := r.files.after(next - 1)
+	if err != nil || in == nil {
+		return err
+	}
+	if found, _, err := recordAt(in, off); err != nil || found != next {
+		in.Close()
+		return err
+	}
+	r.in.Close()
+	r.in, r.off = in, off
+	return nil
 }
 
 func tooLong(in source) error {
@@ -182,23 +208,29 @@ func (r *reader) lines(b []byte) (used int, err error) {
 var newline = []byte{'\n'}
 
 // seek opens the file in which the first line after r.seq is, or will be, and finds its place. Without one r.in is nil.
-func (r *reader) seek() error {
+func (r *reader) seek() (err error) {
+	r.in, r.off, err = r.files.after(r.seq)
+	return err
+}
+
+// after opens the file in which the first record after a number is, or will be, and finds its place. nil: there is none.
+func (f files) after(seq uint64) (source, int64, error) {
 	for {
-		numbers, live, err := r.files.all()
+		numbers, live, err := f.all()
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
-		r.in, r.off, err = r.files.find(numbers, live, r.seq)
-		if live != nil && r.in != live {
+		in, off, err := f.find(numbers, live, seq)
+		if live != nil && in != live {
 			live.Close()
 		}
 		if !errors.Is(err, fs.ErrNotExist) { // else a closed file was removed meanwhile
-			return err
+			return in, off, err
 		}
 	}
 }
 
-// find is seek among the files that all returned.
+// find is after among the files that all returned.
 func (f files) find(numbers []int, live source, seq uint64) (in source, off int64, err error) {
 	// The first file that begins with a later record; the one before it may end with later ones.
 	i := sort.Search(len(numbers), func(i int) bool {

@@ -62,3 +62,16 @@ func (f files) open(number int) (source, error) {
 	}
 	return in, err
 }
+
+// linked reports whether a file still has a name: not once it was removed, nor once another has taken its place.
+func linked(in source) bool {
+	var st os.FileInfo
+	var err error
+	switch f := in.(type) {
+	case plain:
+		st, err = f.Stat()
+	case *packed:
+		st, err = f.file.Stat()
+	}
+	return err != nil || st == nil || st.Sys().(*syscall.Stat_t).Nlink > 0
+}

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/ed25519"
 	"errors"
@@ -23,6 +22,7 @@ const (
 	Inserted  FaultKind = "inserted"  // the line, or its double after it, was put in
 	Torn      FaultKind = "torn"      // the last line has no end
 	Unsigned  FaultKind = "unsigned"  // no checkpoint vouches for the line, and one should
+	Blanked   FaultKind = "blanked"   // the line's texts were erased, and no record says so
 )
 
 // A Fault is the first thing that is wrong with a chain.
@@ -52,6 +52,9 @@ type Report struct {
 
 	Lost   uint64      `json:"lost,omitempty"`   // records that a full disk did not take, as the log itself says
 	Signed *Checkpoint `json:"signed,omitempty"` // the last one; nil: none, or no key was given
+
+	Erased      uint64 `json:"erased,omitempty"`      // records whose texts were erased
+	Unaccounted uint64 `json:"unaccounted,omitempty"` // of a file that is verified alone: those of them that no record in it speaks of
 }
 
 // Evidence is what is known of a log from elsewhere.
@@ -101,24 +104,70 @@ func (e Evidence) VerifyFile(path string) (Report, error) {
 
 var errRemoved = errors.New("a closed file was removed meanwhile")
 
+// held is a closed file that is open.
+type held struct {
+	number int
+	source
+}
+
+func closeAll(list []held) {
+	for _, h := range list {
+		h.Close()
+	}
+}
+
+// held opens all files of a chain, the live one last: the record of what is erased in one of them is in the others then.
+func (f files) held() (closed []held, live source, err error) {
+	for {
+		numbers, err := f.numbers()
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, n := range numbers {
+			in, err := f.open(n)
+			if err != nil {
+				closeAll(closed)
+				if errors.Is(err, fs.ErrNotExist) {
+					err = errRemoved
+				}
+				return nil, nil, err
+			}
+			closed = append(closed, held{n, in})
+		}
+		again, live, err := f.all()
+		if err == nil && newest(again) == newest(numbers) {
+			return closed, live, nil
+		}
+		closeAll(closed)
+		closed = nil
+		if live != nil {
+			live.Close()
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
 // verify verifies the files of a chain as they are now.
 func (e Evidence) verify(f files) (Report, error) {
 	sigs, err := e.checkpoints(f)
 	if err != nil {
 		return Report{}, err
 	}
-	numbers, live, err := f.all()
+	closed, live, err := f.held()
 	if err != nil {
 		return Report{}, err
 	}
+	defer func() { closeAll(closed) }()
 	if live != nil {
 		defer live.Close()
-	} else if len(numbers) == 0 {
+	} else if len(closed) == 0 {
 		_, err := openPlain(f.live())
 		return Report{}, err
 	}
 	v := e.verifier(sigs)
-	v.anywhere = len(numbers) > 0 && numbers[0] > 1 || f.begunAnew()
+	v.anywhere = len(closed) > 0 && closed[0].number > 1 || f.begunAnew()
 	// What is appended from now on is not looked at: its checkpoint is not among those that were read.
 	var end int64
 	if live != nil {
@@ -130,16 +179,10 @@ func (e Evidence) verify(f files) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	for i, n := range numbers {
-		in, err := f.open(n)
-		if errors.Is(err, fs.ErrNotExist) {
-			return Report{}, errRemoved
-		} else if err != nil {
-			return Report{}, err
-		}
-		v.closed = live != nil || i+1 < len(numbers)
-		whole, err := v.source(in)
-		in.Close()
+	for ; len(closed) > 0; closed = closed[1:] {
+		v.closed = live != nil || len(closed) > 1
+		whole, err := v.source(closed[0].source)
+		closed[0].Close() // it takes memory
 		if !whole || err != nil {
 			return v.report, err
 		}
@@ -152,6 +195,7 @@ func (e Evidence) verify(f files) (Report, error) {
 	}
 	v.atEnd()
 	v.signed(e, now, signEvery+maxBatch)
+	v.accounted(e.Keys != nil)
 	return v.report, v.unchecked(f.live())
 }
 
@@ -261,6 +305,8 @@ func (e Evidence) verifyAlone(path string, f files, number int) (Report, error) 
 		v.atEnd()
 	}
 	v.signed(e, sigs, 0)
+	v.report.Erased = v.account.erased()
+	_, v.report.Unaccounted = v.account.unaccounted(forever) // the records that speak of them are in a later file
 	return v.report, v.unchecked(path)
 }
 
@@ -272,54 +318,8 @@ func Verify(r io.Reader, heads ...Head) (Report, error) {
 		return v.report, err
 	}
 	v.atEnd()
+	v.accounted(false)
 	return v.report, nil
-}
-
-// file reads one file to its end and reports whether it is whole.
-func (v *verifier) file(r io.Reader, name string) (whole bool, err error) {
-	v.in = bufio.NewReaderSize(r, 64<<10)
-	v.line = 0
-	v.name = name
-	v.report.Files++
-	return v.lines()
-}
-
-// source is file for one of a chain, which may be compressed.
-func (v *verifier) source(in source) (whole bool, err error) {
-	p, is := in.(*packed)
-	if !is {
-		size, err := in.Size()
-		if err != nil {
-			return false, err
-		}
-		return v.file(io.NewSectionReader(in, 0, size), in.Name())
-	}
-	r := &checked{packed: p}
-	whole, err = v.file(r, in.Name())
-	if r.bad != nil && err == nil && v.report.Fault == nil {
-		return false, r.bad
-	}
-	return whole, err
-}
-
-// lines reads the file at hand to its end.
-func (v *verifier) lines() (whole bool, err error) {
-	for {
-		b, ended, err := v.next()
-		if err != nil {
-			return false, fmt.Errorf("audit log %s: read: %w", v.name, err)
-		}
-		if b == nil {
-			return true, nil
-		}
-		if fault := v.check(b, ended); fault != nil {
-			v.report.Fault = fault
-			if v.report.Files > 1 || v.closed {
-				fault.File = v.name
-			}
-			return false, v.classify(fault)
-		}
-	}
 }
 
 // unchecked is the error that a head names a record which is not in the files.
@@ -330,173 +330,4 @@ func (v *verifier) unchecked(path string) error {
 		}
 	}
 	return nil
-}
-
-// known is a line that the log is known to have held.
-type known struct {
-	Head
-	must bool // it must be in these files; else it may have been removed with the oldest
-}
-
-func (v *verifier) add(list ...known) {
-	for _, k := range list {
-		v.all = append(v.all, k)
-		v.known[k.Seq] = append(v.known[k.Seq], k)
-	}
-}
-
-type verifier struct {
-	all      []known
-	known    map[uint64][]known // by number
-	vouched  bool               // the record before the first one must be among known
-	in       *bufio.Reader      // of the file at hand
-	name     string             // likewise
-	line     int                // lines read of it
-	closed   bool               // another file comes after it
-	anywhere bool               // the first line may be any record
-	buf      []byte
-	seq      uint64 // of the line before
-	hash     string // of the line before
-	before   string // of the one before that
-	at       uint64 // the number that the line of the fault carries
-	report   Report
-}
-
-// next returns the next line without its newline, nil at the end. whole is false when it has no newline. A line longer
-// than any of this log comes back cut, so a hostile file can't take the verifier's memory.
-func (v *verifier) next() (b []byte, whole bool, err error) {
-	v.buf = v.buf[:0]
-	for {
-		part, err := v.in.ReadSlice('\n')
-		if len(v.buf) <= MaxLine {
-			v.buf = append(v.buf, part...)
-		}
-		switch {
-		case err == nil:
-			if n := len(v.buf) - 1; v.buf[n] == '\n' {
-				return v.buf[:n], true, nil
-			}
-			return v.buf, true, nil
-		case errors.Is(err, io.EOF) && len(v.buf) == 0:
-			return nil, false, nil
-		case errors.Is(err, io.EOF):
-			return v.buf, false, nil
-		case !errors.Is(err, bufio.ErrBufferFull):
-			return nil, false, err
-		}
-	}
-}
-
-// check judges one line against the one before it.
-func (v *verifier) check(b []byte, whole bool) *Fault {
-	n := v.line + 1
-	if !whole && v.closed {
-		return &Fault{Line: n, Seq: v.seq + 1, Kind: Torn, Detail: "it has no end, though the file was closed with a whole line: the file was cut"}
-	}
-	if !whole {
-		return &Fault{Line: n, Seq: v.seq + 1, Kind: Torn,
-			Detail: "it has no end: its writer was killed or the disk was full (the next run repairs the log and keeps these bytes), or it is being written now"}
-	}
-	l, err := parseLine(b)
-	if err != nil {
-		return &Fault{Line: n, Kind: Changed, Detail: "it " + err.Error()}
-	}
-	v.at = l.seq
-	if v.anywhere && v.report.Lines == 0 {
-		v.seq, v.hash = l.seq-1, l.prev
-		if fault := v.beginning(l, n); fault != nil {
-			return fault
-		}
-	}
-	follows := l.prev == v.hash
-	switch {
-	case !l.own:
-		return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: "its content does not give its own hash"}
-	case follows && l.seq == v.seq+1:
-	case follows && l.seq > v.seq && lostBefore(b) == l.seq-v.seq:
-		v.report.Lost += l.seq - v.seq
-	case l.seq == v.seq+1 && n > 1:
-		return &Fault{Line: n - 1, Seq: v.seq, Kind: Changed,
-			Detail: "the line after it does not follow from it: one of the two was rewritten, with a hash made to fit"}
-	case l.seq == v.seq+1 && v.report.Lines > 0:
-		return &Fault{Line: n, Seq: l.seq, Kind: Changed,
-			Detail: "it does not follow from the last line of the file before: one of the two was rewritten, with a hash made to fit"}
-	case l.seq == v.seq+1:
-		return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: "it is the first record, but says that another stood before it"}
-	case l.seq == v.seq && l.prev == v.before && l.hash != v.hash && n > 1:
-		return &Fault{Line: n - 1, Seq: v.seq, Kind: Inserted, Detail: "the line after it is that record too: one of the two was put in, with a hash made to fit"}
-	case l.seq <= v.seq:
-		return &Fault{Line: n, Seq: l.seq, Kind: Reordered, Detail: fmt.Sprintf("it stands after record %d", v.seq)}
-	default:
-		return &Fault{Line: n, Seq: v.seq + 1, Kind: Lost, Detail: fmt.Sprintf("%s missing; this line is record %d", missing(v.seq+1, l.seq-1), l.seq)}
-	}
-	v.seq, v.hash, v.before = l.seq, l.hash, l.prev
-	for _, h := range v.known[l.seq] {
-		if h.Hash != l.hash {
-			return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: "it is not the record that was written here: its hash is not the one that was kept"}
-		}
-	}
-	v.line = n
-	v.report.Lines++
-	v.report.Head = Head{Seq: l.seq, Hash: l.hash}
-	if v.report.Lines == 1 {
-		v.report.First = l.seq
-	}
-	return nil
-}
-
-// classify reads on after a gap: when a missing record turns up later, nothing was lost there, the order is wrong.
-func (v *verifier) classify(f *Fault) error {
-	if f.Kind != Lost {
-		return nil
-	}
-	low, high := f.Seq, v.at
-	for n := f.Line + 1; ; n++ {
-		b, whole, err := v.next()
-		if err != nil || b == nil {
-			return err
-		}
-		if seq, ok := cutSeq(b); !ok || seq < low || seq >= high {
-			continue
-		}
-		if l, err := parseLine(b); whole && err == nil {
-			*f = Fault{Line: f.Line, Seq: high, Kind: Reordered, Detail: fmt.Sprintf("it stands before record %d, which is on line %d", l.seq, n)}
-			return nil
-		}
-	}
-}
-
-// beginning judges a first line that is not the chain's first one.
-func (v *verifier) beginning(l line, n int) *Fault {
-	before := v.known[l.seq-1]
-	for _, h := range before {
-		if h.Hash != l.prev {
-			return &Fault{Line: n, Seq: l.seq, Kind: Changed, Detail: fmt.Sprintf("it does not follow from record %d, as that was kept elsewhere or signed", l.seq-1)}
-		}
-	}
-	if v.vouched && before == nil && l.seq > 1 {
-		return &Fault{Line: n, Seq: l.seq - 1, Kind: Lost, Detail: fmt.Sprintf("the log begins with record %d, and no checkpoint says that record %d came before it: older files were taken away by hand, or there was no key yet", l.seq, l.seq-1)}
-	}
-	return nil
-}
-
-// atEnd checks that every head was reached.
-func (v *verifier) atEnd() {
-	for _, h := range v.all {
-		if h.Seq > v.seq {
-			v.report.Fault = &Fault{Line: v.line + 1, Seq: v.seq + 1, Kind: Lost,
-				Detail: missing(v.seq+1, h.Seq) + " missing at the end"}
-			if v.report.Files > 1 {
-				v.report.Fault.File = v.name
-			}
-			return
-		}
-	}
-}
-
-func missing(from, to uint64) string {
-	if from == to {
-		return fmt.Sprintf("record %d is", from)
-	}
-	return fmt.Sprintf("records %d to %d are", from, to)
 }

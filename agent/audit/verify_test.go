@@ -2,6 +2,8 @@ package audit
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"testing"
@@ -9,9 +11,29 @@ import (
 
 // rehash makes a forged line's own hash right again, as a careful forger would.
 func rehash(l []byte) []byte {
-	tail := len(keyHash) + hashLen + len("\"}\n")
-	content := l[:len(l)-tail]
-	return []byte(string(content) + `,"hash":"` + sum(content) + "\"}\n")
+	p, ok := cutSealed(l[:len(l)-1])
+	if !ok {
+		panic("not sealed: " + string(l))
+	}
+	at := len(l) - hashLen - len("\"}\n")
+	return []byte(string(l[:at]) + ownHash(p) + "\"}\n")
+}
+
+// ownHash is the hash that a line's content gives.
+func ownHash(p sealed) string {
+	s := getSealer()
+	defer s.free()
+	list, _ := cutTexts(nil, p.body)
+	var salt [saltSize]byte
+	var digest [sha256.Size]byte
+	if p.salt != nil {
+		_, _ = hex.Decode(salt[:], p.salt)
+		digest = s.digest(salt[:], p.body, list)
+	} else {
+		_, _ = hex.Decode(digest[:], p.digest)
+	}
+	own := s.hash(p.body, list, digest, p.prev)
+	return hex.EncodeToString(own[:])
 }
 
 func TestVerifyFaults(t *testing.T) {
@@ -57,7 +79,7 @@ func TestVerifyFaults(t *testing.T) {
 		}, fault{6, 6, Changed}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			head := Head{Seq: 6, Hash: sum(bytes.TrimSuffix(lines(data)[5], []byte{'\n'}))}
+			head := Head{Seq: 6, Hash: hashOf(bytes.TrimSuffix(lines(data)[5], []byte{'\n'}))}
 			forged := bytes.Join(c.forge(lines(bytes.Clone(data))), nil)
 			r, err := Verify(bytes.NewReader(forged), head)
 			if err != nil || r.Fault == nil {
