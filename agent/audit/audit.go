@@ -59,6 +59,7 @@ type Writer struct {
 
 	drop bool // what a full disk does not take is lost, and counted
 
+	keeping sync.Mutex // held while closed files are compressed, removed or written anew; taken before syncing
 	syncing sync.Mutex // held while forcing the log to the disk; taken before disk
 	synced  uint64     // guarded by syncing: this record is on the disk, with all before it
 

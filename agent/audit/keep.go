@@ -22,10 +22,16 @@ func (w *Writer) keeper() {
 		case <-tick.C:
 			w.closeOld()
 		}
-		if err := errors.Join(w.files.tidy(true), w.prune(time.Now())); err != nil && w.warn != nil {
+		if err := w.tidyUp(); err != nil && w.warn != nil {
 			w.warn(err)
 		}
 	}
+}
+
+func (w *Writer) tidyUp() error {
+	w.keeping.Lock()
+	defer w.keeping.Unlock()
+	return errors.Join(w.files.tidy(true), w.prune(time.Now()))
 }
 
 // closeOld closes a file that nothing closes because little is written to it, so that what is too old in it can go.
@@ -40,6 +46,9 @@ func (w *Writer) closeOld() {
 // prune removes the oldest closed files: those that are more than are kept, that make all of them larger than they may be, or whose
 // last record is too old. What was not forwarded yet is kept, with all that came after it, but where all of it would be too large: a
 // receiver that is away for long must not fill the disk, since without room for the log nothing may happen.
+//
+// What says that texts were erased never goes before they do: it is a later record, in a later file, since Erase closes the file that
+// it erases in, and files go from the oldest on.
 func (w *Writer) prune(now time.Time) error {
 	if w.keep == 0 && w.maxTotal == 0 && w.maxAge == 0 {
 		return nil
