@@ -167,6 +167,11 @@ func (c *Client) Unpublish(ctx context.Context, name, host string) error {
 	return c.call(ctx, http.MethodDelete, query(of(name, "published"), "host", host), nil, nil)
 }
 
+// EraseAudit erases the texts of records of the daemon's audit log. Only root may.
+func (c *Client) EraseAudit(ctx context.Context, e Erase) (Erased, error) {
+	return post[Erased](ctx, c, "audit/erase", e)
+}
+
 // Snapshots returns a sandbox's snapshots.
 func (c *Client) Snapshots(ctx context.Context, name string) ([]Snapshot, error) {
 	return get[[]Snapshot](ctx, c, of(name, "snapshots"))

@@ -241,6 +241,21 @@ type NewSnapshot struct {
 	Name string `json:"name,omitempty"`
 }
 
+// Erase says whose texts in the daemon's audit log are to be erased, for good.
+type Erase struct {
+	Records string `json:"records"` // their numbers: "7-9,12"
+	Reason  string `json:"reason"`  // is written down in the log, at most 512 bytes
+}
+
+// Erased is what was erased.
+type Erased struct {
+	Records string `json:"records"` // whose texts are gone now; "": there was nothing to erase
+	Count   uint64 `json:"count"`   // how many they are
+	Already uint64 `json:"already"` // were erased before
+	Old     uint64 `json:"old"`     // are of version 1 of the log, whose texts can't be erased
+	Keeps   uint64 `json:"keeps"`   // say themselves what was erased, and stay
+}
+
 // Answer is what a policy says to a question.
 type Answer struct {
 	Action   string `json:"action"` // "read", "write", "exec", "connect" or "gpu"

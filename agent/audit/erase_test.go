@@ -626,7 +626,7 @@ func TestRanges(t *testing.T) {
 		}
 	}
 	var joined []string
-	for _, part := range r.split(5) {
+	for _, part := range r.Split(5) {
 		if len(part.String()) > 7 { // one range may be longer
 			t.Errorf("%s", part)
 		}

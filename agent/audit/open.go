@@ -69,10 +69,13 @@ func OpenChain(dir, name, sandbox string, o Options) (*Writer, error) {
 	f := files{dir, name}
 	w, err := openFiles(f, sandbox, o)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("audit log %s: in use by %s; end it, or name another directory with --audit", f.live(), holder(f.live()+".head"))
+		return nil, fmt.Errorf("audit log %s: %w by %s; end it, or name another directory with --audit", f.live(), ErrInUse, holder(f.live()+".head"))
 	}
 	return w, err
 }
+
+// ErrInUse says that another writer has the log.
+var ErrInUse = errors.New("in use")
 
 // openFiles opens one chain; the error is EWOULDBLOCK when another writer holds it.
 func openFiles(f files, sandbox string, o Options) (_ *Writer, err error) {

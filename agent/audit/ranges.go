@@ -97,8 +97,8 @@ func (r Ranges) Count() (n uint64) {
 	return n
 }
 
-// split cuts them so that each part takes no more than so many bytes when it is written.
-func (r Ranges) split(size int) (parts []Ranges) {
+// Split cuts them so that each part takes no more than so many bytes when it is written.
+func (r Ranges) Split(size int) (parts []Ranges) {
 	used := 0
 	for i, x := range r {
 		n := len(x.append(nil)) + len(",")

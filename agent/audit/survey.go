@@ -17,6 +17,8 @@ type Selection struct {
 	Filter         // its Last and Text are not used
 	Records Ranges // only these
 	Match   string // only those with this in one of their texts, whatever the case
+
+	Tell func(seq, last uint64) // is told which record is looked at, of all up to the last; nil: nobody
 }
 
 // A Survey is what a Selection finds in a chain.
@@ -59,6 +61,9 @@ func find(ctx context.Context, f files, sel Selection, fn func(line []byte)) (s 
 	match := strings.ToLower(sel.Match)
 	r := &reader{files: f, flt: flt, end: end}
 	r.fn = func(seq uint64, line []byte) error {
+		if sel.Tell != nil {
+			sel.Tell(seq, end)
+		}
 		if sel.Records != nil && !sel.Records.Has(seq) {
 			return nil
 		}

@@ -82,6 +82,9 @@ type Backend interface {
 	Restore(ctx context.Context, who Caller, name, id string) (api.Sandbox, error)
 	DeleteSnapshot(ctx context.Context, who Caller, name, id string) error
 
+	// EraseAudit erases the texts of records of the audit log, once it is on the disk that it was asked for.
+	EraseAudit(ctx context.Context, who Caller, e api.Erase) (api.Erased, error)
+
 	// Events calls f with each record that e selects, in order, until f fails, ctx ends, or, without Follow, there is
 	// no more. f gets the line of the audit log, without its newline, and must not keep it.
 	Events(ctx context.Context, e api.Events, f func(seq uint64, line []byte) error) error

@@ -291,6 +291,10 @@ func (b *backend) DeleteSnapshot(_ context.Context, who Caller, name, id string)
 	return err
 }
 
+func (b *backend) EraseAudit(_ context.Context, who Caller, e api.Erase) (api.Erased, error) {
+	return api.Erased{Records: e.Records, Count: 1}, nil
+}
+
 // record adds records to the log.
 func (b *backend) record(n int) {
 	b.mu.Lock()

@@ -173,10 +173,14 @@ func (d *document) whole() object {
 	failed := object{"description": "an error, with the status of its code", "content": object{"application/json": object{"schema": d.schema(reflect.TypeFor[api.Error]())}}}
 	paths := object{}
 	for _, r := range routes {
+		who := map[role]string{watch: "For the groups that steer or watch.", steer: "For root and the group that steers."}[r.role]
+		if r.root {
+			who = "For root."
+		}
 		op := object{
 			"operationId": operationID(r),
 			"summary":     r.words,
-			"description": map[role]string{watch: "For the groups that steer or watch.", steer: "For root and the group that steers."}[r.role],
+			"description": who,
 			"responses":   object{"default": failed},
 		}
 		d.parameters(op, r)

@@ -52,6 +52,8 @@ func call(socket string) {
 	s.Errors["policy"] = asError(err)
 	_, err = c.Start(ctx, "box")
 	s.Errors["start"] = asError(err)
+	_, err = c.EraseAudit(ctx, api.Erase{Records: "1", Reason: "r"})
+	s.Errors["erase"] = asError(err)
 	s.Errors["destroy"] = asError(c.Destroy(ctx, "nobody"))
 	s.Errors["download"] = asError(c.Download(ctx, "box", "/none", io.Discard))
 	p, err := c.Exec(ctx, "box", api.Exec{Args: []string{"true"}}, [3]*os.File{os.Stdin})

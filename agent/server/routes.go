@@ -13,6 +13,7 @@ import (
 type route struct {
 	method, path string
 	role         role   // that may
+	root         bool   // only root may, and no group
 	words        string // what it does, as in "may not ..."
 	query        []param
 	body         any    // a value of the body's type; nil: no JSON
@@ -49,6 +50,9 @@ func init() { // not at the declaration: a handler's errors name its route, and 
 		{method: http.MethodGet, path: "/v1/gpus", role: watch, words: "say which GPUs the host has, and who uses them", answer: api.GPUs{}, do: (*request).gpus},
 		{method: http.MethodGet, path: "/v1/events", role: watch, words: "read the records of the audit log, one a line",
 			query: eventParams, gives: linesType, do: (*request).events},
+
+		{method: http.MethodPost, path: "/v1/audit/erase", role: steer, root: true, words: "erase texts of the audit log",
+			body: api.Erase{}, answer: api.Erased{}, do: (*request).eraseAudit},
 
 		{method: http.MethodGet, path: approvals, role: watch, words: "list what a person may decide, or follow it",
 			query: []param{
@@ -120,6 +124,12 @@ func (q *request) openAPI() (any, error) {
 }
 
 func (q *request) gpus() (any, error) { return q.server.backend.GPUs(q.Context()), nil }
+
+func (q *request) eraseAudit() (any, error) {
+	return with(q, func(e api.Erase) (any, error) {
+		return value(q.server.backend.EraseAudit(q.Context(), q.who(), e))
+	})
+}
 
 func (q *request) list() (any, error) {
 	list := q.server.backend.List()

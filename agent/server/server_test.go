@@ -125,6 +125,13 @@ func TestEveryRoute(t *testing.T) {
 	_, err = c.Restore(ctx, "box", snapshot.ID)
 	check("restore", true, err)
 	check("delete snapshot", true, c.DeleteSnapshot(ctx, "box", snapshot.ID))
+	erased, err := c.EraseAudit(ctx, api.Erase{Records: "7", Reason: "asked for"})
+	var refused *api.Error
+	if root := os.Getuid() == 0; root {
+		check("erase", erased.Records == "7", err)
+	} else {
+		check("erase", errors.As(err, &refused) && refused.Code == api.Forbidden, nil)
+	}
 	check("events", len(collect(t, c, api.Events{})) == 3, nil)
 
 	for _, route := range routes {

@@ -15,7 +15,7 @@ import (
 )
 
 func newAudit() *cobra.Command {
-	return group("audit", "Verify, search, export and report on audit logs", "  nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl", newVerify(), newAuditSearch(), newAuditExport(), newAuditReport(), newAuditKey())
+	return group("audit", "Verify, search, export, erase in and report on audit logs", "  nemoclaw audit verify /var/log/nemoclaw/audit/run.jsonl", newVerify(), newAuditSearch(), newAuditExport(), newAuditErase(), newAuditReport(), newAuditKey())
 }
 
 // keyDir adds the flag that says where the key of this host's logs is.
@@ -225,6 +225,12 @@ func whole(r audit.Report, asked bool) string {
 	s := fmt.Sprintf("records %d to %d, head %s", r.First, r.Head.Seq, r.Head)
 	if r.First > 1 {
 		s += "; older ones are not in these files"
+	}
+	if r.Erased > 0 {
+		s += fmt.Sprintf("; the texts of %d were erased", r.Erased)
+	}
+	if r.Unaccounted > 0 {
+		s += fmt.Sprintf(", of %d no record in this file says so: verify the log with its other files", r.Unaccounted)
 	}
 	if r.Lost > 0 {
 		s += fmt.Sprintf("; %d records were lost while the disk was full", r.Lost)
