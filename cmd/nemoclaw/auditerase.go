@@ -227,6 +227,9 @@ func (p *plan) show(out io.Writer, several bool) error {
 		if err := showRecord(out, d); err != nil {
 			return err
 		}
+		if d.Subject.Args != "" {
+			fmt.Fprintf(out, "     arguments: %s\n", text.Short(d.Subject.Args, 200))
+		}
 	}
 	if more := n - uint64(len(p.lines)); more > 0 {
 		fmt.Fprintf(out, "  and %d more\n", more)

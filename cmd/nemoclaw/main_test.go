@@ -97,6 +97,7 @@ func TestHelp(t *testing.T) {
 		"help-audit-key":      {"audit", "key", "--help"},
 		"help-audit-search":   {"audit", "search", "--help"},
 		"help-audit-export":   {"audit", "export", "--help"},
+		"help-audit-erase":    {"audit", "erase", "--help"},
 		"help-audit-report":   {"audit", "report", "--help"},
 		"help-doctor":         {"doctor", "--help"},
 		"help-debug":          {"debug", "--help"},
