@@ -22,6 +22,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/hub"
 	"github.com/nemoclaw/nemoclaw/agent/image"
 	"github.com/nemoclaw/nemoclaw/agent/inference"
+	"github.com/nemoclaw/nemoclaw/agent/redact"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/loader"
@@ -218,6 +219,10 @@ func (r *run) read() (c Config, err error) {
 	if f := r.policy.Inference; f != nil && f.Budget != (policy.Budget{}) {
 		r.warn("inference.budgets counts what this run takes, and forgets it with the run; a sandbox that lasts (nemoclaw create) keeps it for the day")
 	}
+	without, err := redact.New(r.policy)
+	if err != nil {
+		return c, err
+	}
 	events, err := r.o.openEvents(r.workspace)
 	if err != nil {
 		return c, err
@@ -230,6 +235,7 @@ func (r *run) read() (c Config, err error) {
 	}
 	r.hub = hub.New(r.log)
 	r.records = r.hub.Sandbox(r.name)
+	r.records.Redact(without)
 	if r.learner != nil {
 		r.records.Watch(r.learner.Add)
 	}

@@ -30,13 +30,14 @@ type Policy struct {
 	Devices     *DevicesSection     `key:"devices" doc:"Devices of the host beside the basics of /dev. Left out: none."`
 	Tools       Later               `key:"tools" later:"yes" why:"the privacy router records tool calls, and no rule judges them" doc:"Tool calls of agent frameworks."`
 	Inference   *InferenceSection   `key:"inference" doc:"Which models answer inside at inference.local, and which prompts stay on this host. Left out: nothing answers there."`
-	Audit       *AuditSection       `key:"audit" doc:"How surely what is let through is written down."`
+	Audit       *AuditSection       `key:"audit" doc:"How surely what is let through is written down, and what is left out of records."`
 }
 
 // AuditSection is the section audit.
 type AuditSection struct {
 	At
-	Strict Value[Flag] `key:"strict" doc:"Whether what the proxy, the router for models or a person lets through goes on only when its record is forced to the disk. What the kernel itself allows can't wait for that. false when left out."`
+	Strict Value[Flag]    `key:"strict" doc:"Whether what the proxy, the router for models or a person lets through goes on only when its record is forced to the disk. What the kernel itself allows can't wait for that. false when left out."`
+	Redact []Value[Label] `key:"redact" some:"yes" doc:"Classes of what is taken out of the texts of records before they are written: medical, financial, pii, credentials, confidential, or a name of inference.custom."`
 }
 
 // NetworkSection is the section `network`.

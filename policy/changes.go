@@ -201,10 +201,14 @@ func (c *Compiled) saysLimits() map[string]said {
 }
 
 func (c *Compiled) saysAudit() map[string]said {
+	m := map[string]said{"what is let through": {"is written down as it goes", ""}, "what records are without": {"nothing", ""}}
 	if c.Audit.Strict {
-		return map[string]said{"what is let through": {"is on the disk first", c.pos(c.Audit.ID)}}
+		m["what is let through"] = said{"is on the disk first", c.pos(c.Audit.ID)}
 	}
-	return map[string]said{"what is let through": {"is written down as it goes", ""}}
+	if len(c.Audit.Redact) > 0 {
+		m["what records are without"] = said{strings.Join(c.Audit.Redact, ", "), c.pos(c.Audit.RedactID)}
+	}
+	return m
 }
 
 func (c *Compiled) saysOther() map[string]said {

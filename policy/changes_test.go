@@ -2,6 +2,7 @@ package policy
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,6 +67,24 @@ process:
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestRedact: what records are without is part of what a policy means.
+func TestRedact(t *testing.T) {
+	none := compile(t, "audit: {strict: true}\n")
+	some := compile(t, "audit:\n  strict: true\n  redact: [pii, falcon, financial]\ninference:\n  custom: [{name: falcon, words: [Falcon]}]\n")
+	if a := some.Audit; !a.Strict || !slices.Equal(a.Redact, []string{"falcon", "financial", "pii"}) || some.Rule(a.RedactID).Pos != "p.yaml:3" {
+		t.Errorf("%+v", a)
+	}
+	var said []string
+	for _, c := range Changes(none, some) {
+		if c.Section == SectionAudit {
+			said = append(said, c.String())
+		}
+	}
+	if want := "audit: what records are without: falcon, financial, pii instead of nothing (p.yaml:3)"; len(said) != 1 || said[0] != want || none.Revision == some.Revision {
+		t.Errorf("%q, want %s", said, want)
 	}
 }
 

@@ -114,10 +114,29 @@ func (m *merge) settings(p *Policy) {
 		}
 	}
 	if p.Audit != nil && bool(p.Audit.Strict.V) {
-		m.out.Audit = Audit{Strict: true, ID: m.ref(p.Audit.Strict.At, "audit", "{strict: true}")}
+		m.out.Audit.Strict, m.out.Audit.ID = true, m.ref(p.Audit.Strict.At, "audit", "{strict: true}")
 	}
 	if p.Inference != nil {
 		m.inference(p.Inference)
+	}
+	if p.Audit != nil {
+		m.redact(p.Audit.Redact)
+	}
+}
+
+// redact takes the classes that records are to be without.
+func (m *merge) redact(classes []Value[Label]) {
+	for _, c := range classes {
+		name := string(c.V)
+		if !builtinClass(name) && (m.out.Inference == nil || !slices.ContainsFunc(m.out.Inference.Custom, func(c CustomRule) bool { return c.Name == name })) {
+			m.collector.add(c.At, "audit.redact", "there is no class "+name, "classes are medical, financial, pii, credentials, confidential, and the names of inference.custom")
+			continue
+		}
+		m.out.Audit.Redact = append(m.out.Audit.Redact, name)
+	}
+	if len(m.out.Audit.Redact) > 0 {
+		slices.Sort(m.out.Audit.Redact)
+		m.out.Audit.RedactID = m.ref(classes[0].At, "audit", "{redact: ["+strings.Join(m.out.Audit.Redact, ", ")+"]}")
 	}
 }
 

@@ -58,10 +58,13 @@ type Compiled struct {
 	Audit       Audit
 }
 
-// Audit is how surely what is let through is written down.
+// Audit is how surely what is let through is written down, and what of it is not.
 type Audit struct {
 	Strict bool // it waits until its record is on the disk
 	ID     RuleID
+
+	Redact   []string // classes that records are without, in order
+	RedactID RuleID
 }
 
 // Rule returns where rule id stands.

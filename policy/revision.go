@@ -53,6 +53,9 @@ func revision(c *Compiled) string {
 	if c.Audit.Strict {
 		lines = append(lines, "audit strict")
 	}
+	if len(c.Audit.Redact) > 0 {
+		lines = append(lines, fmt.Sprintf("audit redact %q", c.Audit.Redact))
+	}
 	if c.Exec.Listed != 0 {
 		lines = append(lines, "map listed")
 	}

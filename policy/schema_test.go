@@ -187,7 +187,7 @@ var onlyTheParser = []string{
 	"path with dots", "path with a slash at the end", "path element too long", "NUL in a path",
 	"command that is a directory", "pattern in a helper's directory", "pattern without a directory",
 	"broken pattern", "size out of range", "socket path too long", "overlap in one file", "overlap with a preset",
-	"overlap of ech", "all and others", "a GPU's number in octal",
+	"overlap of ech", "all and others", "a GPU's number in octal", "a class that is none",
 }
 
 // What a schema can see at all, it must see.

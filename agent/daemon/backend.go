@@ -226,6 +226,9 @@ func (d *Daemon) makeFiles(c api.Create, text string, compiled *policy.Compiled,
 	if err == nil {
 		err = b.openFiles()
 	}
+	if err == nil {
+		err = b.redactLatest()
+	}
 	if err != nil {
 		_ = os.RemoveAll(temp) // the next start does it otherwise
 	}

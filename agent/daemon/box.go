@@ -16,6 +16,7 @@ import (
 	"github.com/nemoclaw/nemoclaw/agent/approvals"
 	"github.com/nemoclaw/nemoclaw/agent/atomicfile"
 	"github.com/nemoclaw/nemoclaw/agent/hub"
+	"github.com/nemoclaw/nemoclaw/agent/redact"
 	"github.com/nemoclaw/nemoclaw/agent/revisions"
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -81,7 +82,13 @@ func (d *Daemon) open(name string) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b, b.openFiles()
+	if err := b.openFiles(); err != nil {
+		return nil, err
+	}
+	if err := b.redactLatest(); err != nil {
+		d.log.Warn("its latest policy can't be compiled any more, so nothing runs in it, and its records are as they are", "sandbox", name, "error", err)
+	}
+	return b, nil
 }
 
 func (d *Daemon) newBox(name string) *box {
@@ -99,6 +106,19 @@ func (b *box) openFiles() (err error) {
 		Sandbox: b.name, File: filepath.Join(b.dir, "approvals.json"), Grants: filepath.Join(b.d.c.RunDir, b.name, "grants.json"),
 		Record: b.recordAnswer, Permit: b.permitAnswer, Look: b.look, Rule: b.rule,
 	})
+	return err
+}
+
+// redactLatest has records be without what the latest policy says.
+func (b *box) redactLatest() error {
+	c, _, err := b.compile(0)
+	if err != nil {
+		return err
+	}
+	without, err := redact.New(c)
+	if err == nil {
+		b.records.Redact(without)
+	}
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/redact"
 	"github.com/nemoclaw/nemoclaw/agent/revisions"
 	"github.com/nemoclaw/nemoclaw/agent/server"
 	"github.com/nemoclaw/nemoclaw/api"
@@ -180,6 +181,10 @@ func (b *box) changeBy(ctx context.Context, who string, c api.PolicyChange, edit
 	if err = b.age(next, revisions.Revision{Number: latest.Number + 1, When: time.Now()}); err != nil {
 		return res, err
 	}
+	without, err := redact.New(next)
+	if err != nil {
+		return res, bad(err)
+	}
 	i, notRunning := b.running()
 	if notRunning == nil {
 		if res.Restart, err = i.Waits(next); err != nil {
@@ -201,6 +206,7 @@ func (b *box) changeBy(ctx context.Context, who string, c api.PolicyChange, edit
 	if err != nil {
 		return res, err
 	}
+	b.records.Redact(without)
 	b.note("policy", fmt.Sprintf("revision %d", r.Number), fmt.Sprintf("%s, by %s", what, who))
 	switch {
 	case notRunning != nil:
@@ -283,6 +289,7 @@ func (b *box) takeBack(was revisions.Revision, text string, failed revisions.Rev
 	if e != nil {
 		return errors.Join(err, e)
 	}
+	err = errors.Join(err, b.redactLatest())
 	b.note("policy", fmt.Sprintf("revision %d", r.Number), r.What)
 	b.mu.Lock()
 	running := b.instance != nil

@@ -121,6 +121,9 @@ func (d *Daemon) Restore(ctx context.Context, who server.Caller, name, id string
 		err = snapshotError(b.snapshots().Restore(ctx, id, b.workspace()))
 		if _, text, e := b.revision(0); err == nil && e == nil && text != x.Policy {
 			_, err = b.revisions.Append([]byte(x.Policy), revisions.Change{Name: x.Name, Hash: c.Revision, Who: who.Name, What: "that of snapshot " + id}, 0)
+			if err == nil {
+				err = b.redactLatest()
+			}
 		} else {
 			err = errors.Join(err, e)
 		}

@@ -461,3 +461,32 @@ func TestPermit(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRedact: who listens and the log get no more than the other; what is folded is folded by what was attempted, and who is told of
+// every attempt is told of that.
+func TestRedact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(nil)
+		box := h.Sandbox("box")
+		sub := h.Subscribe(1000)
+		var told []string
+		box.Watch(func(d *policy.Decision) { told = append(told, d.Object) })
+		box.Redact(func(d *policy.Decision) { d.Object = "[x:y]" })
+		for range sameEach + 3 {
+			box.Record(refusal("secret:443"))
+		}
+		box.Record(refusal("other:443"))
+		box.Redact(nil)
+		box.Record(refusal("plain:443"))
+		refused, _ := box.Refusals()
+		h.Close()
+		got := rows(sub)
+		want := []string{fmt.Sprintf("%d [x:y] 0", sameEach), fmt.Sprintf("%d [x:y] 0", sameEach+1), fmt.Sprintf("%d plain:443 0", sameEach+2), fmt.Sprintf("%d secret:443 3", sameEach+3)}
+		if diff := cmp.Diff(want, got[sameEach-1:]); diff != "" {
+			t.Error(diff)
+		}
+		if len(told) != sameEach+5 || told[0] != "secret:443" || len(refused) != 3 || refused[0].Object != "secret:443" {
+			t.Errorf("told of %q, refused %+v", told, refused)
+		}
+	})
+}

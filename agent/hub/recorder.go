@@ -3,6 +3,7 @@ package hub
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/policy"
@@ -13,6 +14,7 @@ type Recorder struct {
 	hub     *Hub
 	sandbox string
 	counts  counts
+	redact  atomic.Pointer[func(*policy.Decision)] // nil: records are as they are
 
 	mu     sync.Mutex
 	window window
@@ -59,7 +61,7 @@ func (r *Recorder) Record(d policy.Decision) {
 	}
 	folded := r.window.fold(&d, now)
 	if !folded {
-		r.hub.emit(&d)
+		r.emit(&d)
 		return
 	}
 	r.counts.folded.Add(1)
@@ -100,8 +102,26 @@ func (r *Recorder) tick() {
 func (r *Recorder) roll() {
 	for _, d := range r.window.next() {
 		d.Sandbox = r.sandbox
-		r.hub.emit(d)
+		r.emit(d)
 	}
+}
+
+// emit hands a record on, without what is not to be in it. It is the last thing that happens to it here: floods are folded, and a
+// person is told, by what was attempted.
+func (r *Recorder) emit(d *policy.Decision) {
+	if redact := r.redact.Load(); redact != nil {
+		(*redact)(d)
+	}
+	r.hub.emit(d)
+}
+
+// Redact has records changed before anybody else gets them: the log, and whoever listens. It may be called at any time; nil ends it.
+func (r *Recorder) Redact(f func(*policy.Decision)) {
+	if f == nil {
+		r.redact.Store(nil)
+		return
+	}
+	r.redact.Store(&f)
 }
 
 // Refusals returns what was refused so far, and how many refusals were beyond what the tally keeps apart.

@@ -140,22 +140,27 @@ func (r *Router) Prepare(p *policy.Compiled) (apply func(), err error) {
 // prepare makes a policy ready.
 func prepare(p *policy.Compiled) (*rules, error) {
 	next := &rules{policy: p, section: p.Inference}
-	var custom classify.Rules
-	if next.section != nil {
-		for _, c := range next.section.Custom {
-			if c.Pattern != "" {
-				custom.Patterns = append(custom.Patterns, classify.Pattern{Name: c.Name, Class: classify.Class(c.Name), Regexp: c.Pattern})
-			}
-			if len(c.Words) > 0 {
-				custom.Dictionaries = append(custom.Dictionaries, classify.Dictionary{Name: c.Name, Class: classify.Class(c.Name), Words: c.Words})
-			}
-		}
-	}
 	var err error
-	if next.classifier, err = classify.New(custom); err != nil {
+	if next.classifier, err = classify.New(Rules(p.Inference)); err != nil {
 		return nil, fmt.Errorf("the policy's inference.custom: %w", err)
 	}
 	return next, nil
+}
+
+// Rules are what a policy adds to what is recognised. s may be nil.
+func Rules(s *policy.Inference) (custom classify.Rules) {
+	if s == nil {
+		return custom
+	}
+	for _, c := range s.Custom {
+		if c.Pattern != "" {
+			custom.Patterns = append(custom.Patterns, classify.Pattern{Name: c.Name, Class: classify.Class(c.Name), Regexp: c.Pattern})
+		}
+		if len(c.Words) > 0 {
+			custom.Dictionaries = append(custom.Dictionaries, classify.Dictionary{Name: c.Name, Class: classify.Class(c.Name), Words: c.Words})
+		}
+	}
+	return custom
 }
 
 // Serve takes a connection over that somebody inside made to the router's name. from is its own span, where it has one.
