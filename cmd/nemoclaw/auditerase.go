@@ -271,12 +271,15 @@ func confirmErase(cmd *cobra.Command, n uint64) error {
 	return nil
 }
 
-// erase does it in one log: by itself, or where the daemon writes that log, by asking it.
+// erase does it in one log: the daemon does, where it is the one that writes that log.
 func (e *erasure) erase(cmd *cobra.Command, p *plan) error {
 	if p.Records == nil {
 		return nil
 	}
-	dir, name := filepath.Dir(p.Path), strings.TrimSuffix(filepath.Base(p.Path), ".jsonl")
+	d := daemon(cmd)
+	if info, err := d.Info(cmd.Context()); err == nil && sameFile(info.AuditLog, p.Path) {
+		return e.ask(cmd, d, p)
+	}
 	var o audit.Options
 	if _, err := os.Lstat(p.Path + ".sig"); err == nil {
 		if o.Signer, err = audit.ReadSigner(e.keyDir); err != nil {
@@ -285,11 +288,10 @@ func (e *erasure) erase(cmd *cobra.Command, p *plan) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	w, err := audit.OpenChain(dir, name, "", o)
+	w, err := audit.OpenChain(filepath.Dir(p.Path), strings.TrimSuffix(filepath.Base(p.Path), ".jsonl"), "", o)
 	if errors.Is(err, audit.ErrInUse) {
-		return e.ask(cmd, p, err)
-	}
-	if err != nil {
+		return fmt.Errorf("%w; nothing was erased: do it again when nobody writes there", err)
+	} else if err != nil {
 		return err
 	}
 	tell := newTeller(cmd.ErrOrStderr())
@@ -300,13 +302,8 @@ func (e *erasure) erase(cmd *cobra.Command, p *plan) error {
 	return errors.Join(err, w.Close())
 }
 
-// ask has the daemon erase, if it is the one that writes the log.
-func (e *erasure) ask(cmd *cobra.Command, p *plan, inUse error) error {
-	d := daemon(cmd)
-	info, err := d.Info(cmd.Context())
-	if err != nil || !sameFile(info.AuditLog, p.Path) {
-		return fmt.Errorf("%w; nothing was erased: wait until it has ended", inUse)
-	}
+// ask has the daemon erase, in parts that a request has room for.
+func (e *erasure) ask(cmd *cobra.Command, d *api.Client, p *plan) error {
 	var done audit.Ranges
 	for _, part := range p.Records.Split(eraseAtOnce) {
 		r, err := d.EraseAudit(cmd.Context(), api.Erase{Records: part.String(), Reason: e.reason})

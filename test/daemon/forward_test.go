@@ -167,15 +167,7 @@ func TestForwardKilled(t *testing.T) {
 	e.mu.Lock()
 	e.moody = false
 	e.mu.Unlock()
-	same(t, d, func() map[string]string {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		got := map[string]string{}
-		for k, v := range e.docs {
-			got[k] = v
-		}
-		return got
-	})
+	same(t, d, e.has)
 	d.Verify(t)
 }
 
