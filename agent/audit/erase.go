@@ -43,7 +43,7 @@ const maxReason = 512 // bytes of an Erasure's
 func (e *Erasure) decisions() (list []policy.Decision) {
 	for _, part := range e.Records.Split(maxErased) {
 		list = append(list, policy.Decision{Plane: policy.PlaneSystem, Action: erasing, Object: part.String(), Verdict: policy.Allow, Rule: "builtin",
-			Reason: fmt.Sprintf("by %s: %s", e.By, e.Reason)})
+			Reason: fmt.Sprintf("%s, by %s", e.Reason, e.By)})
 	}
 	return list
 }

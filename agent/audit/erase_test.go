@@ -214,7 +214,7 @@ func TestEraseSays(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if len(said) != 1 || said[0].Action != "erase" || said[0].Object != "3-5,39-40" || said[0].Reason != "by root: a person asked for it" || said[0].Plane != policy.PlaneSystem {
+	if len(said) != 1 || said[0].Action != "erase" || said[0].Object != "3-5,39-40" || said[0].Reason != "a person asked for it, by root" || said[0].Plane != policy.PlaneSystem {
 		t.Errorf("recorded %+v", said)
 	}
 	// Again: nothing is left to do, and nothing is written down. Nor is the record of it erased.

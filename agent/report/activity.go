@@ -231,7 +231,7 @@ func (c *collected) unseenSection(s *Source) Section {
 	return Section{ID: "gaps", Title: "Gaps, and what this is not", Words: []Text{
 		say("What is in a connection that is allowed, and what is typed into a shell, is in no record. These are the daemon's records as it gives them, not evidence: {} verifies the log and its signatures.",
 			command("nemoclaw", "audit", "report", "--framework", "soc2", "--sandbox", s.Filter.Sandbox)),
-	}, Parts: []Part{lasts("What the daemon recorded about losses, repairs and failures", heads("when (UTC)", "record", "what", "of", "reason"), &c.losses, "The daemon recorded no loss, repair or failure.", s.search("--plane", "system"),
+	}, Parts: []Part{lasts("What the daemon recorded about losses, erasures, repairs and failures", heads("when (UTC)", "record", "what", "of", "reason"), &c.losses, "The daemon recorded no loss, erasure, repair or failure.", s.search("--plane", "system"),
 		func(t *Table, n note) { t.row(n.when, n.seq, n.action, n.object, n.reason) })}}
 }
 

@@ -155,6 +155,10 @@ func (c *collected) gapSection(s *Source, logs []*Log) Section {
 		if l.Checked.First > 1 {
 			notes = append(notes, say("{} begins with record {}: older ones are not in its files, because retention or somebody removed them.", quoted(l.Path), l.Checked.First))
 		}
+		if l.Checked.Erased > 0 {
+			notes = append(notes, say("The texts of {} of {} were erased: they read [erased] here, and are no evidence of what was attempted. Records of action erase say by whom, and why.",
+				many(l.Checked.Erased, "record", "records"), quoted(l.Path)))
+		}
 		if l.Checked.Lost > 0 {
 			notes = append(notes, say("{} of {} were lost while the disk was full. The log says so itself.", many(l.Checked.Lost, "record", "records"), quoted(l.Path)))
 		}
@@ -163,8 +167,8 @@ func (c *collected) gapSection(s *Source, logs []*Log) Section {
 		notes = append(notes, say("{} stand in records of several that are alike, which have a count: {} of them without their objects, which were too many.", many(c.folded, "attempt", "attempts"), c.various))
 	}
 	notes = append(notes, say("In no record, at any time: a file that a rule allows to read or write, once the kernel's own rules let it through; at level static also what the mount view and Landlock refuse, unless the kernel's audit tells; what is in a connection that is allowed; what is typed into a shell."))
-	p := lasts("What the daemon recorded about losses, repairs and failures", heads("when (UTC)", "record", "sandbox", "what", "of", "reason"), &c.losses,
-		"The daemon recorded no loss, repair or failure.", s.search("--plane", "system"), func(t *Table, n note) {
+	p := lasts("What the daemon recorded about losses, erasures, repairs and failures", heads("when (UTC)", "record", "sandbox", "what", "of", "reason"), &c.losses,
+		"The daemon recorded no loss, erasure, repair or failure.", s.search("--plane", "system"), func(t *Table, n note) {
 			t.row(n.when, n.seq, n.sandbox, n.action, n.object, n.reason)
 		})
 	p.Notes = append(p.Notes, notes...)

@@ -52,7 +52,7 @@ type note struct {
 // byWhom are the actions whose reason ends with the account that the kernel named.
 var byWhom = map[string]bool{
 	"create": true, "destroy": true, "command": true, "policy": true, "config": true, "upload": true, "download": true, "snapshot": true, "restore": true,
-	"publish": true, "unpublish": true,
+	"publish": true, "unpublish": true, "erase": true,
 }
 
 // system takes a record about a sandbox itself, or the daemon.
@@ -77,7 +77,7 @@ func (c *collected) system(d *policy.Decision, n uint64) {
 		c.commands.add(about)
 	case "upload", "download":
 		c.carried.add(about)
-	case "lost", "recover", "unmasked", "failed", "adopt", "panic":
+	case "lost", "recover", "erase", "unmasked", "failed", "adopt", "panic":
 		if d.Action == "lost" {
 			c.lostTotal += n
 		}

@@ -103,7 +103,7 @@ inference:
 	t.Log(whole(t, d))
 	d.Do(t, "box", "exec", "--", "sh", "-c", "true once more")
 	same(t, d, e.has)
-	if out := d.Do(t, "audit", "search", "--plane", "system", "--text", "request 2026-117", d.AuditDir()); !strings.Contains(out, "system erase") || !strings.Contains(out, "by root: request 2026-117") {
+	if out := d.Do(t, "audit", "search", "--plane", "system", "--text", "request 2026-117", d.AuditDir()); !strings.Contains(out, "system erase") || !strings.Contains(out, "request 2026-117, by root") {
 		t.Errorf("it is not written down: %s", out)
 	}
 	d.Kill()
