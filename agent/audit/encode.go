@@ -14,6 +14,13 @@ import (
 // character that isn't printable (C1 controls and bidi overrides included) is written as \uXXXX, so the log can be
 // shown on a terminal, and a byte that isn't UTF-8 is kept, as the four characters \xNN, where encoding/json loses it.
 func AppendJSON(dst []byte, d *policy.Decision) []byte {
+	var texts [maxTexts]text
+	dst, _ = appendRecord(dst, texts[:0], d)
+	return dst
+}
+
+// appendRecord is AppendJSON, and appends to texts where they are in dst: what cutTexts would find.
+func appendRecord(dst []byte, texts []text, d *policy.Decision) ([]byte, []text) {
 	dst = append(dst, `{"seq":`...)
 	dst = strconv.AppendUint(dst, d.Seq, 10)
 	dst = append(dst, `,"time":"`...)
@@ -22,24 +29,28 @@ func AppendJSON(dst []byte, d *policy.Decision) []byte {
 	dst = field(dst, "sandbox", d.Sandbox)
 	dst = field(dst, "plane", string(d.Plane))
 	dst = field(dst, "action", d.Action)
-	dst = field(dst, "object", d.Object)
+	dst, texts = textField(dst, texts, "object", d.Object)
 	dst = append(dst, `,"subject":{`...)
-	start := len(dst)
+	start, first := len(dst), len(texts)
 	if d.Subject.PID != 0 {
 		dst = append(dst, `,"pid":`...)
 		dst = strconv.AppendInt(dst, int64(d.Subject.PID), 10)
 	}
 	if d.Subject.Exe != "" {
-		dst = field(dst, "exe", d.Subject.Exe)
+		dst, texts = textField(dst, texts, "exe", d.Subject.Exe)
 	}
 	if d.Subject.Args != "" {
-		dst = field(dst, "args", d.Subject.Args)
+		dst, texts = textField(dst, texts, "args", d.Subject.Args)
 	}
 	if d.Subject.Taint != "" {
 		dst = field(dst, "taint", d.Subject.Taint)
 	}
 	if len(dst) > start { // the first field has no comma before it
 		dst = append(dst[:start], dst[start+1:]...)
+		for i := first; i < len(texts); i++ {
+			texts[i].start--
+			texts[i].end--
+		}
 	}
 	dst = append(dst, '}')
 	if d.Asked != "" {
@@ -48,17 +59,28 @@ func AppendJSON(dst []byte, d *policy.Decision) []byte {
 	dst = field(dst, "verdict", d.Verdict.String())
 	dst = field(dst, "rule", d.Rule)
 	if d.Reason != "" {
-		dst = field(dst, "reason", d.Reason)
+		dst, texts = textField(dst, texts, "reason", d.Reason)
 	}
 	if d.Inference != nil {
+		in := scan{at: len(dst) + len(`,"inference":{`), texts: texts}
 		dst = appendCall(dst, d.Inference)
+		in.b = dst
+		in.object(ofInference) // appendCall has written it
+		texts = in.texts
 	}
 	dst = field(dst, "revision", d.Revision)
 	if d.Count != 0 {
 		dst = append(dst, `,"count":`...)
 		dst = strconv.AppendUint(dst, d.Count, 10)
 	}
-	return append(dst, '}')
+	return append(dst, '}'), texts
+}
+
+// textField is field for what can be erased.
+func textField(dst []byte, texts []text, key, value string) ([]byte, []text) {
+	at := len(dst) + len(`,"":`) + len(key)
+	dst = field(dst, key, value)
+	return dst, append(texts, text{at, len(dst), aText})
 }
 
 func field(dst []byte, key, value string) []byte {

@@ -89,16 +89,19 @@ func appendLine(dst []byte, d *policy.Decision, prev string) ([]byte, string) {
 	s := getSealer()
 	defer s.free()
 	start := len(dst)
-	dst = AppendJSON(dst, d)
+	dst, list := appendRecord(dst, s.list[:0], d)
 	dst = dst[:len(dst)-1]
 	end := len(dst)
+	for i := range list {
+		list[i].start -= start
+		list[i].end -= start
+	}
 	var salt [saltSize]byte
 	_, _ = s.random.Read(salt[:]) // never fails
 	dst = hex.AppendEncode(append(dst, keySalt...), salt[:])
 	from := len(dst) + 1
 	dst = append(append(append(append(dst, '"'), keyPrev...), prev...), '"')
 	body := dst[start:end]
-	list, _ := cutTexts(s.list[:0], body) // AppendJSON has written it
 	own := s.hash(body, list, s.digest(salt[:], body, list), dst[from:])
 	dst = append(dst, keyHash...)
 	at := len(dst)

@@ -59,6 +59,9 @@ func TestTextsAreFound(t *testing.T) {
 			t.Fatalf("%s: sealed %v, right %v: %s", name, ok, p.right(), line)
 		}
 		list, ok := cutTexts(nil, p.body)
+		if _, written := appendRecord(nil, nil, c.d); !slices.Equal(written, list) {
+			t.Errorf("%s: %v were written, %v are found", name, written, list)
+		}
 		if !ok || len(list) != c.want {
 			t.Errorf("%s: %d texts, %v; want %d", name, len(list), ok, c.want)
 		}
