@@ -447,7 +447,9 @@ func TestRetentionAfterErasing(t *testing.T) {
 		t.Fatal(numbers, err)
 	}
 	for keep := len(numbers); keep > 0; keep-- {
+		c.w.keeping.Lock()
 		c.w.keep = keep
+		c.w.keeping.Unlock()
 		if err := c.w.tidyUp(); err != nil {
 			t.Fatal(err)
 		}
@@ -635,4 +637,25 @@ func TestRanges(t *testing.T) {
 	if len(joined) != 3 || strings.Join(joined, ",") != r.String() {
 		t.Errorf("%q", joined)
 	}
+}
+
+// FuzzRanges: a record of the log, or a request, may say anything; what is read says the same again, in order and without overlap.
+func FuzzRanges(f *testing.F) {
+	f.Add("7-9,12")
+	f.Add("18446744073709551614,1-18446744073709551613")
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseRanges(s)
+		if err != nil {
+			return
+		}
+		again, err := ParseRanges(r.String())
+		if err != nil || again.String() != r.String() || len(r) == 0 {
+			t.Fatalf("%q is %v, then %v, %v", s, r, again, err)
+		}
+		for i, x := range r {
+			if x.First == 0 || x.Last < x.First || i > 0 && x.First <= r[i-1].Last+1 || !r.Has(x.First) || !r.Has(x.Last) || r.Has(x.Last+1) {
+				t.Fatalf("%q is %v", s, r)
+			}
+		}
+	})
 }

@@ -138,7 +138,7 @@ func (b *bench) auditSizes(dir string) {
 	}
 	d := decision(logged)
 	d.Seq, d.Time, d.Sandbox = logged, time.Now(), "my-assistant"
-	written := len(audit.AppendJSON(nil, &d)) + len(`,"prev":"","hash":""`) + 128 + 1
+	written := len(audit.AppendJSON(nil, &d)) + len(`,"salt":"","prev":"","hash":""`) + 160 + 1
 	b.fact("bytes a decision", fmt.Sprintf("%d written, %.0f compressed, in %d files", written, float64(packed)/logged, len(files)))
 }
 
