@@ -143,14 +143,14 @@ func TestWhoMay(t *testing.T) {
 			}
 		}
 	}
-	acts := []string{"start", "destroy", "download", "exec"}
+	acts := []string{"start", "destroy", "download", "exec", "erase"}
 	may("root", ask(0, 0), "steer")
-	may("a steerer by its own group", ask(nobody, steerers), "steer")
-	may("a steerer by one group more", ask(nobody, nobody, append(many, steerers)...), "steer")
+	may("a steerer by its own group", ask(nobody, steerers), "steer", "erase")
+	may("a steerer by one group more", ask(nobody, nobody, append(many, steerers)...), "steer", "erase")
 	watcher := ask(nobody, nobody, watchers)
 	may("a watcher", watcher, "watch", acts...)
 	may("a watcher by its own group", ask(nobody, watchers), "watch", acts...)
-	may("a member of both", ask(nobody, watchers, steerers), "steer")
+	may("a member of both", ask(nobody, watchers, steerers), "steer", "erase")
 	if len(watcher.Secrets) != 1 || watcher.Secrets[0] != "TOKEN" {
 		t.Errorf("a watcher sees %q", watcher.Secrets)
 	}

@@ -60,11 +60,11 @@ func (s *Server) answer(r *route, w http.ResponseWriter, hr *http.Request) {
 }
 
 func (q *request) run(r *route) (any, error) {
-	if q.peer.role < r.role {
-		return nil, &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("user %s may watch, and not %s: %s", q.peer.caller.name(), r.words, q.server.whoMay())}
-	}
 	if r.root && q.peer.caller.UID != 0 {
 		return nil, &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("user %s may not %s: only root may, since it can't be undone; use sudo", q.peer.caller.name(), r.words)}
+	}
+	if q.peer.role < r.role {
+		return nil, &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("user %s may watch, and not %s: %s", q.peer.caller.name(), r.words, q.server.whoMay())}
 	}
 	if err := q.readPath(r); err != nil {
 		return nil, err
