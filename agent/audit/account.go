@@ -1,8 +1,11 @@
 package audit
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 
 	"github.com/nemoclaw/nemoclaw/policy"
 )
@@ -118,5 +121,31 @@ func (v *verifier) accounted(keys bool) {
 	v.report.Fault = &Fault{Line: first.line, Seq: first.First, Kind: Blanked, Detail: "its texts were taken out, and " + by}
 	if v.report.Files > 1 {
 		v.report.Fault.File = first.file
+	}
+}
+
+// erasedUnknown returns the first record behind the head that was kept which says that texts were erased, 0 when there is none. A writer
+// erases only when that head is a later one.
+func (w *Writer) erasedUnknown(kept uint64) (uint64, error) {
+	if kept == 0 || w.last.Seq <= kept {
+		return 0, nil
+	}
+	in := plain{w.log}
+	_, off, err := recordAfter(in, kept)
+	if err != nil {
+		return 0, err
+	}
+	lines := linesOf(in, off)
+	for {
+		line, err := lines.ReadSlice('\n')
+		switch {
+		case errors.Is(err, io.EOF):
+			return 0, nil
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+			return 0, err
+		case bytes.Contains(line, keyErase) && erasedBy(line) != nil:
+			seq, _ := cutSeq(line)
+			return seq, nil
+		}
 	}
 }

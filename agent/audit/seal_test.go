@@ -225,6 +225,21 @@ func TestVersion1(t *testing.T) {
 		t.Fatalf("%+v, fault %v, %v", r, r.Fault, err)
 	}
 	n := 0
+	// What is of version 1 is told, and left.
+	if w, err = OpenChain(dir, "agent", "", Options{}); err != nil {
+		t.Fatal(err)
+	}
+	e := Erasure{Records: Ranges{{3, 4}, {20, 22}}, Reason: "r", By: "root"}
+	if s, err := w.Erase(t.Context(), e, w.Recorder(), nil); err != nil || s.Old != 3 || s.Records.String() != "21-22" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err = VerifyFile(path)
+	if err != nil || r.Fault != nil || r.Lines != 31 || r.Erased != 2 {
+		t.Fatalf("%+v, fault %v, %v", r, r.Fault, err)
+	}
 	if err := Query(t.Context(), dir, "agent", Filter{Text: "host-4.example"}, func(uint64, []byte) error { n++; return nil }); err != nil || n != 1 {
 		t.Errorf("%d found, %v", n, err)
 	}

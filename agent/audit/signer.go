@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -391,30 +390,4 @@ func (w *Writer) compare(was state) (string, error) {
 		return strings.TrimPrefix(f.Error(), "0: "), nil
 	}
 	return "", nil
-}
-
-// erasedUnknown returns the first record behind the head that was kept which says that texts were erased, 0 when there is none. A writer
-// erases only when that head is a later one.
-func (w *Writer) erasedUnknown(kept uint64) (uint64, error) {
-	if kept == 0 || w.last.Seq <= kept {
-		return 0, nil
-	}
-	in := plain{w.log}
-	_, off, err := recordAfter(in, kept)
-	if err != nil {
-		return 0, err
-	}
-	lines := linesOf(in, off)
-	for {
-		line, err := lines.ReadSlice('\n')
-		switch {
-		case errors.Is(err, io.EOF):
-			return 0, nil
-		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
-			return 0, err
-		case bytes.Contains(line, keyErase) && erasedBy(line) != nil:
-			seq, _ := cutSeq(line)
-			return seq, nil
-		}
-	}
 }
