@@ -139,3 +139,50 @@ func TestEventsToADescriptor(t *testing.T) {
 		t.Errorf("the descriptor got %q", b)
 	}
 }
+
+// TestAuditRedactedAndErased is a run whose policy takes cards and a name out of its records: they are in no file of it, and the summary
+// tells the person the name. Then an argument is erased.
+func TestAuditRedactedAndErased(t *testing.T) {
+	t.Parallel()
+	const card = "4111 1111 1111 1111"
+	r := harness.W.Run(t, harness.Box{Policy: harness.Files + `process:
+  allow: [{command: sh}, {command: curl}]
+audit: {redact: [financial, falcon]}
+inference:
+  custom: [{name: falcon, words: [falcon]}]
+`}, "sh", "-c", "true pay with "+card+"; true mail to jane.doe@example.com; curl -sS -m 5 http://falcon.test/")
+	if !strings.Contains(r.Err, "falcon.test") {
+		t.Errorf("the summary does not name what was refused:\n%s", r.Err)
+	}
+	var all []byte
+	for _, dir := range []string{r.AuditDir(), filepath.Dir(r.PolicyFile())} {
+		files, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if b, err := os.ReadFile(f); err == nil && f != r.PolicyFile() {
+				all = append(all, b...)
+			}
+		}
+	}
+	for text, want := range map[string]bool{card: false, "falcon.test": false, "[financial:card]": true, "[falcon:falcon].test": true, "jane.doe@example.com": true} {
+		if strings.Contains(string(all), text) != want {
+			t.Errorf("%q is in the run's files: %v", text, !want)
+		}
+	}
+	file := auditFile(t, r)
+	if out, ok := verify(t, file); !ok {
+		t.Fatal(out)
+	}
+	out, err := exec.Command(harness.W.Bin, "audit", "erase", "--match", "jane.doe@", "--reason", "asked for", "--yes", file).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, ok := verify(t, file); !ok || !strings.Contains(out, "were erased") {
+		t.Error(out)
+	}
+	if out, err := exec.Command(harness.W.Bin, "audit", "search", "--text", "jane", file).Output(); err != nil || len(out) > 0 {
+		t.Errorf("%v: %s", err, out)
+	}
+}

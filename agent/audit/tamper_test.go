@@ -164,7 +164,7 @@ func TestTamper(t *testing.T) {
 			} {
 				want(what, i, i+1, s.verify(t, i, b, after(i)))
 			}
-		} else if i%(10*tamperEvery()) == 0 && i < n-1 { // it is all read to its end
+		} else if i%(100*tamperEvery()) == 0 && i < n-1 { // it is all read to its end
 			b, _ := erase(nil, line[:len(line)-1])
 			want("erased, and no record of it", i, i+1, s.verify(t, i, b, []byte("\n"), after(i)))
 		}
