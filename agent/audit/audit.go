@@ -21,7 +21,8 @@
 // and what waits for that); a record is never written in part and kept so: the next writer repairs a torn line and keeps its bytes. A power cut loses what the
 // kernel had not stored: a busy log is forced to the disk each second, and Close starts write-out without waiting.
 //
-// The package never decides, filters or drops: a record that can't be written is an error, and the owner must stop.
+// The package never decides, filters or drops: a record that can't be written is an error, and the owner must stop. It takes nothing out of
+// a record but by Erase, which first writes down that it does.
 package audit
 
 import (

@@ -39,7 +39,7 @@ func (e *Erasure) Validate() error {
 
 const maxReason = 512 // bytes of an Erasure's
 
-// Decisions are the records that say what is erased, in parts that a record has room for.
+// decisions are the records that say what is erased, in parts that a record has room for.
 func (e *Erasure) decisions() (list []policy.Decision) {
 	for _, part := range e.Records.Split(maxErased) {
 		list = append(list, policy.Decision{Plane: policy.PlaneSystem, Action: erasing, Object: part.String(), Verdict: policy.Allow, Rule: "builtin",

@@ -46,8 +46,8 @@ That something was decided, when, about which sandbox and by which rule stays, a
 before. A record of the log says which ones were erased, by whom and why; it is signed before any text goes.
 
 --match finds a text in what can be erased, whatever its case; --seq names records of one log by their numbers, as "audit search -o
-json" shows them. erase shows what it would take out, and asks; where there is no terminal, say --yes. A log that the daemon writes is erased in by
-the daemon, for root; another must not be in use.
+json" shows them. erase shows what it would take out, and asks; where there is no terminal, say --yes. In a log that the daemon
+writes the daemon does it, for root; another log must not be in use.
 
 What is erased is in none of the log's files any more. The disk's own blocks, backups, receivers of records (docs/forwarding.md) and
 whoever followed the log have what they have got. Records of version 1, which have no "salt", can't be erased.
@@ -85,7 +85,7 @@ type plan struct {
 	lines [][]byte // the first of them
 }
 
-// select reads the flags.
+// selected reads the flags.
 func (e *erasure) selected() (sel audit.Selection, err error) {
 	switch {
 	case (e.match == "") == (e.records == ""):
