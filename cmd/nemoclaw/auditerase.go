@@ -92,6 +92,8 @@ func (e *erasure) selected() (sel audit.Selection, err error) {
 		return sel, usage(errors.New("say whose texts are to be erased: one of --match and --seq"))
 	case e.reason == "" && !e.dryRun:
 		return sel, usage(errors.New("say --reason: it is written down in place of what is erased"))
+	case e.json && !e.yes && !e.dryRun:
+		return sel, usage(errors.New("-o json shows no plan to agree to: say --dry-run, or --yes"))
 	case e.match != "" && strings.Contains(strings.ToLower(e.reason), strings.ToLower(e.match)):
 		return sel, usage(errors.New("the --reason has the text in it that is to be erased, and stays in the log"))
 	}

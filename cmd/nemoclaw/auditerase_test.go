@@ -126,6 +126,7 @@ func TestAuditEraseUsage(t *testing.T) {
 		"one of --match":           {"--match", "x", "--seq", "1", "--reason", "x", dir},
 		"say --reason":             {"--match", "x", dir},
 		"has the text in it":       {"--match", "Jane", "--reason", "for jane", dir},
+		"shows no plan":            {"--match", "x", "--reason", "r", "-o", "json", dir},
 		"want numbers":             {"--seq", "a", "--reason", "x", dir},
 		"are those of one log":     {"--seq", "1", "--reason", "x", dir},
 		"want a duration":          {"--match", "jane", "--since", "x", "--reason", "x", dir},
