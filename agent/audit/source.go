@@ -45,7 +45,7 @@ func openFile(name string) (*os.File, error) {
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is a %s, and no file of a log", name, kind(st.Mode()))
+		err = fmt.Errorf("%s is a %s, and no file of a log", name, fileKind(st.Mode()))
 	}
 	if err != nil {
 		f.Close()

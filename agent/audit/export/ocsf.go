@@ -64,7 +64,7 @@ var activities = map[policy.Plane]map[string]int{
 		"daemon":  other, // start or stop, which is its object
 		"sandbox": other, "adopt": other, "failed": other, "lost": other, "sweep": other, "recover": other, "unmasked": other, "panic": other, "guard": other,
 		"command": other, "upload": other, "download": other, "snapshot": other, "restore": other, "publish": other, "unpublish": other,
-		"answer": other, "revoke": other, "expired": other, "hook": other, "forward": other, "traces": other, "gpu": other,
+		"answer": other, "revoke": other, "expired": other, "hook": other, "forward": other, "traces": other, "gpu": other, "erase": other,
 	},
 }
 
