@@ -167,9 +167,13 @@ func (k *killed) round(t *testing.T, n int) {
 	l := openLedger(t, name)
 	ballast := filepath.Join(k.dir, "ballast")
 	if small {
+		left := 0
+		if n > kills {
+			left = rand.IntN(12 << 20)
+		}
 		f, err := os.Create(ballast)
 		if err == nil {
-			err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, k.room(t)-int64(1<<20+rand.IntN(12<<20))), f.Close())
+			err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, k.room(t)-int64(1<<20+left)), f.Close())
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -201,8 +205,13 @@ func (k *killed) round(t *testing.T, n int) {
 	case <-ended:
 		full = small // which ends everything, where it is to
 	case <-time.After(50*time.Millisecond + time.Duration(rand.IntN(700))*time.Millisecond):
-		for end := time.Now().Add(20 * time.Second); n == kills && k.room(t) >= 64<<10 && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
+		// No longer than the files with what Permit let through are kept.
+		for most := l.handed.Load() + 100_000; n == kills && !full && k.room(t) >= 64<<10 && l.handed.Load() < most; {
+			select {
+			case <-ended:
+				full = true
+			case <-time.After(time.Millisecond):
+			}
 		}
 		_ = c.Process.Kill()
 	}
