@@ -131,6 +131,7 @@ func Open(c config.Config, version string, log *slog.Logger) (_ *Daemon, err err
 	d.startWanted()
 	d.tellHooks(hooks)
 	d.starts.Go(func() { d.forward.Run(d.life, d.audit) })
+	d.starts.Go(d.proveGPUs)
 	return d, nil
 }
 

@@ -2,12 +2,15 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent"
+	"github.com/nemoclaw/nemoclaw/agent/gpu"
 	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/api"
 )
@@ -28,6 +31,28 @@ func (d *Daemon) GPUs(ctx context.Context) api.GPUs {
 	}
 	g.GPUs = list
 	return g
+}
+
+// proveGPUs has each GPU compute something when the daemon starts, and says which one does not. Sandboxes don't wait for it, and start
+// all the same: a GPU whose memory somebody else has now may be one that computes when it is needed.
+func (d *Daemon) proveGPUs() {
+	proofs, err := d.gpus.Prove(d.life)
+	if errors.Is(err, gpu.ErrNotLoaded) || d.life.Err() != nil {
+		return
+	}
+	const hint = "; nemoclaw doctor --gpu looks closer"
+	if err != nil {
+		d.log.Warn("CUDA does not compute on this host's GPUs"+hint, "error", err)
+		d.note(gpu.Action, "cuda", "it does not compute: "+err.Error()+hint)
+	}
+	for _, p := range proofs {
+		if p.Error != "" {
+			d.log.Warn("CUDA does not compute on a GPU"+hint, "gpu", p.Index, "name", p.Name, "error", p.Error)
+			d.note(gpu.Action, "cuda", fmt.Sprintf("it does not compute on GPU %d %s: %s%s", p.Index, p.Name, p.Error, hint))
+		} else {
+			d.log.Info("CUDA computes on a GPU", "gpu", p.Index, "name", p.Name, "took", time.Duration(p.Duration).Round(time.Millisecond))
+		}
+	}
 }
 
 // owner is the sandbox that a process is in; "" for one of the host's.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -193,7 +194,7 @@ func (e *examiner) gpuCUDA() Finding {
 	if len(e.look().GPUs) == 0 {
 		return ok(noGPU)
 	}
-	proofs, err := e.helper.Prove()
+	proofs, err := e.helper.Prove(context.Background())
 	if err != nil {
 		return failed(err.Error(), "programs can't compute on a GPU here, in a sandbox or out of it", makesNodes+"; with NVSwitch start nvidia-fabricmanager; dmesg | grep -i -e nvrm -e xid")
 	}

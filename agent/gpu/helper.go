@@ -235,16 +235,20 @@ func (h *Helper) Close() {
 	h.release()
 }
 
-// Prove has every device compute something, in a helper of its own.
-func (h *Helper) Prove() ([]api.CUDAProof, error) {
+// ErrNotLoaded says that there is no driver, and so no GPU: a normal state.
+var ErrNotLoaded = errors.New("NVIDIA's driver is not loaded")
+
+// Prove has every device compute something, in a helper of its own, which ends with ctx. It takes a minute at most.
+func (h *Helper) Prove(ctx context.Context) ([]api.CUDAProof, error) {
 	if !h.loaded() {
-		return nil, errors.New("NVIDIA's driver is not loaded")
+		return nil, ErrNotLoaded
 	}
 	p, err := start(h.program(), h.Env)
 	if err != nil {
 		return nil, fmt.Errorf("starting the helper: %w", err)
 	}
 	defer p.end()
+	defer context.AfterFunc(ctx, p.kill)()
 	a, err := p.ask(Question{Prove}, proveTime)
 	if err == nil && a.Error != "" {
 		err = errors.New(a.Error)

@@ -255,11 +255,16 @@ func TestProve(t *testing.T) {
 	if _, err := os.Stat("/dev/nvidiactl"); err == nil {
 		t.Fatal("this host has a GPU: make test-gpu is for it")
 	}
-	if _, err := h.Prove(); err == nil || err.Error() != "cuInit: CUDA_ERROR_OPERATING_SYSTEM (304)" { // no driver's module
+	if _, err := h.Prove(t.Context()); err == nil || err.Error() != "cuInit: CUDA_ERROR_OPERATING_SYSTEM (304)" { // no driver's module
 		t.Errorf("without a device: %v", err)
 	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if proofs, err := h.Prove(ended); err == nil {
+		t.Errorf("after the end: %+v", proofs)
+	}
 	h.Env = nil
-	if _, err := h.Prove(); err == nil || !strings.Contains(err.Error(), "loading libcuda.so.1") {
+	if _, err := h.Prove(t.Context()); err == nil || !strings.Contains(err.Error(), "loading libcuda.so.1") {
 		t.Errorf("without the library: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nemoclaw/nemoclaw/api"
@@ -22,6 +23,28 @@ func gpuDaemon(t *testing.T) (*harness.Daemon, *harness.GPUHost) {
 	d.On = host
 	d.Start(t)
 	return d, host
+}
+
+// TestGPUProof: a daemon that starts has each GPU compute something, and says where that can't be; sandboxes start all the same.
+func TestGPUProof(t *testing.T) {
+	t.Parallel()
+	d, host := gpuDaemon(t)
+	until(t, "each GPU computes", func() bool { return strings.Count(d.Log(), `msg="CUDA computes on a GPU"`) == 3 })
+	create(t, d, "box", shell)
+	d.End(syscall.SIGTERM)
+	host.Lose(t, "nvidia-uvm")
+	d.Start(t)
+	const why = "it does not compute: cuInit: CUDA_ERROR_NO_DEVICE (100); nemoclaw doctor --gpu looks closer"
+	until(t, "the log says that none does", func() bool {
+		return strings.Contains(d.Do(t, "audit", "search", "--plane", "system", "--text", "CUDA_ERROR", "-o", "json", d.AuditDir()), why)
+	})
+	if !strings.Contains(d.Log(), "CUDA does not compute on this host's GPUs") {
+		t.Errorf("the journal does not say so:\n%s", d.Log())
+	}
+	c, _ := dial(t, d)
+	if s := get(t, c, "box"); s.State != api.Running {
+		t.Errorf("the sandbox is %s", s.State)
+	}
 }
 
 // TestGPUInventory lists what the driver says, over its crash as well: the daemon goes on, and so does the next helper.

@@ -115,6 +115,14 @@ func (h *GPUHost) Say(t T, lines ...string) {
 	}
 }
 
+// Lose takes a node out of its /dev.
+func (h *GPUHost) Lose(t T, node string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(h.dir, "dev", node)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Wrap makes a command, which has not been started, one of this machine.
 func (h *GPUHost) Wrap(t T, cmd *exec.Cmd) {
 	t.Helper()
