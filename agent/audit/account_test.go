@@ -74,15 +74,20 @@ func TestBlankedUnseen(t *testing.T) {
 	r, err = Evidence{Keys: c.known(t).Keys}.VerifyFile(c.f.live())
 	blanked("with the key, and a forged record", r, err)
 
-	// The daemon's next start finds it behind the head that it kept, and says so.
+	// The daemon's next start finds it behind the head that it kept, says so, and does not sign it as one that counts.
 	c.open(t, Options{})
 	var found []string
 	if err := c.w.Query(t.Context(), Filter{Since: 41}, func(_ uint64, line []byte) error {
 		found = append(found, read1(t, line).Reason)
 		return nil
-	}); err != nil || len(found) != 1 || !strings.Contains(found[0], "record 41 says that texts were erased") {
+	}); err != nil || len(found) != 1 || !strings.Contains(found[0], "they were put in") {
 		t.Errorf("found %q, %v", found, err)
 	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+	unpack(t, c.f)
+	blanked("with the key, and a forged record that was signed", c.verify(t), nil)
 }
 
 // TestRecordOfErasingCounts: which records speak of an erased one, and which don't.
@@ -104,6 +109,7 @@ func TestRecordOfErasingCounts(t *testing.T) {
 		"of another action": {func(d *policy.Decision) { d.Action = "erased" }, 6, false},
 		"of a policy":       {func(d *policy.Decision) { d.Rule = "p.yaml:3" }, 6, false},
 		"that was denied":   {func(d *policy.Decision) { d.Verdict = policy.Deny }, 6, false},
+		"asked":             {func(d *policy.Decision) { d.Verdict = policy.Ask }, 6, false},
 		"in a text":         {func(d *policy.Decision) { d.Action, d.Reason = "x", `","action":"erase","` }, 6, false},
 	} {
 		var log []byte

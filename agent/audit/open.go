@@ -210,12 +210,11 @@ func (w *Writer) resume(size int64, sandbox string, was state) error {
 		found = append(found, policy.Decision{Action: "recover", Object: w.Path(),
 			Reason: fmt.Sprintf("the log is not what it was when its writer ended: %s; only records 1 to %d are vouched for by a checkpoint of before", fault, was.last.Seq)})
 	}
-	if unknown, err := w.erasedUnknown(was.kept.Seq); err != nil {
+	void, err := w.voided(was.kept.Seq)
+	if err != nil {
 		return err
-	} else if unknown != 0 {
-		found = append(found, policy.Decision{Action: "recover", Object: w.Path(),
-			Reason: fmt.Sprintf("record %d says that texts were erased, and is behind the last one that this log's writer had noted: it was put in, or the writer was killed in that moment, and has erased nothing yet", unknown)})
 	}
+	found = append(found, void...)
 	// The numbers of lost lines are not given again: the gap stays for the verifier to see.
 	h, _ := readHead(w.head) // what can't be read is no head, and is written anew
 	if h.Seq < was.kept.Seq {
@@ -244,7 +243,10 @@ func (w *Writer) resume(size int64, sandbox string, was state) error {
 	for i := range found {
 		d := &found[i]
 		w.last.Seq++
-		d.Seq, d.Time, d.Sandbox, d.Plane, d.Rule, d.Verdict = w.last.Seq, time.Now(), sandbox, policy.PlaneSystem, "builtin", policy.Allow
+		d.Seq, d.Time, d.Sandbox, d.Plane, d.Rule = w.last.Seq, time.Now(), sandbox, policy.PlaneSystem, "builtin"
+		if d.Action != erasing { // that is what does not count
+			d.Verdict = policy.Allow
+		}
 		batch, w.last.Hash = appendLine(batch, d, w.last.Hash)
 	}
 	// One write over the torn bytes: they are in the record that replaces them, which is longer than they were.

@@ -114,9 +114,12 @@ func (s *Survey) look(line []byte, match string) (bool, error) {
 	case l.erased:
 		s.Already++
 		return false, nil
-	case bytes.Contains(line, keyErase) && erasedBy(line) != nil:
-		s.Keeps++ // without it what it speaks of would be blanked lines
-		return false, nil
+	}
+	if bytes.Contains(line, keyErase) {
+		if what, _ := saysOf(line); what != nil {
+			s.Keeps++ // without it what it speaks of would be blanked lines
+			return false, nil
+		}
 	}
 	return true, nil
 }
