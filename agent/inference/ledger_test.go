@@ -57,7 +57,9 @@ func TestLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	tomorrow := time.Now().Add(24 * time.Hour)
+	again.mu.Lock() // its writer reads the clock too
 	again.now = func() time.Time { return tomorrow }
+	again.mu.Unlock()
 	if _, err := again.reserve(b, 3000, 0, policy.Budget{Tokens: 3020}); err != nil {
 		t.Errorf("another day: %v", err)
 	}
