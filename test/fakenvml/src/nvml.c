@@ -42,7 +42,7 @@ struct nvmlDevice_st {
 
 static struct nvmlDevice_st gpus[GPUS], parts[GPUS][PARTS];
 static int count, init;
-static long long told[GPUS][CODES];	 /* events, by code */
+static long long told[GPUS][CODES]; /* events, by code */
 static int registered[GPUS];
 static struct nvmlEventSet_st {
 	int made;
