@@ -73,7 +73,7 @@ test-e2e: build man ## everything that needs root and a kernel, on the real bina
 	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags e2e -count=1 -p $(JOBS) -parallel 4 -timeout 20m ./...
 
 test-vm: build man ## whole machines in QEMU, with Debian's kernels and systemd (root; makes their disk at first)
-	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags vm -count=1 -timeout 25m -parallel 3 ./test/vm
+	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags vm -count=1 -timeout 25m -parallel 32 ./test/vm
 
 test-gpu: build ## a real NVIDIA GPU: fails where there is none (root; the other tests use a fake driver)
 	scripts/test-gpu

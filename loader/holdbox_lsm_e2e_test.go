@@ -120,6 +120,11 @@ func (v *victim) start(format string, args ...any) <-chan string {
 	v.t.Helper()
 	_, err := fmt.Fprintf(v.in, format+"\n", args...)
 	must(v.t, err)
+	return v.line()
+}
+
+// line reads the victim's next line.
+func (v *victim) line() <-chan string {
 	answer := make(chan string, 1)
 	go func() {
 		line, err := v.out.ReadString('\n')

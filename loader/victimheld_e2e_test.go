@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -29,7 +28,7 @@ func heldTry(f []string) (string, error) {
 		}
 		<-usr1
 		return "handled", nil
-	case "wait": // plain|untraced path: a child opens it; says what waitpid says of the child
+	case "wait": // plain|untraced path: a child opens it; says what waitpid says of the child, a line for each stop
 		return waitTry(f[1], f[2])
 	case "threads": // how many, path: each opens it, while another ticks
 		n, _ := strconv.Atoi(f[1])
@@ -47,7 +46,6 @@ func waitTry(how, path string) (string, error) {
 	if how == "untraced" {
 		options = unix.WUNTRACED
 	}
-	var said []string
 	for {
 		var status unix.WaitStatus
 		_, err := unix.Wait4(child.Process.Pid, &status, options, nil)
@@ -56,9 +54,9 @@ func waitTry(how, path string) (string, error) {
 		case err != nil:
 			return "", err
 		case status.Stopped():
-			said = append(said, "stopped")
+			fmt.Println("stopped")
 		case status.Exited() && status.ExitStatus() == 0:
-			return strings.Join(append(said, "exited"), " "), nil
+			return "exited", nil
 		default:
 			return "", fmt.Errorf("status %x", status)
 		}

@@ -29,7 +29,7 @@ func TestBoot(t *testing.T) {
 	t.Parallel()
 	for _, kernel := range Kernels(t, "amd64") {
 		t.Run(kernel, func(t *testing.T) {
-			t.Parallel()
+			turn(t, 30)
 			m := Start(t, Options{Kernel: kernel})
 			if kernel != "newest" && !strings.HasPrefix(m.Kernel, kernel+".") {
 				t.Errorf("kernel %s runs", m.Kernel)
@@ -96,7 +96,7 @@ func light(t testing.TB, o Options) *Machine {
 
 // TestCountInstructions: the time that something takes is that of its instructions.
 func TestCountInstructions(t *testing.T) {
-	t.Parallel()
+	turn(t, 20)
 	m := Start(t, Options{Light: true, CountInstructions: true})
 	// The machine has just started and does other things, too: the least of several is the loop alone.
 	stdout := m.Must(`for n in 20000 40000; do
@@ -119,11 +119,11 @@ func TestCountInstructions(t *testing.T) {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	t.Run("6.12 static", func(t *testing.T) {
-		t.Parallel()
+		turn(t, 15)
 		runs(t, Start(t, Options{Kernel: usual, Light: true, NoBPFLSM: true}), "static")
 	})
 	t.Run("6.1 static", func(t *testing.T) {
-		t.Parallel()
+		turn(t, 10)
 		m := Start(t, Options{Kernel: "6.1", Light: true, NoBPFLSM: true})
 		m.furnish(t)
 		stdout, stderr, status := m.Run(run)

@@ -14,7 +14,7 @@ func TestFull(t *testing.T) {
 	t.Parallel()
 	for _, kernel := range Kernels(t, "amd64") {
 		t.Run(kernel, func(t *testing.T) {
-			t.Parallel()
+			turn(t, map[bool]int{true: 190, false: 50}[kernel == usual])
 			m := light(t, Options{Arch: "amd64", Kernel: kernel})
 			m.Copy(nemoclaw(t), "/usr/local/bin/nemoclaw")
 			m.Must(`mkdir -p /srv/work/.git /srv/work/sub && cd /srv/work && echo key >.env && echo '[core]' >.git/config && echo text >file && cp /bin/true prog
@@ -123,7 +123,7 @@ EOF`)
 
 // TestAttacks: what level static stops, level full does too, and more.
 func TestAttacks(t *testing.T) {
-	t.Parallel()
+	turn(t, 310)
 	m := Start(t, Options{Light: true})
 	m.Copy(nemoclaw(t), "/srv/nemoclaw")
 	m.Copy(build(t, "./test/probe"), "/srv/probe")

@@ -16,7 +16,7 @@ import (
 // asked for; then the daemon is killed, the machine is rebooted, and loses its power: the sandbox, its policy, its files and its
 // proposals are there each time. After the uninstall there is nothing.
 func TestInstall(t *testing.T) {
-	t.Parallel()
+	turn(t, 250)
 	m := Start(t, Options{})
 	// What systemd keeps for itself on the way is not ours.
 	m.Must("systemctl daemon-reload")

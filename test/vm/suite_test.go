@@ -31,18 +31,19 @@ func TestSuites(t *testing.T) {
 	}
 	suites := []struct {
 		pkg, run, skip string
+		seconds        int // of a processor, for each
 		on             []Options
 	}{
 		// Two need the sources and the compiler; the million decisions of one are made where there is a real processor. LSM programs take
 		// seconds to load here, for each test, so those that do not need them have none.
-		{pkg: "./loader", run: ".", skip: "^Test(NumbersMatchTheHeaders|Exec|FileCore|" + lsm + "|" + moreLSM + ")$", on: []Options{static}},
-		{pkg: "./loader", run: "^Test(" + lsm + "|" + moreLSM + "|ExecOfStray)$", skip: "^$", on: []Options{most}},
+		{pkg: "./loader", run: ".", skip: "^Test(NumbersMatchTheHeaders|Exec|FileCore|" + lsm + "|" + moreLSM + ")$", seconds: 120, on: []Options{static}},
+		{pkg: "./loader", run: "^Test(" + lsm + "|" + moreLSM + "|ExecOfStray)$", skip: "^$", seconds: 100, on: []Options{most}},
 		// What differs between kernels: which hooks there are, what they are given, and what the verifier takes.
-		{pkg: "./loader", run: "^Test(" + lsm + ")$", skip: "^$", on: others},
+		{pkg: "./loader", run: "^Test(" + lsm + ")$", skip: "^$", seconds: 60, on: others},
 		// Where kernels differ most: mounts, ids, Landlock, and limits on cgroup v2 alone. All of it would take minutes.
 		{pkg: "./agent/sandbox", run: "^Test(Identity|Files|ReadOnly|Exec|Init|Status|ForeignCalls|Escapes|NoExecInShm|Image|Adopt|AdoptUnmasked|" +
 			"LimitPIDs|LimitMemory|LimitFiles|LimitDisk|ForkBomb|AirGap|Sweep.*|Terminal|NoLeaks|Denies|Unmasked|EtcHolds|UnixSocket|NotIdmapped)$", skip: "^$",
-			on: []Options{{Arch: "amd64", Kernel: usual}}},
+			seconds: 50, on: []Options{{Arch: "amd64", Kernel: usual}}},
 	}
 	for _, s := range suites {
 		for _, o := range s.on {
@@ -54,7 +55,7 @@ func TestSuites(t *testing.T) {
 				name = "static-" + name
 			}
 			t.Run(name, func(t *testing.T) {
-				t.Parallel()
+				turn(t, s.seconds)
 				start := Start
 				if o.Arch == "arm64" { // TestFull looks at those of the others
 					start = light

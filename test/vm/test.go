@@ -14,7 +14,7 @@ import (
 func (m *Machine) Test(program string, args ...string) {
 	m.t.Helper()
 	m.Copy(program, "/srv/test")
-	line := "cd /srv && exec env " + strings.Join(m.Env, " ") + " ./test -test.v=test2json -test.timeout=8m"
+	line := "cd /srv && exec env " + strings.Join(m.Env, " ") + " ./test -test.v=test2json -test.timeout=14m" // before commandLimit, so that it says where it hangs
 	for _, a := range args {
 		line += " '" + strings.ReplaceAll(a, "'", `'\''`) + "'"
 	}

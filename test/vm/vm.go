@@ -26,7 +26,7 @@ import (
 // shared with others: a boot takes about 8 seconds.
 const (
 	bootLimit    = 5 * time.Minute
-	commandLimit = 10 * time.Minute
+	commandLimit = 15 * time.Minute
 	powerLimit   = 2 * time.Minute
 )
 
