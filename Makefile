@@ -21,6 +21,8 @@ FUZZTIME  ?= 20s
 SOAKTIME  ?= 30m
 # What is generated: BPF objects, the sandbox's init, and what Prometheus and Grafana get. It is committed.
 GENERATED := bpf agent/sandbox deploy
+# Packages with tests that need root and a kernel; test-fast has run the others.
+E2E       = $(addprefix ./,$(sort $(dir $(shell git grep -lE '^//go:build .*\be2e\b' -- '*.go'))))
 C_FILES   = $(shell git ls-files '*.c' '*.h' ':!:**/vmlinux*.h')
 SH_FILES  = .ci/run $(shell git ls-files scripts)
 
@@ -70,7 +72,7 @@ test-tamper: ## the audit log spoiled at every line of 10,000, in each way; test
 	TAMPER=all go test -count 1 -v -run 'TestTamper$$' ./agent/audit
 
 test-e2e: build man ## everything that needs root and a kernel, on the real binary
-	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags e2e -count=1 -p $(JOBS) -parallel 4 -timeout 20m ./...
+	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags e2e -count=1 -p $(JOBS) -parallel 4 -timeout 20m $(E2E)
 
 test-vm: build man ## whole machines in QEMU, with Debian's kernels and systemd (root; makes their disk at first)
 	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags vm -count=1 -timeout 25m -parallel 32 ./test/vm

@@ -177,7 +177,7 @@ type Exec struct {
 // PolicyText is one revision of a sandbox's policy.
 type PolicyText struct {
 	PolicyState
-	Text string    `json:"text"`
+	Text string    `json:"text,omitempty"` // not in a list
 	Who  string    `json:"who"`
 	When time.Time `json:"when"`
 	What string    `json:"what"` // what was changed, in words

@@ -25,8 +25,8 @@ import (
 	"github.com/nemoclaw/nemoclaw/api"
 )
 
-// secret is the key of Standard Webhooks' own example, and so known to nobody alone.
-const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+// exampleKey is the key of Standard Webhooks' own example, and so known to nobody alone.
+const exampleKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // notes are what hooks have recorded.
 type notes struct {
@@ -193,10 +193,10 @@ func TestWebhook(t *testing.T) {
 	url, got := server(t, func(int, http.ResponseWriter) {})
 	var n notes
 	const second = "whsec_" + "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-	tell := start(t, config.Hook{Webhook: url + "/path", SecretFile: write(t, 0o600, secret+"\n"+second+"\n")}, &n)
+	tell := start(t, config.Hook{Webhook: url + "/path", SecretFile: write(t, 0o600, exampleKey+"\n"+second+"\n")}, &n)
 	tell(held("one"))
 	d := next(t, got)
-	verify(t, d, secret)
+	verify(t, d, exampleKey)
 	verify(t, d, second)
 	c := d.content(t)
 	if c.Type != "approval.held" || c.Data.ID != "one" || string(c.Data.RawObject) != "\xff\x1bone" || c.Dropped != 0 || !json.Valid(d.body) || bytes.ContainsAny(d.body, "\x1b") || !utf8.Valid(d.body) {
@@ -226,12 +226,12 @@ func TestRetries(t *testing.T) {
 		}
 	})
 	var n notes
-	tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o400, secret)}, &n)
+	tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o400, exampleKey)}, &n)
 	tell(held("one"))
 	var ids = map[string]bool{}
 	for range 5 {
 		d := next(t, got)
-		verify(t, d, secret)
+		verify(t, d, exampleKey)
 		ids[d.header.Get("webhook-id")] = true
 	}
 	if len(ids) != 1 {
@@ -256,10 +256,10 @@ func TestNobodyListens(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close() // nobody else gets the port before we do
 	var n notes
-	tell := start(t, config.Hook{Webhook: "http://" + addr + "/T0/hunter2?token=hunter2", SecretFile: write(t, 0o600, secret)}, &n)
+	tell := start(t, config.Hook{Webhook: "http://" + addr + "/T0/hunter2?token=hunter2", SecretFile: write(t, 0o600, exampleKey)}, &n)
 	tell(held("one"))
 	until(t, "it is recorded", func() bool { return strings.Contains(n.all(), "connection refused") })
-	for _, bad := range []string{"hunter2", strings.TrimPrefix(secret, keyPrefix)} {
+	for _, bad := range []string{"hunter2", strings.TrimPrefix(exampleKey, keyPrefix)} {
 		if strings.Contains(n.all(), bad) {
 			t.Errorf("a secret is in %s", n.all())
 		}
@@ -298,7 +298,7 @@ func TestNoRetry(t *testing.T) {
 				}
 			})
 			var n notes
-			tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o600, secret)}, &n)
+			tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o600, exampleKey)}, &n)
 			tell(held("one"))
 			next(t, got)
 			until(t, "it is recorded", func() bool { return strings.Contains(n.all(), fmt.Sprintf("the server answered %d ", code)) })
@@ -322,7 +322,7 @@ func TestTLSIsVerified(t *testing.T) {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	var n notes
-	tell := start(t, config.Hook{Webhook: s.URL, SecretFile: write(t, 0o600, secret)}, &n)
+	tell := start(t, config.Hook{Webhook: s.URL, SecretFile: write(t, 0o600, exampleKey)}, &n)
 	tell(held("one"))
 	until(t, "it is recorded", func() bool { return strings.Contains(n.all(), "certificate") })
 	if len(told) > 0 {
@@ -342,7 +342,7 @@ func TestAnsweredMeanwhile(t *testing.T) {
 		}
 	})
 	var n notes
-	tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o600, secret)}, &n)
+	tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o600, exampleKey)}, &n)
 	tell(held("one"))
 	next(t, sent)
 	tell(is("one", "box", api.Approved))
@@ -358,14 +358,14 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]config.Hook{
 		"hook webhook x.test: secret_file: open /nowhere: no such file": {Webhook: "https://x.test/hunter2", SecretFile: "/nowhere"},
-		"openssl rand -base64 32":                                             {Webhook: "https://x.test/", SecretFile: "/nowhere"},
-		"can be read by others than its owner (mode 0640): chmod 600":         {Webhook: "https://x.test/", SecretFile: write(t, 0o640, secret)},
-		"is not a regular file":                                               {Webhook: "https://x.test/", SecretFile: t.TempDir()},
-		"there is no key in it":                                               {Webhook: "https://x.test/", SecretFile: write(t, 0o600, "\n")},
-		"line 2 is no key: want whsec_ and 24 to 64 bytes in base64":          {Webhook: "https://x.test/", SecretFile: write(t, 0o600, "\nhunter2\n")},
-		"it has more than 4096 bytes":                                         {Webhook: "https://x.test/", SecretFile: write(t, 0o600, strings.Repeat("\n", 5000))},
-		"hook exec /nowhere: stat /nowhere: no such file":                     {Exec: []string{"/nowhere"}},
-		"it is no program":                                                    {Exec: []string{write(t, 0o600, "")}},
+		"openssl rand -base64 32":                                    {Webhook: "https://x.test/", SecretFile: "/nowhere"},
+		"can be read or changed by others (mode 0640): chmod 600":    {Webhook: "https://x.test/", SecretFile: write(t, 0o640, exampleKey)},
+		"is not a regular file":                                      {Webhook: "https://x.test/", SecretFile: t.TempDir()},
+		"there is no key in it":                                      {Webhook: "https://x.test/", SecretFile: write(t, 0o600, "\n")},
+		"line 2 is no key: want whsec_ and 24 to 64 bytes in base64": {Webhook: "https://x.test/", SecretFile: write(t, 0o600, "\nhunter2\n")},
+		"is too long": {Webhook: "https://x.test/", SecretFile: write(t, 0o600, strings.Repeat("\n", 70000))},
+		"hook exec /nowhere: stat /nowhere: no such file": {Exec: []string{"/nowhere"}},
+		"it is no program": {Exec: []string{write(t, 0o600, "")}},
 		"it can be written by others than its owner (mode 0777): chmod go-w ": {Exec: []string{write(t, 0o777, "")}},
 		`user "no-such-user": there is no such account`:                       {Exec: []string{"/bin/sh"}, User: "no-such-user"},
 	} {
@@ -379,7 +379,7 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 // TestSign: the example that Standard Webhooks' own libraries are tested with.
 func TestSign(t *testing.T) {
 	t.Parallel()
-	keys, err := parseKeys([]byte(secret))
+	keys, err := parseKeys([]byte(exampleKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,7 +390,7 @@ func TestSign(t *testing.T) {
 }
 
 func FuzzParseKeys(f *testing.F) {
-	f.Add([]byte(secret + "\n\n" + secret))
+	f.Add([]byte(exampleKey + "\n\n" + exampleKey))
 	f.Add([]byte("whsec_\r\n"))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		keys, err := parseKeys(src)

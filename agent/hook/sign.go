@@ -7,17 +7,17 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"io/fs"
 	"strings"
 	"time"
+
+	"github.com/nemoclaw/nemoclaw/agent/secret"
 )
 
 // The form of a key, and how long one is, as Standard Webhooks says.
 const (
 	keyPrefix       = "whsec_"
 	minKey, maxKey  = 24, 64 // bytes
-	maxSecretFile   = 4 << 10
 	howToMakeSecret = `make one: (umask 077; echo "whsec_$(openssl rand -base64 32)" > FILE)`
 )
 
@@ -29,28 +29,14 @@ func sign(key []byte, id string, at time.Time, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// readKeys reads the keys of a hook from a file that nobody but its owner can read.
+// readKeys reads the keys of a hook from a file.
 func readKeys(file string) ([][]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("secret_file: %w; %s", err, howToMakeSecret)
+	src, err := secret.File(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; %s", err, howToMakeSecret)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("secret_file: %w", err)
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("secret_file: %s is not a regular file", file)
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("secret_file: %s can be read by others than its owner (mode %04o): chmod 600 %[1]s", file, info.Mode().Perm())
-	}
-	src, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err == nil && len(src) > maxSecretFile {
-		err = fmt.Errorf("it has more than %d bytes", maxSecretFile)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("secret_file: %s: %w", file, err)
 	}
 	keys, err := parseKeys(src)
 	if err != nil {

@@ -1,66 +1,33 @@
 package inference
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/nemoclaw/nemoclaw/agent/secret"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
-const (
-	maxKey  = 4096
-	keyTime = 10 * time.Second // for a command that prints one
-)
+const keyTime = 10 * time.Second // for a command that prints one
 
 // readKey reads a key from where the policy says that it is. No error has any of the key in it.
 func readKey(ctx context.Context, k policy.Key) (string, error) {
 	switch {
 	case k.File != "":
-		return keyFromFile(k.File, true)
+		text, err := secret.File(k.File)
+		return cleanKey(text, "the key file "+k.File, err)
 	case k.Credential != "":
-		dir := os.Getenv("CREDENTIALS_DIRECTORY")
-		if dir == "" {
-			return "", fmt.Errorf("the key is the credential %s, and systemd gave this process none; add LoadCredential=%s:FILE to its unit", k.Credential, k.Credential)
-		}
-		return keyFromFile(filepath.Join(dir, k.Credential), false) // systemd says who may read it
+		text, err := secret.Credential(k.Credential)
+		return cleanKey(text, "the key's credential "+k.Credential, err)
 	case k.Command != "":
 		return keyFromCommand(ctx, k.Command)
 	}
 	return "", nil
-}
-
-// keyFromFile reads a file. alone: it must be root's, and nobody else may read or write it.
-func keyFromFile(file string, alone bool) (string, error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", fmt.Errorf("the key file: %w", err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("the key file: %w", err)
-	case !st.Mode().IsRegular():
-		return "", fmt.Errorf("the key file %s is not a file", file)
-	case alone && (st.Sys().(*syscall.Stat_t).Uid != 0 || st.Mode().Perm()&0o077 != 0):
-		return "", fmt.Errorf("the key file %s is not root's alone: chown root %s; chmod 600 %s", file, file, file)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxKey+1))
-	if err != nil {
-		return "", fmt.Errorf("the key file: %w", err)
-	}
-	return cleanKey(text, "the key file "+file)
 }
 
 // keyFromCommand runs a program that prints the key. Nobody but root may have been able to write it.
@@ -85,14 +52,16 @@ func keyFromCommand(ctx context.Context, command string) (string, error) {
 		}
 		return "", fmt.Errorf("the command %s that prints the key: %w", command, err)
 	}
-	return cleanKey(out, "what the command "+command+" printed")
+	return cleanKey(out, "what the command "+command+" printed", nil)
 }
 
-// cleanKey is the key without the line's end. It goes into a header, so that it can be nothing else.
-func cleanKey(text []byte, what string) (string, error) {
-	key := string(bytes.TrimSpace(text))
-	if key == "" || len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("%s is no key: one line of visible characters is expected", what)
+// cleanKey is the key without the line's end, of a text that was read if err is nil.
+func cleanKey(text []byte, what string, err error) (key string, _ error) {
+	if err == nil {
+		key, err = secret.Line(text)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
 	}
 	return key, nil
 }
@@ -108,5 +77,5 @@ func KeyFromEnvironment(b *policy.Backend) (string, error) {
 	if name == "" || os.Getenv(name) == "" {
 		return "", nil
 	}
-	return cleanKey([]byte(os.Getenv(name)), name)
+	return cleanKey([]byte(os.Getenv(name)), name, nil)
 }

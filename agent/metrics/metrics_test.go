@@ -305,8 +305,8 @@ func TestSecretsAreNotEverybodys(t *testing.T) {
 		want string
 	}{
 		{"0123456789abcdef", 0o640, ""},
-		{"0123456789abcdef", 0o644, "chmod 0640"},
-		{"0123456789abcdef", 0o660, "chmod 0640"},
+		{"0123456789abcdef", 0o644, "chmod 640"},
+		{"0123456789abcdef", 0o660, "chmod 640"},
 		{"short", 0o600, "at least 16"},
 		{"two lines 0123456789\n0123456789", 0o600, "one line"},
 		{strings.Repeat("x", 1<<20), 0o600, "too long"},

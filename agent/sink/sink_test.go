@@ -83,12 +83,12 @@ func TestWhoGetsAToken(t *testing.T) {
 func TestFilesThatAreNotThere(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]config.Server{
-		"ca: ":                         {CA: "/nowhere/ca.pem"},
-		"has no certificate in it":     {CA: write(t, 0o600, "hello")},
-		"key: ":                        {Cert: "/nowhere/cert.pem", Key: "/nowhere/key.pem"},
-		"token: ":                      {Token: config.Token{File: "/nowhere/token"}},
-		"can be read by others":        {Token: config.Token{File: write(t, 0o644, "s3cret")}},
-		"systemd gave this process no": {Token: config.Token{Credential: "token"}},
+		"ca: ":                             {CA: "/nowhere/ca.pem"},
+		"has no certificate in it":         {CA: write(t, 0o600, "hello")},
+		"key: ":                            {Cert: "/nowhere/cert.pem", Key: "/nowhere/key.pem"},
+		"token: ":                          {Token: config.Token{File: "/nowhere/token"}},
+		"can be read or changed by others": {Token: config.Token{File: write(t, 0o644, "s3cret")}},
+		"systemd gave this process no":     {Token: config.Token{Credential: "token"}},
 	} {
 		if _, err := Open(Options{URL: "https://127.0.0.1:1", Server: c}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%v, want %q", err, want)

@@ -277,7 +277,7 @@ func TestHooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Launch(t)
-	if code := d.Wait(t); code != 1 || !strings.Contains(d.Log(), "secret_file: "+key+" can be read by others than its owner") {
+	if code := d.Wait(t); code != 1 || !strings.Contains(d.Log(), "secret_file: "+key+" can be read or changed by others") {
 		t.Errorf("exit %d\n%s", code, d.Log())
 	}
 	write(filepath.Join(d.Dir, "agent.yaml"), 0o600, "")
