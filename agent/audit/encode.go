@@ -93,9 +93,13 @@ func field(dst []byte, key, value string) []byte {
 func quoted(dst []byte, value string) []byte {
 	dst = append(dst, '"')
 	for i := 0; i < len(value); {
-		if c := value[i]; c >= 0x20 && c < 0x7f && c != '"' && c != '\\' {
-			dst = append(dst, c)
-			i++
+		plain := i
+		for plain < len(value) && isPlain(value[plain]) {
+			plain++
+		}
+		if plain > i {
+			dst = append(dst, value[i:plain]...)
+			i = plain
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(value[i:])
@@ -116,6 +120,9 @@ func quoted(dst []byte, value string) []byte {
 	}
 	return append(dst, '"')
 }
+
+// isPlain reports whether a byte stands for itself in a JSON string.
+func isPlain(c byte) bool { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\' }
 
 const digits = "0123456789abcdef"
 

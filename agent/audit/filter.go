@@ -129,7 +129,17 @@ func (flt *Filter) matches(f *fields) (ok, over bool) {
 
 // verdict returns the word; none when there is none.
 func (f *fields) verdict() []byte {
-	_, verdict, _ := bytes.Cut(f.rest, keyVerdict)
-	verdict, _, _ = bytes.Cut(verdict, quote)
-	return verdict
+	// What a line is full of, commas and quotes, is nothing to begin a search with.
+	for rest := f.rest; ; {
+		at := bytes.Index(rest, keyVerdict[2:])
+		if at < 0 {
+			return nil
+		}
+		before := rest[:at]
+		rest = rest[at+len(keyVerdict)-2:]
+		if bytes.HasSuffix(before, keyVerdict[:2]) {
+			verdict, _, _ := bytes.Cut(rest, quote)
+			return verdict
+		}
+	}
 }
