@@ -128,6 +128,7 @@ func (pl *plane) run(t *testing.T) {
 
 // inside runs all attempts in one sandbox, each in a process of its own, and the canary after each.
 func (pl *plane) inside(t *testing.T, p *place) ([]*scene, *harness.Result) {
+	defer close(p.ended)
 	var sing []string
 	for _, c := range canary {
 		sing = append(sing, strings.ReplaceAll(c.do, "{place}", p.dir))
@@ -151,7 +152,6 @@ func (pl *plane) inside(t *testing.T, p *place) ([]*scene, *harness.Result) {
 		t.Fatal(err)
 	}
 	r := session.Wait(t, 2*time.Minute)
-	close(p.ended)
 	return scenes, r
 }
 

@@ -244,7 +244,12 @@ func hostRenames(dir string) func(*scene) {
 		s.Cleanup(func() { <-done })
 		go func() {
 			defer close(done)
-			for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			for {
+				select {
+				case <-s.ended: // it was never ready
+					return
+				case <-time.After(time.Millisecond):
+				}
 				if _, err := os.Stat(filepath.Join(s.ws, "ready")); err != nil {
 					continue
 				}

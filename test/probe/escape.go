@@ -152,7 +152,7 @@ func inodes(w []string) (string, error) {
 }
 
 func poll(w []string) (string, error) {
-	for deadline := time.Now().Add(4 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if out, err := read(w); err == nil {
 			return out, nil
 		}
