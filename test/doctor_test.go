@@ -150,6 +150,16 @@ func TestDoctorFindsWhatIsBroken(t *testing.T) {
 	}
 }
 
+// TestDoctorLeavesNothing: neither a key nor a log's head of the sandbox that it has tried.
+func TestDoctorLeavesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	out, failed := p.sh(t, `mount -t tmpfs tmpfs /var/lib && mount -t tmpfs tmpfs /var/log && $DOCTOR >"$DIR/report" && find /var/lib /var/log -mindepth 1`)
+	if failed || out != "" {
+		t.Errorf("failed: %v; left:\n%s", failed, out)
+	}
+}
+
 // TestDoctorsRemediesWork does what the report says, word for word, and looks again.
 func TestDoctorsRemediesWork(t *testing.T) {
 	t.Parallel()

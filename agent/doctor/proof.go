@@ -180,7 +180,7 @@ func (e *examiner) runLine(line string) (said string, err error) {
 	out, err := capture(func(null, out *os.File) error {
 		_, err := agent.Run(agent.Options{
 			Command: []string{"sh", "-c", "echo " + line}, Workspace: filepath.Join(dir, "workspace"), RunDir: filepath.Join(dir, "run"),
-			AuditDir: filepath.Join(dir, "audit"), BPFFS: filepath.Join(dir, "bpf"), CgroupParent: parent,
+			AuditDir: filepath.Join(dir, "audit"), KeyDir: filepath.Join(dir, "key"), BPFFS: filepath.Join(dir, "bpf"), CgroupParent: parent,
 			NoPrompt: true, Quiet: true, Stdin: null, Stdout: out, Stderr: out,
 		})
 		return err
