@@ -37,8 +37,7 @@ func (flt *Filter) Selects(line []byte) bool {
 	if !ok {
 		return false
 	}
-	selected, _ := flt.matches(&f)
-	return selected
+	return flt.matches(&f)
 }
 
 // Gap returns the numbers between a record and the line after it of records that are gone. What a line accounts for as lost when the

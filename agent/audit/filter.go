@@ -30,10 +30,6 @@ func (flt *Filter) text() []byte {
 	return b[1 : len(b)-1]
 }
 
-// late is how much a record's time may be behind that of the records before it: events wait in the kernel's rings, and
-// folded ones have the time of the first. A clock that was set back further hides records from a Filter with times.
-const late = 10 * time.Minute
-
 var (
 	keyTime    = []byte(`,"time":"`)
 	keySandbox = []byte(`,"sandbox":"`)
@@ -103,28 +99,25 @@ func (f *fields) when() time.Time {
 	return t
 }
 
-// matches reports whether the filter selects a record; over, whether none after it can be selected.
-func (flt *Filter) matches(f *fields) (ok, over bool) {
+// matches reports whether the filter selects a record. Its time says nothing of those around it: events wait in the kernel's rings,
+// folded ones have the time of the first, and a clock may be set back.
+func (flt *Filter) matches(f *fields) bool {
 	if f.seq <= flt.Since || flt.Sandbox != "" && string(f.sandbox) != flt.Sandbox {
-		return false, false
+		return false
 	}
 	if len(flt.Planes) > 0 && !slices.Contains(flt.Planes, policy.Plane(f.plane)) {
-		return false, false
+		return false
 	}
 	if !flt.From.IsZero() || !flt.To.IsZero() {
-		t := f.when()
-		if t.Before(flt.From) {
-			return false, false
-		}
-		if !flt.To.IsZero() && t.After(flt.To) {
-			return false, t.After(flt.To.Add(late))
+		if t := f.when(); t.Before(flt.From) || !flt.To.IsZero() && t.After(flt.To) {
+			return false
 		}
 	}
 	if len(flt.Verdicts) == 0 {
-		return true, false
+		return true
 	}
 	verdict := f.verdict()
-	return slices.ContainsFunc(flt.Verdicts, func(v policy.Verdict) bool { return string(verdict) == v.String() }), false
+	return slices.ContainsFunc(flt.Verdicts, func(v policy.Verdict) bool { return string(verdict) == v.String() })
 }
 
 // verdict returns the word; none when there is none.

@@ -98,7 +98,7 @@ func nameBits(name []byte) [2]uint32 {
 
 // may reports whether a block can have a record that the filter selects.
 func (b *block) may(flt *Filter) bool {
-	if b.Last <= flt.Since || !flt.From.IsZero() && b.Newest.Before(flt.From) {
+	if b.Last <= flt.Since || !flt.From.IsZero() && b.Newest.Before(flt.From) || !flt.To.IsZero() && b.Oldest.After(flt.To) {
 		return false
 	}
 	if flt.Sandbox != "" {
@@ -142,6 +142,16 @@ func (x *index) last() (seq uint64) {
 		seq = max(seq, x.Blocks[i].Last)
 	}
 	return seq
+}
+
+// newest is the time of the youngest record.
+func (x *index) newest() (t time.Time) {
+	for i := range x.Blocks {
+		if b := &x.Blocks[i]; b.Newest.After(t) {
+			t = b.Newest
+		}
+	}
+	return t
 }
 
 // after returns where the block is that has the first record after a number, the end of all when none does.

@@ -44,7 +44,7 @@ func (w *Writer) closeOld() {
 }
 
 // prune removes the oldest closed files: those that are more than are kept, that make all of them larger than they may be, or whose
-// last record is too old. What was not forwarded yet is kept, with all that came after it, but where all of it would be too large: a
+// youngest record is too old. What was not forwarded yet is kept, with all that came after it, but where all of it would be too large: a
 // receiver that is away for long must not fill the disk, since without room for the log nothing may happen.
 //
 // What says that texts were erased never goes before they do: it is a later record, in a later file, since Erase closes the file that
@@ -77,6 +77,9 @@ func (w *Writer) prune(now time.Time) error {
 		}
 		last, when, err := lastOf(in)
 		first, e := firstOf(in)
+		if p, is := in.(*packed); is { // the last one's clock may have been wrong
+			when = p.index.newest()
+		}
 		in.Close()
 		if err := errors.Join(err, e); err != nil {
 			return err

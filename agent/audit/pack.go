@@ -246,6 +246,26 @@ func (p *packed) skip(off *int64, flt *Filter, text []byte) (end int64) {
 	return p.index.Blocks[i].From + p.index.Blocks[i].Bytes
 }
 
+// backwards is the function backwards for the blocks that may have what is looked for.
+func (p *packed) backwards(flt *Filter, text []byte, fn func(line []byte) bool) error {
+	for i := len(p.index.Blocks) - 1; i >= 0; i-- {
+		if !p.wanted(i, flt, text) {
+			continue
+		}
+		if err := p.load(i); err != nil {
+			return err
+		}
+		for lines := p.data; len(lines) > 0; {
+			start := bytes.LastIndexByte(lines[:len(lines)-1], '\n') + 1
+			if !fn(lines[start : len(lines)-1]) {
+				return nil
+			}
+			lines = lines[:start]
+		}
+	}
+	return nil
+}
+
 // wanted reports whether a block may have what is looked for. One that can't be read is: its reader meets the error.
 func (p *packed) wanted(i int, flt *Filter, text []byte) bool {
 	return p.index.Blocks[i].may(flt) && (text == nil || p.load(i) != nil || bytes.Contains(p.data, text))

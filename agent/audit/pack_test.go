@@ -223,6 +223,36 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// TestRetentionWithAWrongClock: a file is as old as its youngest record, though the last one says that it is of 1970.
+func TestRetentionWithAWrongClock(t *testing.T) {
+	dir := t.TempDir()
+	w, err := OpenChain(dir, "agent", "", Options{Rotate: 3000, MaxAge: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(100) {
+		d := record(i + 1)
+		if d.Time = time.Now().UTC(); i%3 != 0 {
+			d.Time = time.Unix(0, 0).UTC()
+		}
+		if err := errors.Join(w.Append(d), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.tidyUp(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f := files{dir, "agent"}
+	numbers, err := f.numbers()
+	if err != nil || len(numbers) < 10 {
+		t.Fatal(numbers, err)
+	}
+	r, err := VerifyFile(f.live())
+	if err != nil || r.Fault != nil || r.First != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func FuzzIndex(f *testing.F) {
 	x := index{Blocks: []block{blockOf([]byte("x\n"))}}
 	x.Blocks[0].Size, x.Blocks[0].Bytes = 5, 7

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"sort"
 	"time"
 )
 
@@ -195,50 +194,28 @@ func (f files) beforeLast(ctx context.Context, flt *Filter, since uint64) (uint6
 	left, first, text := flt.Last, uint64(0), flt.text()
 	err := f.filesBackwards(func(in source) (more bool, err error) {
 		more = true
-		err = backwards(in, func(line []byte) bool {
+		visit := func(line []byte) bool {
 			r, ok := cutFields(line)
 			if ok && r.seq <= since {
 				more = false
 			} else if ok {
-				if selected, _ := flt.matches(&r); selected && (text == nil || bytes.Contains(line, text)) {
+				if flt.matches(&r) && (text == nil || bytes.Contains(line, text)) {
 					first = r.seq
 					left--
 				}
 				more = left > 0
 			}
 			return more && ctx.Err() == nil
-		})
+		}
+		if p, is := in.(*packed); is {
+			err = p.backwards(flt, text, visit)
+		} else {
+			err = backwards(in, visit)
+		}
 		return more && ctx.Err() == nil, err
 	})
 	if err != nil || ctx.Err() != nil {
 		return 0, errors.Join(err, ctx.Err())
 	}
 	return max(first, 1) - 1, nil
-}
-
-// endedBefore returns the last record of the last closed file that ended before t, 0 when none did.
-func (f files) endedBefore(t time.Time) (uint64, error) {
-	numbers, err := f.numbers()
-	if err != nil {
-		return 0, err
-	}
-	var last uint64
-	sort.Search(len(numbers), func(i int) bool {
-		in, e := f.open(numbers[i])
-		if errors.Is(e, fs.ErrNotExist) {
-			return false // removed meanwhile, because it is old
-		} else if e != nil {
-			err = errors.Join(err, e)
-			return true
-		}
-		defer in.Close()
-		seq, when, e := lastOf(in)
-		err = errors.Join(err, e)
-		if e != nil || !when.Before(t) {
-			return true
-		}
-		last = max(last, seq)
-		return false
-	})
-	return last, err
 }

@@ -40,13 +40,6 @@ func (r *reader) close() {
 // start goes to the first line that the filter can select.
 func (r *reader) start(ctx context.Context) error {
 	r.seq, r.text = r.flt.Since, r.flt.text()
-	if !r.flt.From.IsZero() {
-		before, err := r.files.endedBefore(r.flt.From.Add(-late))
-		if err != nil {
-			return err
-		}
-		r.seq = max(r.seq, before)
-	}
 	if r.flt.Last > 0 {
 		before, err := r.files.beforeLast(ctx, &r.flt, r.seq)
 		if err != nil {
@@ -192,12 +185,7 @@ func (r *reader) lines(b []byte) (used int, err error) {
 			continue
 		}
 		r.seq = f.seq
-		selected, over := r.flt.matches(&f)
-		if over {
-			r.over = true
-			return used, nil
-		}
-		if selected && (r.text == nil || bytes.Contains(line, r.text)) {
+		if r.flt.matches(&f) && (r.text == nil || bytes.Contains(line, r.text)) {
 			if err := r.fn(f.seq, line); err != nil {
 				return used, err
 			}

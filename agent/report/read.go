@@ -105,8 +105,8 @@ func (s *Source) collect(ctx context.Context, l *Log, c *collected) error {
 			fault = l.Checked.Head.Seq + 1
 		}
 	}
-	// A search goes by times to the files that it reads, and stops at the first that is too late. A clock that was wrong for a while
-	// hides what is elsewhere from it; from evidence nothing may be hidden, so here each record is looked at.
+	// A search passes over what an index says is of other times. Whoever may write the log may have forged that, which the verification
+	// says; what it hid belongs into the report all the same, so here each record is looked at.
 	all := s.Filter
 	all.From, all.To = time.Time{}, time.Time{}
 	return audit.Query(ctx, filepath.Dir(l.Path), name, all, func(seq uint64, line []byte) error {

@@ -97,7 +97,7 @@ EOF`)
 		{"programs", "o\n", "seq 2; id", "1\n2\nbash: line 1: /usr/bin/id: Permission denied", ""},
 		// Refused at once, since such a call can't wait; the answer is for the next try. chmod writes its line in two parts, and the
 		// question may come between.
-		{"what can't wait", "r", "chmod 600 marked 2>/tmp/said || { cat /tmp/said; sleep 3; chmod 600 marked && echo done; }", "chmod: changing permissions of 'marked': Permission denied\ndone", ""},
+		{"what can't wait", "r", "chmod 600 marked 2>/tmp/said || { cat /tmp/said; sleep 6; chmod 600 marked && echo done; }", "chmod: changing permissions of 'marked': Permission denied\ndone", ""},
 		{"what no rule says", "o\n", "id -un; touch new; cat file", "agent\nbash: line 1: /usr/bin/touch: Permission denied\ntext", "defaults.yaml"},
 		{"what no rule lets be written", "o", "echo more >>file; cat file", "text\nmore", "defaults.yaml"},
 		{"the dynamic loader", "", "/lib64/ld-linux-x86-64.so.2 /bin/echo hi", "bash: line 1: /lib64/ld-linux-x86-64.so.2: Permission denied", "defaults.yaml"},
