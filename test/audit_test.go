@@ -175,9 +175,19 @@ inference:
 	if out, ok := verify(t, file); !ok {
 		t.Fatal(out)
 	}
-	out, err := exec.Command(harness.W.Bin, "audit", "erase", "--match", "jane.doe@", "--reason", "asked for", "--yes", file).CombinedOutput()
-	if err != nil {
+	erase := func(keys string) (string, error) {
+		out, err := exec.Command(harness.W.Bin, "audit", "erase", "--match", "jane.doe@", "--reason", "asked for", "--yes", "--key-dir", keys, file).CombinedOutput()
+		return string(out), err
+	}
+	other := harness.W.Run(t, harness.Box{Policy: harness.Exec}, "/workspace/probe", "sleep 0s").KeyDir()
+	if out, err := erase(other); err == nil || !strings.Contains(out, "signed with another key") || !strings.Contains(out, "--key-dir") {
+		t.Errorf("with the key of another log: %v: %s", err, out)
+	}
+	if out, err := erase(r.KeyDir()); err != nil {
 		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := exec.Command(harness.W.Bin, "audit", "verify", "--own", "--key-dir", r.KeyDir(), file).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 	if out, ok := verify(t, file); !ok || !strings.Contains(out, "were erased") {
 		t.Error(out)

@@ -152,6 +152,31 @@ type state struct {
 	lost uint64     // the last record that a full disk did not take, after that head; 0: none
 }
 
+// Signs reports whether the last checkpoint beside the log at a path is signed with this key. A log without any is everybody's.
+func (s *Signer) Signs(path string) (bool, error) {
+	b, err := os.ReadFile(path + sigExtension)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	} else if err != nil {
+		return false, fmt.Errorf("audit checkpoints: %w", err)
+	}
+	line, size := lastLine(b)
+	if size == 0 {
+		return true, nil
+	}
+	_, err = ReadCheckpoint(line, []ed25519.PublicKey{s.Public()})
+	return err == nil, nil
+}
+
+// lastLine returns the last whole line, without its end, and how long all of them are.
+func lastLine(b []byte) (line []byte, size int) {
+	size = bytes.LastIndexByte(b, '\n') + 1
+	if size == 0 {
+		return nil, 0
+	}
+	return b[bytes.LastIndexByte(b[:size-1], '\n')+1 : size-1], size
+}
+
 // begin opens what belongs to a chain.
 func (s *Signer) begin(f files) (g *signing, was state, err error) {
 	g = &signing{key: s.key}
@@ -175,13 +200,10 @@ func (s *Signer) begin(f files) (g *signing, was state, err error) {
 		return g, was, fmt.Errorf("audit checkpoints: %w", err)
 	}
 	// A torn line is written over. What somebody else put there is left for the verifier to name.
-	whole := b[:bytes.LastIndexByte(b, '\n')+1]
-	g.size = int64(len(whole))
-	if len(whole) > 0 {
-		line := whole[bytes.LastIndexByte(whole[:len(whole)-1], '\n')+1 : len(whole)-1]
-		if c, err := ReadCheckpoint(line, []ed25519.PublicKey{s.Public()}); err == nil {
-			was.last = c
-		}
+	line, size := lastLine(b)
+	g.size = int64(size)
+	if c, err := ReadCheckpoint(line, []ed25519.PublicKey{s.Public()}); err == nil {
+		was.last = c
 	}
 	if err = g.file.Truncate(g.size); err != nil {
 		err = fmt.Errorf("audit checkpoints: %w", err)

@@ -287,6 +287,12 @@ func (e *erasure) erase(cmd *cobra.Command, p *plan) error {
 		if o.Signer, err = audit.ReadSigner(e.keyDir); err != nil {
 			return fmt.Errorf("%s is signed, and so has to be the record of what is erased: %w; nothing was erased", p.Path, err)
 		}
+		switch own, err := o.Signer.Signs(p.Path); {
+		case err != nil:
+			return err
+		case !own:
+			return fmt.Errorf("%s is signed with another key than that of %s, and so has to be the record of what is erased: say --key-dir DIR; nothing was erased", p.Path, e.keyDir)
+		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
