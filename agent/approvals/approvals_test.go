@@ -68,13 +68,13 @@ func newWorld(t *testing.T) *world {
 func openWorld(t *testing.T, q *Queue, file string) *world {
 	t.Helper()
 	w := &world{q: q, gate: &gate{}}
-	var grants string
+	var grants, journal string
 	if file != "" {
-		grants = file + ".grants"
+		grants, journal = file+".grants", file+".journal"
 	}
 	var err error
 	w.Desk, err = q.Open(Config{
-		Sandbox: "box", File: file, Grants: grants,
+		Sandbox: "box", File: file, Grants: grants, Journal: journal,
 		Record: func(d policy.Decision) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

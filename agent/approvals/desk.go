@@ -37,6 +37,7 @@ type Config struct {
 	Sandbox string
 	File    string                          // where requests outlive the daemon; "": nowhere
 	Grants  string                          // where grants do, in a directory that lives as long as the sandbox runs; "": nowhere
+	Journal string                          // how the names of two files there begin, in which new requests are until they are in File; "": nowhere
 	Record  func(policy.Decision)           // takes the record of each answer
 	Permit  func(policy.Decision) error     // is Record for an answer that lets something through: an error keeps it from doing so; nil: Record
 	Look    func(policy.Decision) Described // at an attempt that nobody has seen yet
@@ -78,7 +79,7 @@ func (q *Queue) Open(c Config) (*Desk, error) {
 		waiting: rate.NewLimiter(newRate, newBurst), refused: rate.NewLimiter(newRate, newBurst),
 		waited: newWaited(),
 	}
-	k.store.requests, k.store.grants = c.File, c.Grants
+	k.store.requests, k.store.grants, k.store.journal.name = c.File, c.Grants, c.Journal
 	if err := k.load(); err != nil {
 		return nil, err
 	}
@@ -198,8 +199,9 @@ func (k *Desk) newRequest(id key, d policy.Decision, now time.Time, waits bool) 
 	}
 	k.q.add(r)
 	k.requests[id] = r
+	k.store.journal.add(keptRequest{r.id, keep(d), now, now, attempts(d)}) // before anybody is told of it
 	k.changed(r)
-	k.later(0) // a new request outlives a daemon that is killed soon
+	k.later(0)
 	return r
 }
 

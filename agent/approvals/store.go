@@ -28,6 +28,7 @@ type store struct {
 	saving   sync.Mutex  // held while the requests are written; taken before the desk's mu
 	timer    *time.Timer // of the next save; nil: nothing is to be saved
 	next     time.Time   // not before
+	journal  journal     // of what came since
 
 	grants string // no longer than the sandbox runs, so nobody waits for a disk; written under the desk's gating
 }
@@ -100,8 +101,12 @@ func (k *Desk) load() error {
 	if err := errors.Join(read(k.store.requests, &was), read(k.store.grants, &grants)); err != nil {
 		return err
 	}
+	since, err := k.store.journal.read()
+	if err != nil {
+		return fmt.Errorf("reading the requests: %w", err)
+	}
 	k.unlisted = was.Unlisted
-	for _, x := range was.Requests {
+	for _, x := range append(was.Requests, since...) {
 		d := x.Decision.decision()
 		described := k.c.Look(d)
 		if len(described.Offers) == 0 {
@@ -115,6 +120,9 @@ func (k *Desk) load() error {
 			k.requests[r.key] = r
 			k.q.add(r)
 		}
+	}
+	if len(since) == 0 || k.save() == nil {
+		k.store.journal.clear()
 	}
 	now := time.Now()
 	for _, x := range grants {
@@ -203,7 +211,7 @@ func (k *Desk) save() error {
 		k.store.timer.Stop()
 		k.store.timer = nil
 	}
-	was, began := k.snapshot(), time.Now()
+	was, began, saved := k.snapshot(), time.Now(), k.store.journal.next()
 	k.store.next = began.Add(pause)
 	k.mu.Unlock()
 	text, err := json.Marshal(was)
@@ -216,5 +224,6 @@ func (k *Desk) save() error {
 	if err != nil {
 		return fmt.Errorf("keeping the requests: %w", err)
 	}
+	saved()
 	return nil
 }

@@ -104,7 +104,8 @@ func (b *box) openFiles() (err error) {
 	}
 	b.desk, err = b.d.queue.Open(approvals.Config{
 		Sandbox: b.name, File: filepath.Join(b.dir, "approvals.json"), Grants: filepath.Join(b.d.c.RunDir, b.name, "grants.json"),
-		Record: b.recordAnswer, Permit: b.permitAnswer, Look: b.look, Rule: b.rule,
+		Journal: filepath.Join(b.d.c.RunDir, b.name, "requests."),
+		Record:  b.recordAnswer, Permit: b.permitAnswer, Look: b.look, Rule: b.rule,
 	})
 	return err
 }
