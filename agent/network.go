@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nemoclaw/nemoclaw/agent/sandbox"
 	"github.com/nemoclaw/nemoclaw/agent/trace"
 	"github.com/nemoclaw/nemoclaw/dnsproxy"
 	"github.com/nemoclaw/nemoclaw/loader"
@@ -180,13 +181,19 @@ func (i *Instance) openSockets() (*sockets, error) {
 				addr netip.Addr
 				port uint16
 			}{{&s.raw[n], family.raw, dnsproxy.RawPort}, {&s.dns[n], family.dns, 53}, {&s.connect[n], family.explicit, dnsproxy.ProxyPort}} {
-				var err error
-				if *l.to, err = lc.Listen(context.Background(), "tcp"+family.suffix, netip.AddrPortFrom(l.addr, l.port).String()); err != nil {
+				err := sandbox.TakeOver(unix.EADDRINUSE, func() (err error) {
+					*l.to, err = lc.Listen(context.Background(), "tcp"+family.suffix, netip.AddrPortFrom(l.addr, l.port).String())
+					return err
+				})
+				if err != nil {
 					return err
 				}
 			}
-			var err error
-			if s.udp[n], err = lc.ListenPacket(context.Background(), "udp"+family.suffix, netip.AddrPortFrom(family.dns, 53).String()); err != nil {
+			err := sandbox.TakeOver(unix.EADDRINUSE, func() (err error) {
+				s.udp[n], err = lc.ListenPacket(context.Background(), "udp"+family.suffix, netip.AddrPortFrom(family.dns, 53).String())
+				return err
+			})
+			if err != nil {
 				return err
 			}
 		}

@@ -18,6 +18,7 @@ type ring struct {
 	dir    string   // of the pins that are this process's alone
 	claim  *os.File // dir, locked: the claim ends with the process
 	reader *ringbuf.Reader
+	begin  <-chan struct{} // closed when delivery begins
 	flush  chan chan struct{}
 	done   chan struct{}
 }
@@ -60,7 +61,7 @@ func openRing(pin string, begin <-chan struct{}, deliver func(raw []byte)) (*rin
 	if err != nil {
 		return nil, fmt.Errorf("read event ring %s: %w", pin, err)
 	}
-	r := &ring{reader: reader, flush: make(chan chan struct{}, 1), done: make(chan struct{})}
+	r := &ring{reader: reader, begin: begin, flush: make(chan chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		<-begin
 		r.run(deliver)
@@ -96,8 +97,13 @@ func (r *ring) run(deliver func(raw []byte)) {
 	}
 }
 
-// drain returns when every event that the kernel wrote before the call has been delivered.
+// drain returns when every event that the kernel wrote before the call has been delivered; at once when delivery has not begun.
 func (r *ring) drain() {
+	select {
+	case <-r.begin:
+	default:
+		return
+	}
 	waiter := make(chan struct{})
 	select {
 	case r.flush <- waiter:

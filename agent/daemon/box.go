@@ -306,17 +306,10 @@ func (b *box) adopt() error {
 		b.warn("an answer that was given before the daemon was started again is not in force: " + err.Error())
 	}
 	b.note("adopt", b.name, fmt.Sprintf("taken over, policy %s revision %d", b.revisions.Latest().Name, revision))
-	if waits, err := i.Waits(latest); err != nil || len(waits) > 0 {
-		// The daemon was killed between a change and the restart that was asked for with it.
-		if err := b.stop(); err != nil {
-			return err
-		}
-		return b.start(b.d.life)
-	}
 	return nil
 }
 
-// renew has the rules looked for anew of what was adopted.
+// renew has the rules looked for anew of what was adopted, whose events are delivered by now.
 func (b *box) renew() {
 	b.ops.Lock()
 	defer b.ops.Unlock()
@@ -324,9 +317,21 @@ func (b *box) renew() {
 	if err != nil {
 		return // it is none of those
 	}
-	if latest, _, err := b.compile(0); err == nil { // it could be a moment ago
-		i.Renew(latest)
+	latest, _, err := b.compile(0)
+	if err != nil {
+		return // it could be a moment ago
 	}
+	if waits, err := i.Waits(latest); err != nil || len(waits) > 0 {
+		// The daemon was killed between a change and the restart that was asked for with it.
+		if err = b.stop(); err == nil {
+			err = b.start(b.d.life)
+		}
+		if err != nil {
+			b.d.log.Error("a sandbox that was to be started again can't be", "sandbox", b.name, "error", err)
+		}
+		return
+	}
+	i.Renew(latest)
 }
 
 // comeBack starts what should run.

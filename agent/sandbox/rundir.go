@@ -96,18 +96,23 @@ func lockDir(path string) (*os.File, error) {
 	return f, nil
 }
 
-// handOver is how long the lock of a daemon that is gone may last.
+// handOver is how long what a daemon that is gone had may be taken.
 const (
 	handOver     = 3 * time.Second
 	handOverStep = 20 * time.Millisecond
 )
 
-// TakeLock locks what a daemon that was killed had locked. A child of its own that was forked and has not executed yet has the
-// lock a moment longer: so EWOULDBLOCK comes late, and says that the other daemon lives.
+// TakeLock locks what a daemon that was killed had locked; EWOULDBLOCK comes late, and says that the other daemon lives.
 func TakeLock(f *os.File) error {
+	return TakeOver(unix.EWOULDBLOCK, func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+}
+
+// TakeOver calls take, which takes what a daemon that was killed had open, until it does not give taken any more: a child of that
+// daemon that was forked and has not executed yet has it a moment longer.
+func TakeOver(taken unix.Errno, take func() error) error {
 	for until := time.Now().Add(handOver); ; time.Sleep(handOverStep) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(until) {
+		err := take()
+		if !errors.Is(err, taken) || time.Now().After(until) {
 			return err
 		}
 	}

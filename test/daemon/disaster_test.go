@@ -3,17 +3,84 @@
 package daemon
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/test/harness"
 )
+
+// TestChildOfAKilledDaemon: what a daemon forks has its sockets until it executes, and lives on when it is killed. The next daemon waits
+// for them, and the sandbox lives on; after a while it is started again, and a record says why.
+func TestChildOfAKilledDaemon(t *testing.T) {
+	t.Parallel()
+	for lives, same := range map[time.Duration]bool{time.Second: true, 6 * time.Second: false} {
+		t.Run(lives.String(), func(t *testing.T) {
+			t.Parallel()
+			d := harness.W.StartDaemon(t)
+			c, _ := dial(t, d)
+			before := create(t, d, "box", shell)
+			d.Kill()
+			free, err := takeSockets(before.PID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Launch(t)
+			time.Sleep(lives)
+			free()
+			d.Ready(t)
+			until(t, "it runs", func() bool { return get(t, c, "box").State == api.Running })
+			records := d.Do(t, "audit", "search", "--sandbox", "box", "--plane", "system", d.AuditDir())
+			if s := get(t, c, "box"); (s.PID == before.PID) != same || strings.Contains(records, "address already in use") == same {
+				t.Errorf("%+v\n%s", s, records)
+			}
+			d.Do(t, "box", "exec", "--", "sh", "-c", "true")
+		})
+	}
+}
+
+// takeSockets opens two of the sockets that a sandbox's daemon has in its network namespace.
+func takeSockets(pid int) (free func(), err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends, with its namespace
+		var netns *os.File
+		if netns, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil {
+			return
+		}
+		defer netns.Close()
+		if err = unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return
+		}
+		stream, failed := net.Listen("tcp4", "198.18.0.2:53")
+		if failed != nil {
+			err = failed
+			return
+		}
+		packet, failed := net.ListenPacket("udp4", "198.18.0.2:53")
+		if failed != nil {
+			stream.Close()
+			err = failed
+			return
+		}
+		free = func() {
+			stream.Close()
+			packet.Close()
+		}
+	}()
+	<-done
+	return free, err
+}
 
 // TestReboot takes away what a reboot does: what should run is back, what was stopped is not, and policies, proposals and files are
 // what they were.

@@ -203,7 +203,7 @@ func check(t *testing.T, d *harness.Daemon, sieges []*siege, load []*changer) {
 	})
 	for _, s := range sieges {
 		if now, ok := there[s.name]; !ok || now.State != api.Running || now.PID != s.pid || now.Commands != 1 {
-			t.Fatalf("%s is not what it was: %+v\n%s\n%s", s.name, now, d.Do(t, "audit", "search", "--text", "it could not be taken over", d.AuditDir()), d.Log())
+			t.Fatalf("%s is not what it was: %+v\n%s\n%s", s.name, now, d.Do(t, "audit", "search", "--sandbox", s.name, "--plane", "system", "-n", "20", d.AuditDir()), d.Log())
 		}
 	}
 	for _, l := range load {
