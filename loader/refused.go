@@ -54,7 +54,9 @@ func (g *Guard) WatchRefused(f func(RefusedExec)) (*RefusedExecs, error) {
 		w.program.Close()
 		return nil, fmt.Errorf("attach to the end of system calls: %w", err)
 	}
-	w.ring = ring{reader: reader, flush: make(chan chan struct{}, 1), done: make(chan struct{})}
+	begun := make(chan struct{})
+	close(begun)
+	w.ring = ring{reader: reader, begin: begun, flush: make(chan chan struct{}, 1), done: make(chan struct{})}
 	go w.ring.run(func(raw []byte) {
 		var e bpf.RefusedRefusedExec
 		if _, err := binary.Decode(raw, binary.NativeEndian, &e); err != nil {
