@@ -199,7 +199,7 @@ func (k *Desk) newRequest(id key, d policy.Decision, now time.Time, waits bool) 
 	}
 	k.q.add(r)
 	k.requests[id] = r
-	k.store.journal.add(keptRequest{r.id, keep(d), now, now, attempts(d)}) // before anybody is told of it
+	k.store.journal.add(journalLine{Request: &keptRequest{r.id, keep(d), now, now, attempts(d)}}) // before anybody is told of it
 	k.changed(r)
 	k.later(0)
 	return r
@@ -229,6 +229,9 @@ func (k *Desk) end(r *request, s api.RequestState, why string) {
 		delete(k.requests, r.key)
 	}
 	delete(k.dirty, r)
+	if !k.closed { // else the next daemon lists it
+		k.store.journal.add(journalLine{Gone: r.id})
+	}
 	close(r.done)
 	k.q.remove(r, why)
 	k.changed(r)

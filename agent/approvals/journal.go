@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// journal has the requests that came since the last save began, a line each: what a person was shown is listed by the next daemon too,
+// journal has the requests that came and went since the last save began, a line each: what a person was shown is listed by the next daemon too,
 // however soon this one is killed. Like the grants it lies where nobody waits for a disk: a reboot takes at most what no save had yet.
 //
 // There are two files by turns. A save begins the other one, and removes that of before when all in it is saved. What a save that failed
@@ -23,12 +23,12 @@ type journal struct {
 
 func (j *journal) file(turn int) string { return j.name + strconv.Itoa(turn) }
 
-// add writes a request down. Where that can't be, the next save does it.
-func (j *journal) add(r keptRequest) {
+// add writes a line. Where that can't be, the next save does it.
+func (j *journal) add(e journalLine) {
 	if j.name == "" {
 		return
 	}
-	line, err := json.Marshal(r)
+	line, err := json.Marshal(e)
 	if err != nil {
 		return
 	}
@@ -50,26 +50,31 @@ func (j *journal) next() (saved func()) {
 	return func() { _ = os.Remove(old) }
 }
 
-// read returns what is in both files. A line that a kill has cut is left out.
-func (j *journal) read() (list []keptRequest, err error) {
+// read returns what is in both files: the requests that came, and the ids of those that went. A line that a kill has cut is left out.
+func (j *journal) read() (came []keptRequest, gone map[string]struct{}, err error) {
+	gone = map[string]struct{}{}
 	if j.name == "" {
-		return nil, nil
+		return nil, gone, nil
 	}
 	for turn := range 2 {
 		text, err := os.ReadFile(j.file(turn))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for line := range bytes.Lines(text) {
-			var r keptRequest
-			if json.Unmarshal(line, &r) == nil {
-				list = append(list, r)
+			var e journalLine
+			switch {
+			case json.Unmarshal(line, &e) != nil:
+			case e.Request != nil:
+				came = append(came, *e.Request)
+			default:
+				gone[e.Gone] = struct{}{}
 			}
 		}
 	}
-	return list, nil
+	return came, gone, nil
 }
 
 // clear removes both files.

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nemoclaw/nemoclaw/api"
 	"github.com/nemoclaw/nemoclaw/policy"
 )
 
@@ -43,6 +44,20 @@ func TestKilledAtOnce(t *testing.T) {
 			}
 			next.Close()
 		}
+		// What was answered a moment ago is not there again, though no save has heard of it.
+		for n, r := range w.q.List("") {
+			if _, err := w.q.Answer(t.Context(), "me", r.ID, api.NewAnswer{Verdict: "deny", Scope: api.ScopeOnce, Confirm: true}); err != nil {
+				t.Fatal(err)
+			}
+			if n == 9 {
+				break
+			}
+		}
+		some := openWorld(t, New(), copied(t, file))
+		if n := len(some.q.List("")); n != 20 {
+			t.Errorf("%d requests are there, want the 20 that were not answered", n)
+		}
+		some.Close()
 		w.Reconsider(func(policy.Decision) (policy.Verdict, bool) { return policy.Allow, true })
 		time.Sleep(2 * saveAfter)
 		synctest.Wait()
@@ -59,7 +74,7 @@ func TestTornJournal(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "journal")
 	j := &journal{name: name}
 	for n := range 3 {
-		j.add(keptRequest{ID: fmt.Sprint(n), Decision: keep(wants(fmt.Sprint(n))), Count: 1})
+		j.add(journalLine{Request: &keptRequest{ID: fmt.Sprint(n), Decision: keep(wants(fmt.Sprint(n))), Count: 1}})
 	}
 	text, err := os.ReadFile(j.file(0))
 	if err != nil {
@@ -69,7 +84,7 @@ func TestTornJournal(t *testing.T) {
 		if err := os.WriteFile(j.file(0), text[:cut], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		list, err := (&journal{name: name}).read()
+		list, _, err := (&journal{name: name}).read()
 		if err != nil || len(list) > 2 && cut < len(text)-1 || len(list) < 2 && cut > 2*len(text)/3 {
 			t.Fatalf("cut at %d of %d: %d requests, %v", cut, len(text), len(list), err)
 		}

@@ -56,6 +56,12 @@ type keptRequest struct {
 	Count    uint64       `json:"count"`
 }
 
+// journalLine is a line of the journal: a request that came, or the id of one that can't be answered any more.
+type journalLine struct {
+	Request *keptRequest `json:"request,omitempty"`
+	Gone    string       `json:"gone,omitempty"`
+}
+
 type keptGrant struct {
 	ID       string         `json:"id"`
 	Decision keptDecision   `json:"decision"`
@@ -101,12 +107,15 @@ func (k *Desk) load() error {
 	if err := errors.Join(read(k.store.requests, &was), read(k.store.grants, &grants)); err != nil {
 		return err
 	}
-	since, err := k.store.journal.read()
+	since, gone, err := k.store.journal.read()
 	if err != nil {
 		return fmt.Errorf("reading the requests: %w", err)
 	}
 	k.unlisted = was.Unlisted
 	for _, x := range append(was.Requests, since...) {
+		if _, is := gone[x.ID]; is {
+			continue
+		}
 		d := x.Decision.decision()
 		described := k.c.Look(d)
 		if len(described.Offers) == 0 {
@@ -121,7 +130,7 @@ func (k *Desk) load() error {
 			k.q.add(r)
 		}
 	}
-	if len(since) == 0 || k.save() == nil {
+	if len(since)+len(gone) == 0 || k.save() == nil {
 		k.store.journal.clear()
 	}
 	now := time.Now()
