@@ -72,7 +72,7 @@ test-tamper: ## the audit log spoiled at every line of 10,000, in each way; test
 	TAMPER=all go test -count 1 -v -run 'TestTamper$$' ./agent/audit
 
 test-e2e: build man ## everything that needs root and a kernel, on the real binary
-	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags e2e -count=1 -p $(JOBS) -parallel 4 -timeout 20m $(E2E)
+	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags e2e -count=1 -p $(JOBS) -parallel 4 -timeout 20m $(or $(E2E),$(error no package with such tests is found: git lists them))
 
 test-vm: build man ## whole machines in QEMU, with Debian's kernels and systemd (root; makes their disk at first)
 	NEMOCLAW=$(CURDIR)/bin/nemoclaw go test -tags vm -count=1 -timeout 25m -parallel 32 ./test/vm

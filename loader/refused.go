@@ -26,7 +26,7 @@ type RefusedExec struct {
 type RefusedExecs struct {
 	program *ebpf.Collection
 	link    link.Link
-	ring    ring
+	ring    *ring
 	lost    uint64
 }
 
@@ -56,8 +56,7 @@ func (g *Guard) WatchRefused(f func(RefusedExec)) (*RefusedExecs, error) {
 	}
 	begun := make(chan struct{})
 	close(begun)
-	w.ring = ring{reader: reader, begin: begun, flush: make(chan chan struct{}, 1), done: make(chan struct{})}
-	go w.ring.run(func(raw []byte) {
+	w.ring = startRing(reader, begun, func(raw []byte) {
 		var e bpf.RefusedRefusedExec
 		if _, err := binary.Decode(raw, binary.NativeEndian, &e); err != nil {
 			return // not ours: the ring is this program's alone

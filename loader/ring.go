@@ -61,12 +61,17 @@ func openRing(pin string, begin <-chan struct{}, deliver func(raw []byte)) (*rin
 	if err != nil {
 		return nil, fmt.Errorf("read event ring %s: %w", pin, err)
 	}
+	return startRing(reader, begin, deliver), nil
+}
+
+// startRing delivers what is read, once begin is closed.
+func startRing(reader *ringbuf.Reader, begin <-chan struct{}, deliver func(raw []byte)) *ring {
 	r := &ring{reader: reader, begin: begin, flush: make(chan chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		<-begin
 		r.run(deliver)
 	}()
-	return r, nil
+	return r
 }
 
 func (r *ring) run(deliver func(raw []byte)) {

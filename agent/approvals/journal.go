@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// journal has the requests that came and went since the last save began, a line each: what a person was shown is listed by the next daemon too,
-// however soon this one is killed. Like the grants it lies where nobody waits for a disk: a reboot takes at most what no save had yet.
+// journal has the requests that came and went since the last save began, a line each: what a person was shown is listed by the next
+// daemon too, however soon this one is killed, and what was answered is not. Like the grants it lies where nobody waits for a disk: a
+// reboot takes at most what no save had yet.
 //
 // There are two files by turns. A save begins the other one, and removes that of before when all in it is saved. What a save that failed
 // has left is there twice, and counts once. The desk's mu guards it.
@@ -79,9 +80,10 @@ func (j *journal) read() (came []keptRequest, gone map[string]struct{}, err erro
 
 // clear removes both files.
 func (j *journal) clear() {
+	if j.name == "" {
+		return
+	}
 	for turn := range 2 {
-		if j.name != "" {
-			_ = os.Remove(j.file(turn))
-		}
+		_ = os.Remove(j.file(turn))
 	}
 }

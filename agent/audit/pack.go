@@ -255,12 +255,8 @@ func (p *packed) backwards(flt *Filter, text []byte, fn func(line []byte) bool) 
 		if err := p.load(i); err != nil {
 			return err
 		}
-		for lines := p.data; len(lines) > 0; {
-			start := bytes.LastIndexByte(lines[:len(lines)-1], '\n') + 1
-			if !fn(lines[start : len(lines)-1]) {
-				return nil
-			}
-			lines = lines[:start]
+		if _, more := linesBackwards(p.data, true, fn); !more {
+			return nil
 		}
 	}
 	return nil

@@ -110,19 +110,28 @@ func backwards(in source, fn func(line []byte) bool) error {
 			buf = buf[:bytes.LastIndexByte(buf, '\n')+1]
 			ended = len(buf) > 0
 		}
-		for len(buf) > 0 {
-			start := bytes.LastIndexByte(buf[:len(buf)-1], '\n') + 1
-			if start == 0 && pos > 0 {
-				break
-			}
-			if !fn(buf[start : len(buf)-1]) {
-				return nil
-			}
-			buf = buf[:start]
+		more := true
+		if rest, more = linesBackwards(buf, pos == 0, fn); !more {
+			return nil
 		}
-		rest = buf
 	}
 	return nil
+}
+
+// linesBackwards calls fn with the lines of b from the last to the first, until it returns false. Unless b begins with a line, what is
+// before its first newline is left.
+func linesBackwards(b []byte, begins bool, fn func(line []byte) bool) (left []byte, more bool) {
+	for len(b) > 0 {
+		start := bytes.LastIndexByte(b[:len(b)-1], '\n') + 1
+		if start == 0 && !begins {
+			break
+		}
+		if !fn(b[start : len(b)-1]) {
+			return nil, false
+		}
+		b = b[:start]
+	}
+	return b, true
 }
 
 // lastRecord returns the number of the chain's last record, 0 when it has none yet.

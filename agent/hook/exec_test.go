@@ -12,13 +12,14 @@ import (
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/test/tempfile"
 )
 
 // script is a program of /bin/sh that runs in a directory of the test, which is the last of its arguments. The kernel would not
 // execute a file that another test's child, just forked, has open for writing still.
 func script(t *testing.T, text string) (argv []string) {
 	t.Helper()
-	return []string{"/bin/sh", write(t, 0o600, "cd \"$1\" || exit\n"+text+"\n"), t.TempDir()}
+	return []string{"/bin/sh", tempfile.Write(t, 0o600, "cd \"$1\" || exit\n"+text+"\n"), t.TempDir()}
 }
 
 // startScript starts a hook that is a script, and returns the directory that it runs in.

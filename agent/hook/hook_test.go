@@ -12,9 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +21,7 @@ import (
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/test/tempfile"
 )
 
 // exampleKey is the key of Standard Webhooks' own example, and so known to nobody alone.
@@ -44,19 +43,6 @@ func (n *notes) all() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return strings.Join(n.list, "\n")
-}
-
-// write makes a file that only we can read.
-func write(t *testing.T, mode os.FileMode, text string) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(name, mode); err != nil {
-		t.Fatal(err)
-	}
-	return name
 }
 
 // start runs one hook until the test ends, and returns what tells it of requests. The first telling is over.
@@ -193,7 +179,7 @@ func TestWebhook(t *testing.T) {
 	url, got := server(t, func(int, http.ResponseWriter) {})
 	var n notes
 	const second = "whsec_" + "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-	tell := start(t, config.Hook{Webhook: url + "/path", SecretFile: write(t, 0o600, exampleKey+"\n"+second+"\n")}, &n)
+	tell := start(t, config.Hook{Webhook: url + "/path", SecretFile: tempfile.Write(t, 0o600, exampleKey+"\n"+second+"\n")}, &n)
 	tell(held("one"))
 	d := next(t, got)
 	verify(t, d, exampleKey)
@@ -226,7 +212,7 @@ func TestRetries(t *testing.T) {
 		}
 	})
 	var n notes
-	tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o400, exampleKey)}, &n)
+	tell := start(t, config.Hook{Webhook: url, SecretFile: tempfile.Write(t, 0o400, exampleKey)}, &n)
 	tell(held("one"))
 	var ids = map[string]bool{}
 	for range 5 {
@@ -256,7 +242,7 @@ func TestNobodyListens(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close() // nobody else gets the port before we do
 	var n notes
-	tell := start(t, config.Hook{Webhook: "http://" + addr + "/T0/hunter2?token=hunter2", SecretFile: write(t, 0o600, exampleKey)}, &n)
+	tell := start(t, config.Hook{Webhook: "http://" + addr + "/T0/hunter2?token=hunter2", SecretFile: tempfile.Write(t, 0o600, exampleKey)}, &n)
 	tell(held("one"))
 	until(t, "it is recorded", func() bool { return strings.Contains(n.all(), "connection refused") })
 	for _, bad := range []string{"hunter2", strings.TrimPrefix(exampleKey, keyPrefix)} {
@@ -298,7 +284,7 @@ func TestNoRetry(t *testing.T) {
 				}
 			})
 			var n notes
-			tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o600, exampleKey)}, &n)
+			tell := start(t, config.Hook{Webhook: url, SecretFile: tempfile.Write(t, 0o600, exampleKey)}, &n)
 			tell(held("one"))
 			next(t, got)
 			until(t, "it is recorded", func() bool { return strings.Contains(n.all(), fmt.Sprintf("the server answered %d ", code)) })
@@ -322,7 +308,7 @@ func TestTLSIsVerified(t *testing.T) {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	var n notes
-	tell := start(t, config.Hook{Webhook: s.URL, SecretFile: write(t, 0o600, exampleKey)}, &n)
+	tell := start(t, config.Hook{Webhook: s.URL, SecretFile: tempfile.Write(t, 0o600, exampleKey)}, &n)
 	tell(held("one"))
 	until(t, "it is recorded", func() bool { return strings.Contains(n.all(), "certificate") })
 	if len(told) > 0 {
@@ -342,7 +328,7 @@ func TestAnsweredMeanwhile(t *testing.T) {
 		}
 	})
 	var n notes
-	tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o600, exampleKey)}, &n)
+	tell := start(t, config.Hook{Webhook: url, SecretFile: tempfile.Write(t, 0o600, exampleKey)}, &n)
 	tell(held("one"))
 	next(t, sent)
 	tell(is("one", "box", api.Approved))
@@ -359,14 +345,14 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 	for want, c := range map[string]config.Hook{
 		"hook webhook x.test: secret_file: open /nowhere: no such file": {Webhook: "https://x.test/hunter2", SecretFile: "/nowhere"},
 		"openssl rand -base64 32":                                    {Webhook: "https://x.test/", SecretFile: "/nowhere"},
-		"can be read or changed by others (mode 0640): chmod 600":    {Webhook: "https://x.test/", SecretFile: write(t, 0o640, exampleKey)},
+		"can be read or changed by others (mode 0640): chmod 600":    {Webhook: "https://x.test/", SecretFile: tempfile.Write(t, 0o640, exampleKey)},
 		"is not a regular file":                                      {Webhook: "https://x.test/", SecretFile: t.TempDir()},
-		"there is no key in it":                                      {Webhook: "https://x.test/", SecretFile: write(t, 0o600, "\n")},
-		"line 2 is no key: want whsec_ and 24 to 64 bytes in base64": {Webhook: "https://x.test/", SecretFile: write(t, 0o600, "\nhunter2\n")},
-		"is too long": {Webhook: "https://x.test/", SecretFile: write(t, 0o600, strings.Repeat("\n", 70000))},
+		"there is no key in it":                                      {Webhook: "https://x.test/", SecretFile: tempfile.Write(t, 0o600, "\n")},
+		"line 2 is no key: want whsec_ and 24 to 64 bytes in base64": {Webhook: "https://x.test/", SecretFile: tempfile.Write(t, 0o600, "\nhunter2\n")},
+		"is too long": {Webhook: "https://x.test/", SecretFile: tempfile.Write(t, 0o600, strings.Repeat("\n", 70000))},
 		"hook exec /nowhere: stat /nowhere: no such file": {Exec: []string{"/nowhere"}},
-		"it is no program": {Exec: []string{write(t, 0o600, "")}},
-		"it can be written by others than its owner (mode 0777): chmod go-w ": {Exec: []string{write(t, 0o777, "")}},
+		"it is no program": {Exec: []string{tempfile.Write(t, 0o600, "")}},
+		"it can be written by others than its owner (mode 0777): chmod go-w ": {Exec: []string{tempfile.Write(t, 0o777, "")}},
 		`user "no-such-user": there is no such account`:                       {Exec: []string{"/bin/sh"}, User: "no-such-user"},
 	} {
 		_, err := Open([]config.Hook{c}, "", nil)

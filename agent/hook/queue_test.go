@@ -10,6 +10,7 @@ import (
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
 	"github.com/nemoclaw/nemoclaw/api"
+	"github.com/nemoclaw/nemoclaw/test/tempfile"
 )
 
 // after makes a queue that was told of these changes.
@@ -139,7 +140,7 @@ func TestFlood(t *testing.T) {
 	hang := make(chan bool)
 	url, got := server(t, func(int, http.ResponseWriter) { <-hang })
 	var n notes
-	tell := start(t, config.Hook{Webhook: url, SecretFile: write(t, 0o600, exampleKey), Rate: 600}, &n)
+	tell := start(t, config.Hook{Webhook: url, SecretFile: tempfile.Write(t, 0o600, exampleKey), Rate: 600}, &n)
 	const flood = 2000
 	for i := range flood {
 		tell(refused(fmt.Sprint(i)))

@@ -7,21 +7,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nemoclaw/nemoclaw/test/tempfile"
 )
 
 const word = "s3cret-w0rd"
-
-func write(t *testing.T, mode os.FileMode, text string) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(name, mode); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
 
 // given is a file, or the link name of one, that another account owns.
 func given(t *testing.T, name string) string {
@@ -50,19 +40,19 @@ func TestFile(t *testing.T) {
 		file func(*testing.T) string
 		want string // of the error; "": it is read
 	}{
-		"its owner's":              {File, func(t *testing.T) string { return write(t, 0o400, word) }, ""},
-		"its group's":              {File, func(t *testing.T) string { return write(t, 0o640, word) }, "(mode 0640): chmod 600 /"},
-		"its group's, shared":      {SharedFile, func(t *testing.T) string { return write(t, 0o640, word) }, ""},
-		"everybody's, shared":      {SharedFile, func(t *testing.T) string { return write(t, 0o644, word) }, "(mode 0644): chmod 640 /"},
-		"its group may write":      {SharedFile, func(t *testing.T) string { return write(t, 0o660, word) }, "(mode 0660): chmod 640 /"},
+		"its owner's":              {File, func(t *testing.T) string { return tempfile.Write(t, 0o400, word) }, ""},
+		"its group's":              {File, func(t *testing.T) string { return tempfile.Write(t, 0o640, word) }, "(mode 0640): chmod 600 /"},
+		"its group's, shared":      {SharedFile, func(t *testing.T) string { return tempfile.Write(t, 0o640, word) }, ""},
+		"everybody's, shared":      {SharedFile, func(t *testing.T) string { return tempfile.Write(t, 0o644, word) }, "(mode 0644): chmod 640 /"},
+		"its group may write":      {SharedFile, func(t *testing.T) string { return tempfile.Write(t, 0o660, word) }, "(mode 0660): chmod 640 /"},
 		"a directory":              {File, func(t *testing.T) string { return t.TempDir() }, "not a regular file"},
 		"a file that is not there": {File, func(t *testing.T) string { return "/nowhere/file" }, "no such file"},
-		"too long":                 {File, func(t *testing.T) string { return write(t, 0o600, strings.Repeat(word, maxFile)) }, "too long"},
-		"a link":                   {File, func(t *testing.T) string { return link(t, write(t, 0o600, word)) }, ""},
-		"a link to everybody's":    {File, func(t *testing.T) string { return link(t, write(t, 0o644, word)) }, "(mode 0644)"},
-		"another account's":        {File, func(t *testing.T) string { return given(t, write(t, 0o600, word)) }, "uid 65534"},
-		"another account's link":   {File, func(t *testing.T) string { return given(t, link(t, write(t, 0o600, word))) }, "uid 65534"},
-		"a link to another's":      {File, func(t *testing.T) string { return link(t, given(t, write(t, 0o600, word))) }, "uid 65534"},
+		"too long":                 {File, func(t *testing.T) string { return tempfile.Write(t, 0o600, strings.Repeat(word, maxFile)) }, "too long"},
+		"a link":                   {File, func(t *testing.T) string { return link(t, tempfile.Write(t, 0o600, word)) }, ""},
+		"a link to everybody's":    {File, func(t *testing.T) string { return link(t, tempfile.Write(t, 0o644, word)) }, "(mode 0644)"},
+		"another account's":        {File, func(t *testing.T) string { return given(t, tempfile.Write(t, 0o600, word)) }, "uid 65534"},
+		"another account's link":   {File, func(t *testing.T) string { return given(t, link(t, tempfile.Write(t, 0o600, word))) }, "uid 65534"},
+		"a link to another's":      {File, func(t *testing.T) string { return link(t, given(t, tempfile.Write(t, 0o600, word))) }, "uid 65534"},
 		"a pipe that nobody writes to": {File, func(t *testing.T) string {
 			name := filepath.Join(t.TempDir(), "pipe")
 			if err := syscall.Mkfifo(name, 0o600); err != nil {
@@ -100,7 +90,7 @@ func TestCredential(t *testing.T) {
 		t.Error(err)
 	}
 	// systemd's are readable by the unit's account alone, by an ACL that the mode shows as its group's.
-	file := write(t, 0o440, word)
+	file := tempfile.Write(t, 0o440, word)
 	t.Setenv("CREDENTIALS_DIRECTORY", filepath.Dir(file))
 	if text, err := Credential("file"); err != nil || string(text) != word {
 		t.Errorf("%q, %v", text, err)

@@ -7,23 +7,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nemoclaw/nemoclaw/agent/config"
+	"github.com/nemoclaw/nemoclaw/test/tempfile"
 )
-
-func write(t *testing.T, mode os.FileMode, text string) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, []byte(text), mode); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
 
 // TestWhoGetsAToken: the server of the configuration, once its certificate has verified, and nobody whom it names.
 func TestWhoGetsAToken(t *testing.T) {
@@ -44,8 +35,8 @@ func TestWhoGetsAToken(t *testing.T) {
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	defer s.Close()
-	ca := write(t, 0o600, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
-	token := config.Token{File: write(t, 0o600, "s3cret\n")}
+	ca := tempfile.Write(t, 0o600, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
+	token := config.Token{File: tempfile.Write(t, 0o600, "s3cret\n")}
 	for name, c := range map[string]struct {
 		url    string
 		server config.Server
@@ -84,17 +75,17 @@ func TestFilesThatAreNotThere(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]config.Server{
 		"ca: ":                             {CA: "/nowhere/ca.pem"},
-		"has no certificate in it":         {CA: write(t, 0o600, "hello")},
+		"has no certificate in it":         {CA: tempfile.Write(t, 0o600, "hello")},
 		"key: ":                            {Cert: "/nowhere/cert.pem", Key: "/nowhere/key.pem"},
 		"token: ":                          {Token: config.Token{File: "/nowhere/token"}},
-		"can be read or changed by others": {Token: config.Token{File: write(t, 0o644, "s3cret")}},
+		"can be read or changed by others": {Token: config.Token{File: tempfile.Write(t, 0o644, "s3cret")}},
 		"systemd gave this process no":     {Token: config.Token{Credential: "token"}},
 	} {
 		if _, err := Open(Options{URL: "https://127.0.0.1:1", Server: c}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	file := write(t, 0o600, "s3cret")
+	file := tempfile.Write(t, 0o600, "s3cret")
 	c, err := Open(Options{URL: "http://127.0.0.1:1", Server: config.Server{Token: config.Token{File: file}}})
 	if err != nil {
 		t.Fatal(err)

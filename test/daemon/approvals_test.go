@@ -44,7 +44,10 @@ func answer(t *testing.T, c *api.Client, r api.Request, a api.NewAnswer) api.Ans
 // reaching tries to reach a name, and says whether it did when that is known.
 func reaching(t *testing.T, d *harness.Daemon, box, name string) <-chan bool {
 	did := make(chan bool, 1)
-	go func() { did <- probe(t, d, box, "await "+name+" 7000 eA==")[0].Errno == "" }()
+	go func() {
+		defer close(did) // a probe that fails ends this goroutine, and nobody is to wait for it
+		did <- probe(t, d, box, "await "+name+" 7000 eA==")[0].Errno == ""
+	}()
 	return did
 }
 

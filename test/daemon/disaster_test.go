@@ -4,10 +4,10 @@ package daemon
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,35 +50,33 @@ func TestChildOfAKilledDaemon(t *testing.T) {
 
 // takeSockets opens two of the sockets that a sandbox's daemon has in its network namespace.
 func takeSockets(pid int) (free func(), err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends, with its namespace
-		var netns *os.File
-		if netns, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil {
-			return
+	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer netns.Close()
+	var open []io.Closer
+	free = func() {
+		for _, c := range open {
+			c.Close()
 		}
-		defer netns.Close()
-		if err = unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return
+	}
+	err = harness.InNetns(netns, func() error {
+		stream, err := net.Listen("tcp4", "198.18.0.2:53")
+		if err != nil {
+			return err
 		}
-		stream, failed := net.Listen("tcp4", "198.18.0.2:53")
-		if failed != nil {
-			err = failed
-			return
+		open = append(open, stream)
+		packet, err := net.ListenPacket("udp4", "198.18.0.2:53")
+		if err != nil {
+			return err
 		}
-		packet, failed := net.ListenPacket("udp4", "198.18.0.2:53")
-		if failed != nil {
-			stream.Close()
-			err = failed
-			return
-		}
-		free = func() {
-			stream.Close()
-			packet.Close()
-		}
-	}()
-	<-done
+		open = append(open, packet)
+		return nil
+	})
+	if err != nil {
+		free()
+	}
 	return free, err
 }
 

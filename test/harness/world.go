@@ -306,15 +306,19 @@ func (w *World) Addr() (v4, v6 netip.Addr) {
 
 // InHostNet runs f on a thread in the network namespace that the test process was started in: the machine's own network. Processes
 // that f starts stay there.
-func (w *World) InHostNet(f func() error) error {
+func (w *World) InHostNet(f func() error) error { return InNetns(w.hostNet, f) }
+
+// InNetns runs f on a thread in a network namespace, which sockets that f opens stay in.
+func InNetns(netns *os.File, f func() error) error {
 	here, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
 	}
 	defer here.Close()
 	runtime.LockOSThread()
-	if err := unix.Setns(int(w.hostNet.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("entering the host's network namespace: %w", err)
+	if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread() // it is where it was
+		return fmt.Errorf("entering the network namespace %s: %w", netns.Name(), err)
 	}
 	err = f()
 	if back := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); back != nil {

@@ -5,6 +5,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nemoclaw/nemoclaw/test/vm/wire"
 )
@@ -14,7 +15,7 @@ import (
 func (m *Machine) Test(program string, args ...string) {
 	m.t.Helper()
 	m.Copy(program, "/srv/test")
-	line := "cd /srv && exec env " + strings.Join(m.Env, " ") + " ./test -test.v=test2json -test.timeout=14m" // before commandLimit, so that it says where it hangs
+	line := "cd /srv && exec env " + strings.Join(m.Env, " ") + " ./test -test.v=test2json -test.timeout=" + (commandLimit - time.Minute).String() // so that it says where it hangs
 	for _, a := range args {
 		line += " '" + strings.ReplaceAll(a, "'", `'\''`) + "'"
 	}
