@@ -110,7 +110,7 @@ func backwards(in source, fn func(line []byte) bool) error {
 			buf = buf[:bytes.LastIndexByte(buf, '\n')+1]
 			ended = len(buf) > 0
 		}
-		more := true
+		var more bool
 		if rest, more = linesBackwards(buf, pos == 0, fn); !more {
 			return nil
 		}
