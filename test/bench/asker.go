@@ -120,88 +120,89 @@ func (a *asker) stream(word func(at, sent float64) bool) (io.Closer, error) {
 	}
 }
 
-// modelJobs are what a worker can measure of a model server: several numbers each, in microseconds.
-var modelJobs = map[string]func(a *asker, n int) ([]float64, error){
-	// The whole request.
-	"ask": func(a *asker, n int) (took []float64, err error) {
-		for range n {
-			start := now()
-			if err := a.whole(); err != nil {
-				return nil, err
-			}
-			took = append(took, now()-start)
-		}
-		return took, nil
-	},
-	// From the request to the first word.
-	"first": func(a *asker, n int) (took []float64, err error) {
-		for range n {
-			start, first := now(), true
-			if _, err := a.stream(func(at, _ float64) bool {
-				if first {
-					took = append(took, at-start)
-				}
-				first = false
-				return true
-			}); err != nil {
-				return nil, err
-			}
-		}
-		return took, nil
-	},
-	// From the server to here, each word but the first.
-	"words": func(a *asker, n int) (took []float64, err error) {
-		for range n {
-			first := true
-			if _, err := a.stream(func(at, sent float64) bool {
-				if !first {
-					took = append(took, at-sent)
-				}
-				first = false
-				return true
-			}); err != nil {
-				return nil, err
-			}
-		}
-		return took, nil
-	},
-	// Streams that stay open as long as the worker: as many as that, with those that are.
-	"open": func(a *asker, n int) ([]float64, error) {
-		for len(a.open) < n {
-			s, err := a.stream(func(float64, float64) bool { return false })
-			if err != nil {
-				return nil, fmt.Errorf("stream %d: %w", len(a.open)+1, err)
-			}
-			a.open = append(a.open, s)
-		}
-		return []float64{float64(n)}, nil
-	},
-	// Streams a second, some at once.
-	"streams": func(a *asker, n int) ([]float64, error) {
-		var left atomic.Int64
-		left.Store(int64(n))
-		var wg sync.WaitGroup
-		errs := make(chan error, atOnce)
-		start := time.Now()
-		for range atOnce {
-			wg.Go(func() {
-				for left.Add(-1) >= 0 {
-					if _, err := a.stream(func(float64, float64) bool { return true }); err != nil {
-						errs <- err
-						return
-					}
-				}
-			})
-		}
-		wg.Wait()
-		took := time.Since(start)
-		select {
-		case err := <-errs:
+// asks returns what whole answers took, in microseconds.
+func asks(a *asker, n int) (took []float64, err error) {
+	for range n {
+		start := now()
+		if err := a.whole(); err != nil {
 			return nil, err
-		default:
-			return []float64{float64(n) / took.Seconds()}, nil
 		}
-	},
+		took = append(took, now()-start)
+	}
+	return took, nil
+}
+
+// firstWords returns what it took from requests to the first word, in microseconds.
+func firstWords(a *asker, n int) (took []float64, err error) {
+	for range n {
+		start, first := now(), true
+		if _, err := a.stream(func(at, _ float64) bool {
+			if first {
+				took = append(took, at-start)
+			}
+			first = false
+			return true
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return took, nil
+}
+
+// laterWords returns what each word but the first took from the server to here, in microseconds.
+func laterWords(a *asker, n int) (took []float64, err error) {
+	for range n {
+		first := true
+		if _, err := a.stream(func(at, sent float64) bool {
+			if !first {
+				took = append(took, at-sent)
+			}
+			first = false
+			return true
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return took, nil
+}
+
+// keepOpen has n streams open for as long as the worker lives, and returns n.
+func keepOpen(a *asker, n int) ([]float64, error) {
+	for len(a.open) < n {
+		s, err := a.stream(func(float64, float64) bool { return false })
+		if err != nil {
+			return nil, fmt.Errorf("stream %d: %w", len(a.open)+1, err)
+		}
+		a.open = append(a.open, s)
+	}
+	return []float64{float64(n)}, nil
+}
+
+// streamsPerSecond returns how many of n streams were answered a second, some at once.
+func streamsPerSecond(a *asker, n int) ([]float64, error) {
+	var left atomic.Int64
+	left.Store(int64(n))
+	var wg sync.WaitGroup
+	errs := make(chan error, atOnce)
+	start := time.Now()
+	for range atOnce {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				if _, err := a.stream(func(float64, float64) bool { return true }); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	select {
+	case err := <-errs:
+		return nil, err
+	default:
+		return []float64{float64(n) / took.Seconds()}, nil
+	}
 }
 
 // atOnce is how many streams there are at once where their number a second is measured.

@@ -122,12 +122,12 @@ func measureInference(b *bench) {
 		{"a request with 1 MB", "ask", chat, 1 << 20, 10, "Go on."},
 		{"32 KB in Anthropic's dialect", "ask", messages, 32 << 10, 40, "Go on."},
 		{"32 KB, an address redacted", "ask", chat, 32 << 10, 40, mail},
-		{"the first word, of 1 KB", "first", chat, 1 << 10, 40, burst},
-		{"the first word, of 32 KB", "first", chat, 32 << 10, 40, burst},
-		{"the first word in Anthropic's dialect, of 32 KB", "first", messages, 32 << 10, 40, burst},
-		{"a later word", "words", chat, 1 << 10, 2, paced},
-		{"a later word, in Anthropic's dialect", "words", messages, 1 << 10, 2, paced},
-		{"a later word, an address redacted", "words", chat, 1 << 10, 2, mail + paced},
+		{"the first word, of 1 KB", "first-word", chat, 1 << 10, 40, burst},
+		{"the first word, of 32 KB", "first-word", chat, 32 << 10, 40, burst},
+		{"the first word in Anthropic's dialect, of 32 KB", "first-word", messages, 32 << 10, 40, burst},
+		{"a later word", "later-words", chat, 1 << 10, 2, paced},
+		{"a later word, in Anthropic's dialect", "later-words", messages, 1 << 10, 2, paced},
+		{"a later word, an address redacted", "later-words", chat, 1 << 10, 2, mail + paced},
 	} {
 		b.delay(j.what, w.who, peers, func(i int) []float64 { return w.ask(i, j.job, j.n, j.path, j.size, j.script) })
 	}
@@ -151,7 +151,7 @@ func (b *bench) measureOpen(size int) {
 	for _, i := range []int{2, 3, 5} {
 		use := func(n int) int64 {
 			if n > 0 {
-				w.ask(i, "open", n, chat, size, "Answer in 2 words, one "+forever+" please")
+				w.ask(i, "keep-open", n, chat, size, "Answer in 2 words, one "+forever+" please")
 			}
 			time.Sleep(2 * time.Second) // what is done is done
 			return b.fields("/proc/" + strconv.Itoa(w.pids[i]) + "/status")["RssAnon"]

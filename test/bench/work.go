@@ -22,9 +22,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// jobs are what a worker can measure. Each does something n times and returns microseconds per time, or answers per second.
-var jobs = map[string]func(arg string, n int) (float64, error){
-	"open": func(path string, n int) (float64, error) {
+// A job does something n times and returns microseconds per time, or answers per second; those about models return each time's.
+type job func(arg string, n int) ([]float64, error)
+
+// jobs are what a worker can measure.
+var jobs = map[string]job{
+	"open": one(func(path string, n int) (float64, error) {
 		return each(n, func() error {
 			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
@@ -32,53 +35,53 @@ var jobs = map[string]func(arg string, n int) (float64, error){
 			}
 			return unix.Close(fd)
 		})
-	},
-	"stat": func(path string, n int) (float64, error) {
+	}),
+	"stat": one(func(path string, n int) (float64, error) {
 		var st unix.Stat_t
 		return each(n, func() error { return unix.Stat(path, &st) })
-	},
-	"exec": func(command string, n int) (float64, error) {
+	}),
+	"exec": one(func(command string, n int) (float64, error) {
 		argv := strings.Fields(command)
 		return each(n, func() error { return exec.Command(argv[0], argv[1:]...).Run() })
-	},
-	"keepalive": func(url string, n int) (float64, error) {
+	}),
+	"keepalive": one(func(url string, n int) (float64, error) {
 		client := newClient(true)
 		defer client.CloseIdleConnections()
 		if err := fetch(client, url); err != nil { // the connection is not part of it
 			return 0, err
 		}
 		return each(n, func() error { return fetch(client, url) })
-	},
-	"connect": func(url string, n int) (float64, error) {
+	}),
+	"connect": one(func(url string, n int) (float64, error) {
 		client := newClient(false)
 		if err := fetch(client, url); err != nil { // nor is the look-up
 			return 0, err
 		}
 		return each(n, func() error { return fetch(client, url) })
-	},
-	"body": func(url string, n int) (float64, error) {
+	}),
+	"body": one(func(url string, n int) (float64, error) {
 		client := newClient(true)
 		defer client.CloseIdleConnections()
 		if err := fetch(client, url); err != nil {
 			return 0, err
 		}
 		return each(n, func() error { return fetch(client, url) })
-	},
-	"dns":  askDNS,
-	"hold": hold,
+	}),
+	"dns":  one(askDNS),
+	"hold": one(hold),
 	// Whether a connection can be made.
-	"reach": func(addr string, _ int) (float64, error) {
+	"reach": one(func(addr string, _ int) (float64, error) {
 		c, err := net.DialTimeout("tcp", addr, 10*time.Second)
 		if err != nil {
 			return 0, nil //nolint:nilerr // that is the answer
 		}
 		return 1, c.Close()
-	},
-	"refused": refused,
-	"begin":   begin,
-	"end":     end,
+	}),
+	"refused": one(refused),
+	"begin":   one(begin),
+	"end":     one(end),
 	// What a connection to a name takes up to its first byte, with the look-up.
-	"first": func(addr string, _ int) (float64, error) {
+	"first": one(func(addr string, _ int) (float64, error) {
 		start := now()
 		to, err := net.ResolveTCPAddr("tcp", addr)
 		if err != nil {
@@ -88,9 +91,32 @@ var jobs = map[string]func(arg string, n int) (float64, error){
 			return at - start, nil
 		}
 		return 0, fmt.Errorf("%s did not answer", addr)
-	},
-	"flood":    flooding,
-	"classify": classifyText,
+	}),
+	"flood":    one(flooding),
+	"classify": one(classifyText),
+
+	"ask":         ofModel(asks),
+	"first-word":  ofModel(firstWords),
+	"later-words": ofModel(laterWords),
+	"streams":     ofModel(streamsPerSecond),
+	"keep-open":   ofModel(keepOpen),
+}
+
+func one(f func(arg string, n int) (float64, error)) job {
+	return func(arg string, n int) ([]float64, error) {
+		v, err := f(arg, n)
+		return []float64{v}, err
+	}
+}
+
+func ofModel(f func(a *asker, n int) ([]float64, error)) job {
+	return func(arg string, n int) ([]float64, error) {
+		a, err := askerFor(arg)
+		if err != nil {
+			return nil, err
+		}
+		return f(a, n)
+	}
 }
 
 // now is the time since the machine's start, in microseconds: the same inside of a sandbox and outside.
@@ -282,15 +308,7 @@ func do(job, times, arg string) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f := modelJobs[job]; f != nil {
-		a, err := askerFor(arg)
-		if err != nil {
-			return nil, err
-		}
-		return f(a, n)
-	}
-	v, err := jobs[job](arg, n)
-	return []float64{v}, err
+	return jobs[job](arg, n)
 }
 
 // worker is a `bench work` that runs somewhere.
