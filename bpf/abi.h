@@ -18,7 +18,7 @@ enum {
 	NAME_KEPT = 128,     /* bytes of each that are kept */
 	SHORT_TEXT = 64,     /* most command lines and paths fit: their events take a quarter of the ring */
 	RINGS = 64,	     /* event rings, hence agents that can run at the same time */
-	RING_BYTES = 128 * 1024,
+	RING_BYTES = 256 * 1024,
 	MAX_SANDBOXES = 4096,
 	MAX_RULES = 1 << 19,
 	MAX_PREFIXES = 1 << 18,
@@ -119,6 +119,8 @@ struct sandbox {
 	__u8 trees;   /* 1: `executables` has TREE entries of this sandbox */
 	__u8 hold;    /* 1: what a file rule asks about waits for the answer */
 	__u8 listed;  /* 1: only files with ACCESS_MAP are mapped to be executed, and programs */
+	__u32 window; /* the second that `spared` is about */
+	__u32 spared; /* events that it has put into a ring that was half full */
 };
 
 /* rules: what may be done to a synthetic address, which stands for one name. Port 0: any port. */

@@ -11,7 +11,7 @@
 #include "environ.h"
 #include "event.h"
 
-static __always_inline int refuse_connect(const struct sandbox *box, struct counters *c, __u64 cgid, __u64 now,
+static __always_inline int refuse_connect(struct sandbox *box, struct counters *c, __u64 cgid, __u64 now,
 					  const struct subject *s, const __u32 addr[4], __u16 port, __u8 protocol,
 					  __u32 rule, __u8 reason)
 {
@@ -38,7 +38,7 @@ static __always_inline int has_room(const struct sandbox *box, __u64 cgid)
 	return n && *n < box->max_conns;
 }
 
-static __always_inline int judge_tcp(const struct sandbox *box, struct counters *c, struct bpf_sock *sk, __u64 cgid,
+static __always_inline int judge_tcp(struct sandbox *box, struct counters *c, struct bpf_sock *sk, __u64 cgid,
 				     const __u32 addr[4], __u16 port)
 {
 	struct answer a = {.rule = RULE_BUILTIN, .verdict = ALLOW};

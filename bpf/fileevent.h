@@ -136,7 +136,7 @@ static __noinline int report(struct refusal *r, struct sandbox *box, struct dent
 	count(c, HOOK_FILE, r->answer.verdict);
 	if (!afford(c, HOOK_FILE, r->query.now, waits ? BUDGET_ASK : BUDGET_FILE))
 		return 0;
-	ring = ring_of(box);
+	ring = ring_of(box, r->query.now);
 	f = ring ? bpf_ringbuf_reserve(ring, sizeof(*f) + ARGS_MAX + NAMES_KEPT, 0) : NULL;
 	if (!f) {
 		lost(c);

@@ -186,6 +186,8 @@ type GateSandbox struct {
 	Trees    uint8
 	Hold     uint8
 	Listed   uint8
+	Window   uint32
+	Spared   uint32
 }
 
 type GateTuple struct {

@@ -177,6 +177,8 @@ type JudgeSandbox struct {
 	Trees    uint8
 	Hold     uint8
 	Listed   uint8
+	Window   uint32
+	Spared   uint32
 }
 
 type JudgeTuple struct {

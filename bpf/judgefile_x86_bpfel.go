@@ -233,6 +233,8 @@ type JudgeFileSandbox struct {
 	Trees    uint8
 	Hold     uint8
 	Listed   uint8
+	Window   uint32
+	Spared   uint32
 }
 
 type JudgeFileTuple struct {

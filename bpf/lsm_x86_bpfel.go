@@ -315,6 +315,8 @@ type LsmSandbox struct {
 	Trees    uint8
 	Hold     uint8
 	Listed   uint8
+	Window   uint32
+	Spared   uint32
 }
 
 type LsmTuple struct {

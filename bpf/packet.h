@@ -99,7 +99,7 @@ static __always_inline void remember_asker(__u64 cgid, const struct packet *p)
 	bpf_map_update_elem(&askers, &key, &fresh, BPF_ANY);
 }
 
-static __always_inline int drop(const struct sandbox *box, struct counters *c, __u64 cgid, const struct packet *p,
+static __always_inline int drop(struct sandbox *box, struct counters *c, __u64 cgid, const struct packet *p,
 				const enum reason direction)
 {
 	__u64 now = bpf_ktime_get_boot_ns();

@@ -289,6 +289,41 @@ func TestFullRingIsCounted(t *testing.T) {
 	_ = v.cmd.Process.Kill()
 }
 
+// TestFloodLeavesRoomForOthers: while nobody reads the ring one sandbox has more refused than the ring holds, and others have a little
+// refused after it. They are reported, whatever the one tries.
+func TestFloodLeavesRoomForOthers(t *testing.T) {
+	cfg := privateConfig(t)
+	cfg.Hold = true
+	l := openLoader(t, cfg)
+	exe, ns := self(t, l), newNet(t)
+	start := func() (*box, *victim) {
+		b := newBox(t, l, Options{})
+		must(t, b.SetExec([]ExecEntry{{File: exe, Quiet: true}}))
+		return b, startVictim(t, ns, b.dir)
+	}
+	flooding, attacker := start()
+	other, v := start()
+	const rounds, tries, little = 3, 3000, 6
+	for range rounds {
+		attacker.get("bench %s:1 %d", name4, tries)
+		for range little {
+			v.wants("EPERM", "reach %s:1", name4)
+		}
+		time.Sleep(1100 * time.Millisecond) // the kernel's window
+	}
+	l.Deliver()
+	if got := len(other.take()); got != rounds*little {
+		c, err := other.Counters()
+		t.Errorf("%d of the other's refusals were reported, want %d (%d lost, %v)", got, rounds*little, c.Lost, err)
+	}
+	c, err := flooding.Counters()
+	must(t, err)
+	got := uint64(len(flooding.take()))
+	if c.Of(HookConnect, policy.Deny) != rounds*tries || got+c.Lost+c.Suppressed != rounds*tries || c.Lost == 0 || got < 100 {
+		t.Errorf("%d of the flood's refusals counted, %d reported, %d lost, %d suppressed", c.Of(HookConnect, policy.Deny), got, c.Lost, c.Suppressed)
+	}
+}
+
 func TestStrayMayNothing(t *testing.T) {
 	l := commonLoader(t)
 	ns := newNet(t)
