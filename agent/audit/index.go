@@ -47,6 +47,7 @@ const (
 // blockOf is what an index says of lines.
 func blockOf(lines []byte) block {
 	b := block{Names: make([]byte, namesBits/8)}
+	var plane, sandbox []byte // of the line before, mostly the same
 	for line := range bytes.Lines(lines) {
 		f, ok := cutFields(line)
 		if !ok {
@@ -64,10 +65,16 @@ func blockOf(lines []byte) block {
 				b.Newest = t
 			}
 		}
-		b.Planes |= planeBit(policy.Plane(f.plane))
 		b.Verdicts |= verdictBit(f.verdict())
-		for _, bit := range nameBits(f.sandbox) {
-			b.Names[bit/8] |= 1 << (bit % 8)
+		if plane == nil || !bytes.Equal(f.plane, plane) {
+			plane = f.plane
+			b.Planes |= planeBit(policy.Plane(plane))
+		}
+		if sandbox == nil || !bytes.Equal(f.sandbox, sandbox) {
+			sandbox = f.sandbox
+			for _, bit := range nameBits(sandbox) {
+				b.Names[bit/8] |= 1 << (bit % 8)
+			}
 		}
 	}
 	return b

@@ -490,3 +490,14 @@ func TestRedact(t *testing.T) {
 		}
 	})
 }
+
+// TestRecordDoesNotAllocate: planes record on their hot paths.
+func TestRecordDoesNotAllocate(t *testing.T) {
+	r := New(nil).Sandbox("box")
+	r.Watch(func(*policy.Decision) {})
+	r.Redact(func(*policy.Decision) {})
+	d := policy.Decision{Plane: policy.PlaneSystem, Action: "start", Object: "box", Verdict: policy.Allow}
+	if n := testing.AllocsPerRun(1000, func() { r.Record(d) }); n != 0 {
+		t.Errorf("a record is allocated %v times", n)
+	}
+}

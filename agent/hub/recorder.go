@@ -21,6 +21,7 @@ type Recorder struct {
 	tally  tally
 	watch  func(*policy.Decision)
 	closed bool
+	record policy.Decision // the one that Record is about: what it is passed to by its address would have it allocated each time
 }
 
 // Sandbox returns a recorder for a sandbox, with a tally and a budget of records of its own. Of a closed hub it takes
@@ -40,28 +41,33 @@ func (h *Hub) Sandbox(name string) *Recorder {
 // kernel's own, of an event that waited in a ring) is kept. Long strings are cut: see Bound. After Close it does
 // nothing. Failures of the log show on its Failed channel, not here: a plane could do nothing about them.
 func (r *Recorder) Record(d policy.Decision) {
-	d = Bound(d)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return
 	}
+	r.record = Bound(d)
+	r.take(&r.record)
+	r.record = policy.Decision{} // its texts may be large
+}
+
+// take is Record. The caller holds mu.
+func (r *Recorder) take(d *policy.Decision) {
 	now := r.hub.now()
 	if d.Time.IsZero() {
 		d.Time = now
 	}
 	d.Sandbox = r.sandbox
-	r.counts.add(&d)
-	r.tally.add(&d)
+	r.counts.add(d)
+	r.tally.add(d)
 	if r.watch != nil {
-		r.watch(&d)
+		r.watch(d)
 	}
 	if r.window.over(now) {
 		r.roll()
 	}
-	folded := r.window.fold(&d, now)
-	if !folded {
-		r.emit(&d)
+	if !r.window.fold(d, now) {
+		r.emit(d)
 		return
 	}
 	r.counts.folded.Add(1)
@@ -139,7 +145,7 @@ func (r *Recorder) Refused() uint64 {
 }
 
 // Watch hands every record to f before floods are folded, so that none is missing. f is called in order, one at a time,
-// and must be quick. It is set before the first record.
+// must be quick, and must not keep the record. It is set before the first one.
 func (r *Recorder) Watch(f func(*policy.Decision)) { r.watch = f }
 
 // Close writes what is still folded. The tally can still be read.
