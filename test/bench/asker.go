@@ -9,9 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // asker asks a model server, or what stands in front of it, for one and the same thing.
@@ -132,38 +130,39 @@ func asks(a *asker, n int) (took []float64, err error) {
 	return took, nil
 }
 
-// firstWords returns what it took from requests to the first word, in microseconds.
-func firstWords(a *asker, n int) (took []float64, err error) {
+// words has n streams answered, and calls word with each word's place in its stream, and when that was asked for, and the word sent and read.
+func (a *asker) words(n int, word func(i int, asked, sent, at float64)) error {
 	for range n {
-		start, first := now(), true
-		if _, err := a.stream(func(at, _ float64) bool {
-			if first {
-				took = append(took, at-start)
-			}
-			first = false
+		i, asked := 0, now()
+		if _, err := a.stream(func(at, sent float64) bool {
+			word(i, asked, sent, at)
+			i++
 			return true
 		}); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return took, nil
+	return nil
+}
+
+// firstWords returns what it took from requests to the first word, in microseconds.
+func firstWords(a *asker, n int) (took []float64, err error) {
+	err = a.words(n, func(i int, asked, _, at float64) {
+		if i == 0 {
+			took = append(took, at-asked)
+		}
+	})
+	return took, err
 }
 
 // laterWords returns what each word but the first took from the server to here, in microseconds.
 func laterWords(a *asker, n int) (took []float64, err error) {
-	for range n {
-		first := true
-		if _, err := a.stream(func(at, sent float64) bool {
-			if !first {
-				took = append(took, at-sent)
-			}
-			first = false
-			return true
-		}); err != nil {
-			return nil, err
+	err = a.words(n, func(i int, _, sent, at float64) {
+		if i > 0 {
+			took = append(took, at-sent)
 		}
-	}
-	return took, nil
+	})
+	return took, err
 }
 
 // keepOpen has n streams open for as long as the worker lives, and returns n.
@@ -180,29 +179,15 @@ func keepOpen(a *asker, n int) ([]float64, error) {
 
 // streamsPerSecond returns how many of n streams were answered a second, some at once.
 func streamsPerSecond(a *asker, n int) ([]float64, error) {
-	var left atomic.Int64
-	left.Store(int64(n))
-	var wg sync.WaitGroup
-	errs := make(chan error, atOnce)
-	start := time.Now()
-	for range atOnce {
-		wg.Go(func() {
-			for left.Add(-1) >= 0 {
-				if _, err := a.stream(func(float64, float64) bool { return true }); err != nil {
-					errs <- err
-					return
-				}
+	rate, err := perSecond(n, atOnce, func(left *atomic.Int64) error {
+		for left.Add(-1) >= 0 {
+			if _, err := a.stream(func(float64, float64) bool { return true }); err != nil {
+				return err
 			}
-		})
-	}
-	wg.Wait()
-	took := time.Since(start)
-	select {
-	case err := <-errs:
-		return nil, err
-	default:
-		return []float64{float64(n) / took.Seconds()}, nil
-	}
+		}
+		return nil
+	})
+	return []float64{rate}, err
 }
 
 // atOnce is how many streams there are at once where their number a second is measured.

@@ -23,19 +23,20 @@ import (
 // logged is how many records the audit part writes, and searches.
 const logged = 10_000_000
 
-// hosts are made before: to name a host is no part of what a record costs.
-var hosts = func() (list [5000]string) {
+// hosts are made once: to name a host is no part of what a record costs.
+var hosts = sync.OnceValue(func() *[5000]string {
+	var list [5000]string
 	for i := range list {
 		list[i] = fmt.Sprintf("host-%d.example.org:443", i)
 	}
-	return list
-}()
+	return &list
+})
 
 // decision is a record as an agent at work makes them; of the plane system, because records of the others are folded when they are
 // so many.
 func decision(i int) nemoclaw.Decision {
 	d := nemoclaw.Decision{
-		Plane: nemoclaw.PlaneSystem, Action: "connect", Object: hosts[i%len(hosts)], Verdict: nemoclaw.Verdict(i % 3),
+		Plane: nemoclaw.PlaneSystem, Action: "connect", Object: hosts()[i%len(hosts())], Verdict: nemoclaw.Verdict(i % 3),
 		Rule: "policy.yaml:17", Revision: "4235370766525688", Subject: nemoclaw.Subject{PID: 1000 + i%30000, Exe: "/usr/bin/curl", Args: "curl -sS https://host.example.org/"},
 	}
 	if i == logged/2 {

@@ -13,12 +13,12 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -241,26 +241,23 @@ func askDNS(arg string, n int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return perSecond(n, sockets, func(left *atomic.Int64) error { return askOver(server, question, left) })
+}
+
+// perSecond returns how many of n things were done a second by some workers at once, each of which takes from what is left while it is
+// not negative.
+func perSecond(n, workers int, work func(left *atomic.Int64) error) (float64, error) {
 	var left atomic.Int64
 	left.Store(int64(n))
-	var wg sync.WaitGroup
-	errs := make(chan error, sockets)
+	var g errgroup.Group
 	start := time.Now()
-	for range sockets {
-		wg.Go(func() {
-			if err := askOver(server, question, &left); err != nil {
-				errs <- err
-			}
-		})
+	for range workers {
+		g.Go(func() error { return work(&left) })
 	}
-	wg.Wait()
-	took := time.Since(start)
-	select {
-	case err := <-errs:
+	if err := g.Wait(); err != nil {
 		return 0, err
-	default:
-		return float64(n) / took.Seconds(), nil
 	}
+	return float64(n) / time.Since(start).Seconds(), nil
 }
 
 func askOver(server string, question []byte, left *atomic.Int64) error {
